@@ -1,0 +1,17 @@
+#!/bin/sh
+# Resolve the dependency ranges of every pyproject.toml into lock files with hashes.
+# dev.txt is the union that tests run with; the image locks are cut from the same versions.
+set -eu
+cd "$(dirname "$0")/.."
+compile() {
+    out=$1
+    shift
+    echo "requirements/$out"
+    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+        --no-annotate --no-header --no-emit-package holdfast-bundle "$@" -o "requirements/$out"
+}
+compile dev.txt pyproject.toml --group dev serving-image/pyproject.toml training-image/pyproject.toml \
+    devcluster/pyproject.toml
+compile operator.txt pyproject.toml -c requirements/dev.txt
+compile serving.txt serving-image/pyproject.toml -c requirements/dev.txt
+compile training.txt training-image/pyproject.toml -c requirements/dev.txt
