@@ -1,0 +1,193 @@
+"""What a plan is made from, and what it is made of.
+
+The edge (`holdfast.kube`) fills an `Observed…` from the store and the API server, a pure function turns it into a
+`Plan`, and the edge carries the plan out in the order given. Nothing here does I/O or reads a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The operator's settings that shape children."""
+
+    serving_image: str
+    training_image: str
+    image_pull_policy: str = "IfNotPresent"
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """The part of a custom resource's metadata that plans need."""
+
+    name: str
+    namespace: str
+    uid: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A child object as last seen: owned by us, or with our labels and no controller (to be adopted)."""
+
+    kind: str
+    name: str
+    uid: str
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    """Only those under holdfast.dev/."""
+    spec: Json
+    status: Json
+    controlled: bool = True
+    """False: our labels but no controller, as after `kubectl delete --cascade=orphan`."""
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """Somebody else's object under a name that we want."""
+
+    kind: str
+    name: str
+    owner: str
+    """For the message: `Deployment web`, or `nobody` when it has no controller."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod of a child that is not healthy, or of a finished Job."""
+
+    name: str
+    owner_uid: str
+    """Of the ReplicaSet or the Job that controls it."""
+    labels: Mapping[str, str]
+    phase: str
+    created: datetime
+    ready: bool = False
+    unschedulable: str | None = None
+    """The scheduler's message, from the condition PodScheduled."""
+    waiting_reason: str | None = None
+    """ImagePullBackOff, CrashLoopBackOff, CreateContainerConfigError …"""
+    waiting_message: str | None = None
+    restarts: int = 0
+    exit_code: int | None = None
+    """Of the present or the last termination."""
+    termination_reason: str | None = None
+    """OOMKilled, Error, Completed …"""
+    termination_message: str | None = None
+    image_id: str | None = None
+    mount_message: str | None = None
+    """The newest Warning Event about its volumes (FailedMount, FailedAttachVolume), when it hangs in ContainerCreating."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A PersistentVolumeClaim that a model or a run names."""
+
+    name: str
+    exists: bool
+    access_modes: tuple[str, ...] = ()
+    phase: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOutput:
+    """What a ModelDeployment sees of the TrainingJob that it references."""
+
+    name: str
+    state: Literal["Missing", "Running", "Failed", "Succeeded"]
+    uri: str | None = None
+    digest: str | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One custom resource and all that bears on it, at one moment."""
+
+    now: datetime
+    settings: Settings
+    metadata: Metadata
+    spec: Json
+    """As the API server stores it: with defaults."""
+    status: Json
+    """As last written by us (or empty)."""
+    children: tuple[Child, ...] = ()
+    foreign: tuple[Foreign, ...] = ()
+    pods: tuple[Pod, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    config_maps: Mapping[tuple[str, str], str | None] = field(default_factory=dict)
+    """(name, key) → value; None: the ConfigMap or the key is missing."""
+    training_output: TrainingOutput | None = None
+    create_errors: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(kind, name) → the API server's words for the last refusal to write that child (a quota, an admission policy)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the edge has to read from the API server before planning, beyond what it watches."""
+
+    pods: bool = False
+    claims: frozenset[str] = frozenset()
+    config_maps: frozenset[tuple[str, str]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Server-side apply of a whole manifest, skipped by the edge when nothing would change."""
+
+    manifest: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Set replicas of a Deployment whose template is left as an earlier operator rendered it."""
+
+    name: str
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Create once (Jobs). AlreadyExists with our uid as controller is success."""
+
+    manifest: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete with the uid as precondition, in the background."""
+
+    kind: str
+    name: str
+    uid: str
+
+
+Write = Apply | Scale | Create | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A transition worth telling: posted once, on the custom resource."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now, in this order: writes, then status (if it differs from the one observed), then events."""
+
+    status: Json
+    writes: tuple[Write, ...] = ()
+    events: tuple[Event, ...] = ()
+    requeue_after: float | None = None
+    """Seconds until this must be planned again though nothing was seen to change."""
