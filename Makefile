@@ -1,11 +1,93 @@
 SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-SOURCES := operator serving-image training-image model-bundle devcluster
+SOURCE_ROOTS := operator serving-image training-image model-bundle devcluster
+CODE := $(SOURCE_ROOTS) tests bench examples
+
+##@ Use
+
+.PHONY: demo
+demo: venv ## From nothing to a trained and served model on a real cluster; run again to go on after a failure
+	@$(PY) examples/demo.py up
+
+.PHONY: demo-down
+demo-down: venv ## Remove the demo and its cluster; keeps caches of programs and images
+	@$(PY) examples/demo.py down
+
+##@ Develop
+
+.PHONY: test
+test: check test-unit test-api test-component test-e2e ## Everything that must hold: check and all test tiers
+	@echo "make test: all tiers passed"
+
+.PHONY: check
+check: venv ## Format, lint, types, layers, generated files
+	@echo "== check"
+	@$(VENV)/bin/ruff format --check $(CODE)
+	@$(VENV)/bin/ruff check $(CODE)
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+	@$(PY) -m holdfast.api.crd --check crds
+
+.PHONY: test-unit
+test-unit: venv ## Pure code, and processes on loopback
+	@echo "== unit"
+	@$(PY) -m pytest -q tests/unit
+
+.PHONY: test-api
+test-api: venv ## CRDs, CEL, defaults, server-side apply on a real kube-apiserver
+	@echo "== api"
+	@$(PY) -m pytest -q tests/api
+
+.PHONY: test-component
+test-component: venv ## The operator's process against a real control plane, without a node
+	@echo "== component"
+	@$(PY) -m pytest -q tests/component
+
+.PHONY: test-e2e
+test-e2e: venv ## Real pods on a real node, the operator in the cluster with its real RBAC
+	@echo "== e2e"
+	@$(PY) -m pytest -q tests/e2e
+
+.PHONY: bench-operator
+bench-operator: venv ## 1,000 ModelDeployments on KWOK nodes; the last line is JSON
+	@$(PY) bench/operator.py
+
+.PHONY: format
+format: venv ## Format the code and mend what the linter can
+	@$(VENV)/bin/ruff check --fix --quiet $(CODE) || true
+	@$(VENV)/bin/ruff format $(CODE)
+
+.PHONY: crds
+crds: venv ## Render crds/ from operator/holdfast/api
+	@$(PY) -m holdfast.api.crd --write crds
+
+.PHONY: lock
+lock: venv ## Resolve dependency ranges into requirements/*.txt with hashes
+	@PATH=$(CURDIR)/$(VENV)/bin:$$PATH requirements/lock.sh
+
+.PHONY: images
+images: venv ## Build the three images
+	@$(PY) -m holdfast_devcluster build-image all
+
+.PHONY: venv
+venv: $(VENV)/.ready
+
+# The source roots go onto the path by a .pth file: nothing has to be installed again when code changes.
+$(VENV)/.ready: requirements/dev.txt
+	@echo "== virtual environment ($(VENV), from requirements/dev.txt)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "   installing python3-venv"; apt-get -qq update; DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends python3-venv >/dev/null; }
+	@rm -f $@; $(PYTHON) -m venv --clear $(VENV)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/dev.txt
+	@printf '%s\n' $(SOURCE_ROOTS:%=$(CURDIR)/%) > "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/holdfast.pth"
+	@touch $@
 
 .PHONY: help
 help: ## Show this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-
-$(VENV)/.ready: requirements/dev.txt $(SOURCES:%=%/pyproject.toml)
+	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z][a-z-]*:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
