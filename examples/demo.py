@@ -1,0 +1,214 @@
+"""`make demo`: from a machine with nothing to a trained and served model on a real Kubernetes.
+
+Every step is safe to repeat, so after a failure `make demo` goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMESPACE = "holdfast-demo"
+IMAGES = ("operator", "serving", "training")
+
+
+class StepFailed(Exception):
+    """A step did not reach its end; carries what to look at next."""
+
+
+def run(*command: str, timeout: float = 600, quiet: bool = True) -> str:
+    """Run a program and return what it printed.
+
+    Raises:
+        StepFailed: with the command and its last lines, when it fails or takes longer than `timeout` seconds.
+    """
+    try:
+        done = subprocess.run(  # noqa: S603
+            command,
+            cwd=ROOT,
+            text=True,
+            timeout=timeout,
+            stdout=subprocess.PIPE if quiet else None,
+            stderr=subprocess.STDOUT if quiet else None,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise StepFailed(f"`{' '.join(command)}` took longer than {timeout:.0f} s") from error
+    if done.returncode:
+        tail = "\n".join((done.stdout or "").splitlines()[-15:])
+        raise StepFailed(f"`{' '.join(command)}` ended with {done.returncode}\n{tail}".rstrip())
+    return done.stdout or ""
+
+
+def devcluster(*arguments: str) -> None:
+    """Run devcluster in the foreground: it has progress lines of its own."""
+    run(sys.executable, "-m", "holdfast_devcluster", *arguments, timeout=2400, quiet=False)
+
+
+def kubectl(*arguments: str, timeout: float = 120) -> str:
+    """Run kubectl against the demo's cluster (KUBECONFIG is set by then)."""
+    return run("kubectl", *arguments, timeout=timeout)
+
+
+def wait_for(what: str, condition: str, *, namespace: str = NAMESPACE, seconds: int = 300) -> None:
+    """Wait until a condition of an object is true.
+
+    Raises:
+        StepFailed: with the object's status, its Events and its pods.
+    """
+    try:
+        kubectl(
+            "-n", namespace, "wait", f"--for={condition}", what, f"--timeout={seconds}s", timeout=seconds + 30
+        )
+    except StepFailed as error:
+        details = kubectl("-n", namespace, "describe", what) + kubectl(
+            "-n", namespace, "get", "pods", "-o", "wide"
+        )
+        raise StepFailed(f"{what} did not reach {condition} in {seconds} s\n{details}") from error
+
+
+@dataclass
+class Demo:
+    """The steps in order, with a line and a time for each."""
+
+    started: float = field(default_factory=time.monotonic)
+
+    def step(self, title: str, action: Callable[[], None]) -> None:
+        """Do one step; on failure say what failed and how to go on, and end the program with 1."""
+        print(f"[{time.monotonic() - self.started:5.0f} s] {title}", flush=True)
+        try:
+            action()
+        except StepFailed as error:
+            print(f"\nThe step failed: {title}\n{error}\n", file=sys.stderr)
+            print(
+                "Mend the cause and run `make demo` again: it goes on from here. To look around:\n"
+                f"  {use_cluster_hint()}\n  kubectl -n holdfast-system logs deploy/holdfast-operator\n"
+                "To start over: make demo-down",
+                file=sys.stderr,
+            )
+            sys.exit(1)
+
+    def up(self) -> None:
+        """The whole demo."""
+        self.step("cluster", start_cluster)
+        self.step("images: operator, serving, training", load_images)
+        self.step("operator: kubectl apply -k manifests/base", install_operator)
+        self.step("examples: kubectl apply -k examples/wine", lambda: kubectl_apply("examples/wine") and None)
+        self.step(
+            "training: waiting for TrainingJob wine", lambda: wait_for("tjob/wine", "condition=Succeeded")
+        )
+        self.step(
+            "serving: waiting for ModelDeployment wine", lambda: wait_for("mdep/wine", "condition=Ready")
+        )
+        self.step("requests: a client pod asks the Service http://wine", ask)
+        show()
+        print(f"\nDone in {time.monotonic() - self.started:.0f} s.")
+
+
+def use_cluster_hint() -> str:
+    """What a person types so that kubectl talks to the demo's cluster."""
+    return (
+        f'export KUBECONFIG="$({Path(sys.executable).relative_to(ROOT)} -m holdfast_devcluster kubeconfig)"'
+    )
+
+
+def start_cluster() -> None:
+    devcluster("up")
+    path = run(sys.executable, "-m", "holdfast_devcluster", "kubeconfig").strip().splitlines()[-1]
+    os.environ["KUBECONFIG"] = path
+
+
+def load_images() -> None:
+    for image in IMAGES:
+        devcluster("build-image", image)
+        devcluster("load-image", image)
+
+
+def kubectl_apply(folder: str) -> str:
+    return kubectl("apply", "-k", folder)
+
+
+def image_ids() -> set[str]:
+    """The image ids that the operator's pods run."""
+    ids = kubectl(
+        "-n",
+        "holdfast-system",
+        "get",
+        "pods",
+        "-l",
+        "app.kubernetes.io/name=holdfast-operator",
+        "-o",
+        "jsonpath={range .items[*]}{.status.containerStatuses[0].imageID}{'\\n'}{end}",
+    )
+    return set(ids.split())
+
+
+def install_operator() -> None:
+    kubectl_apply("manifests/base")
+    kubectl(
+        "wait",
+        "--for=condition=Established",
+        "crd/modeldeployments.holdfast.dev",
+        "crd/trainingjobs.holdfast.dev",
+    )
+    kubectl(
+        "-n",
+        "holdfast-system",
+        "rollout",
+        "status",
+        "deploy/holdfast-operator",
+        "--timeout=180s",
+        timeout=200,
+    )
+
+
+def ask() -> None:
+    kubectl("-n", NAMESPACE, "delete", "job", "wine-client", "--ignore-not-found", "--wait=true")
+    kubectl_apply("examples/wine/client")
+    try:
+        wait_for("job/wine-client", "condition=complete", seconds=60)
+    finally:
+        print(indent(kubectl("-n", NAMESPACE, "logs", "job/wine-client", "--tail=40")), flush=True)
+
+
+def indent(text: str) -> str:
+    return re.sub(r"(?m)^(?=.)", "    ", text.rstrip())
+
+
+def show() -> None:
+    """What a platform engineer would look at, and what to try next."""
+    for arguments in (("get", "tjob,mdep"), ("describe", "mdep/wine")):
+        print(f"\n$ kubectl -n {NAMESPACE} {' '.join(arguments)}")
+        print(kubectl("-n", NAMESPACE, *arguments).rstrip())
+    print(
+        f"""
+What to try next:
+  {use_cluster_hint()}
+  kubectl -n {NAMESPACE} scale mdep/wine --replicas=3
+  kubectl -n {NAMESPACE} get mdep wine -o wide --watch
+  kubectl -n {NAMESPACE} port-forward svc/wine 8080:80 &
+  curl http://127.0.0.1:8080/v2/models/wine
+  docs/modeldeployment.md and docs/trainingjob.md: every field, every condition
+  make demo-down: leaves nothing behind"""
+    )
+
+
+def main(arguments: Sequence[str]) -> None:
+    match arguments:
+        case ["up"]:
+            Demo().up()
+        case ["down"]:
+            devcluster("down")
+        case _:
+            sys.exit("usage: demo.py up|down")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
