@@ -19,7 +19,7 @@ NAMESPACE = "holdfast-demo"
 IMAGES = ("operator", "serving", "training")
 
 
-class StepFailed(Exception):
+class StepError(Exception):
     """A step did not reach its end; carries what to look at next."""
 
 
@@ -27,7 +27,7 @@ def run(*command: str, timeout: float = 600, quiet: bool = True) -> str:
     """Run a program and return what it printed.
 
     Raises:
-        StepFailed: with the command and its last lines, when it fails or takes longer than `timeout` seconds.
+        StepError: with the command and its last lines, when it fails or takes longer than `timeout` seconds.
     """
     try:
         done = subprocess.run(  # noqa: S603
@@ -40,10 +40,10 @@ def run(*command: str, timeout: float = 600, quiet: bool = True) -> str:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise StepFailed(f"`{' '.join(command)}` took longer than {timeout:.0f} s") from error
+        raise StepError(f"`{' '.join(command)}` took longer than {timeout:.0f} s") from error
     if done.returncode:
         tail = "\n".join((done.stdout or "").splitlines()[-15:])
-        raise StepFailed(f"`{' '.join(command)}` ended with {done.returncode}\n{tail}".rstrip())
+        raise StepError(f"`{' '.join(command)}` ended with {done.returncode}\n{tail}".rstrip())
     return done.stdout or ""
 
 
@@ -61,17 +61,17 @@ def wait_for(what: str, condition: str, *, namespace: str = NAMESPACE, seconds: 
     """Wait until a condition of an object is true.
 
     Raises:
-        StepFailed: with the object's status, its Events and its pods.
+        StepError: with the object's status, its Events and its pods.
     """
     try:
         kubectl(
             "-n", namespace, "wait", f"--for={condition}", what, f"--timeout={seconds}s", timeout=seconds + 30
         )
-    except StepFailed as error:
+    except StepError as error:
         details = kubectl("-n", namespace, "describe", what) + kubectl(
             "-n", namespace, "get", "pods", "-o", "wide"
         )
-        raise StepFailed(f"{what} did not reach {condition} in {seconds} s\n{details}") from error
+        raise StepError(f"{what} did not reach {condition} in {seconds} s\n{details}") from error
 
 
 @dataclass
@@ -85,7 +85,7 @@ class Demo:
         print(f"[{time.monotonic() - self.started:5.0f} s] {title}", flush=True)
         try:
             action()
-        except StepFailed as error:
+        except StepError as error:
             print(f"\nThe step failed: {title}\n{error}\n", file=sys.stderr)
             print(
                 "Mend the cause and run `make demo` again: it goes on from here. To look around:\n"

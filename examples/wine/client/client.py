@@ -1,7 +1,7 @@
 """Ask a served model and compare its answers with those that the trained pipeline gave itself.
 
-The trainer wrote held-out rows and scikit-learn's own answers to them into the bundle's golden.json. This program
-sends the same rows through the Service and prints both. It needs nothing but the standard library.
+The trainer wrote held-out rows and scikit-learn's own answers to them into the bundle's golden.json. This
+program sends the same rows through the Service and prints both. It needs nothing but the standard library.
 
     python client.py http://wine/v2/models/wine FOLDER-WITH-BUNDLES
 """
