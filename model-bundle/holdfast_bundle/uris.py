@@ -1,0 +1,130 @@
+"""The URIs that a spec may name: pvc://CLAIM/PATH, http://HOST/PATH and https://HOST/PATH."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote, unquote, urlsplit
+
+from holdfast_bundle.errors import BundleError
+
+CLAIMS = Path("/mnt/claims")
+"""Where every pod finds the claims that it mounts, by name."""
+
+MAX_LENGTH = 1024
+
+_CLAIM_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?\.?")
+_ADDRESS_6 = re.compile(r"[0-9A-Fa-f:.]+")
+_UNSAFE = re.compile(r"[\s\\\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Uri:
+    """A checked URI.
+
+    Attributes:
+        scheme: `pvc`, `http` or `https`.
+        host: the claim's name, or the host's name or address (IPv6 without brackets), in lower case.
+        port: of http(s), the scheme's own where none is given; 0 for pvc.
+        path: begins with `/` (http: still percent-encoded; pvc: taken literally) or is empty.
+        query: of http(s), without `?`.
+    """
+
+    scheme: Literal["pvc", "http", "https"]
+    host: str
+    port: int
+    path: str
+    query: str = ""
+
+    def __str__(self) -> str:
+        """For messages: without the query, which can hold what is nobody's business."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        usual = {"http": 80, "https": 443, "pvc": 0}[self.scheme]
+        return f"{self.scheme}://{host}{'' if self.port == usual else f':{self.port}'}{self.path}"
+
+    @property
+    def target(self) -> str:
+        """What an HTTP request line asks for."""
+        return (self.path or "/") + (f"?{self.query}" if self.query else "")
+
+    @property
+    def name(self) -> str:
+        """The last segment of the path, decoded; empty for a host or claim alone."""
+        segment = self.path.rstrip("/").rpartition("/")[2]
+        return segment if self.scheme == "pvc" else unquote(segment)
+
+    def join(self, name: str) -> Uri:
+        """The file `name` (a relative path with `/`) in the folder that this URI is."""
+        below = name if self.scheme == "pvc" else quote(name)
+        return replace(self, path=f"{self.path.rstrip('/')}/{below}")
+
+
+def parse(uri: str) -> Uri:
+    """Read and check a URI.
+
+    Raises:
+        BundleError: `Invalid`, with what is wrong. A URI with a user name or password is not repeated in it.
+    """
+    if not 0 < len(uri) <= MAX_LENGTH:
+        raise BundleError("Invalid", f"a URI must have 1 to {MAX_LENGTH} characters, this one has {len(uri)}")
+    if _UNSAFE.search(uri) or not uri.isprintable():
+        raise BundleError("Invalid", "a URI must not contain blanks, backslashes or control characters")
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme not in ("pvc", "http", "https"):
+        raise BundleError(
+            "Invalid", "not a URI that can be used here; give pvc://CLAIM/PATH or http(s)://HOST/PATH"
+        )
+    if "@" in re.split(r"[/?#]", rest, maxsplit=1)[0]:
+        raise BundleError("Invalid", "a URI must not carry a user name or password")
+    if "#" in rest:
+        raise BundleError("Invalid", f"a URI must not have a fragment (#…): {uri}")
+    parsed = _parse_claim(rest) if scheme == "pvc" else _parse_http(uri)
+    if _climbs(parsed.path):
+        raise BundleError("Invalid", f"a URI must not contain '..': {parsed}")
+    return parsed
+
+
+def local_path(uri: str | Uri, claims: Path = CLAIMS) -> Path:
+    """Where a pvc:// URI lies in a pod that mounts its claim. Touches no file.
+
+    Raises:
+        BundleError: `Invalid`, for another scheme or an unusable URI.
+    """
+    parsed = parse(uri) if isinstance(uri, str) else uri
+    if parsed.scheme != "pvc":
+        raise BundleError("Invalid", f"{parsed} is not on a claim (pvc://CLAIM/PATH)")
+    return claims / parsed.host / parsed.path.strip("/")
+
+
+def _parse_claim(rest: str) -> Uri:
+    claim, _, path = rest.partition("/")
+    if len(claim) > 253 or not _CLAIM_NAME.fullmatch(claim):
+        raise BundleError("Invalid", f"pvc://CLAIM/PATH needs a claim's name, not {claim!r}")
+    if "?" in path:
+        raise BundleError("Invalid", f"a pvc:// URI has no query (?…): pvc://{rest}")
+    return Uri("pvc", claim, 0, f"/{path}" if path else "")
+
+
+def _parse_http(uri: str) -> Uri:
+    scheme: Literal["http", "https"] = "https" if uri.startswith("https:") else "http"
+    try:
+        parts = urlsplit(uri)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise BundleError("Invalid", f"not a URI that can be used here: {error}") from error
+    pattern = _ADDRESS_6 if ":" in host else _HOST_NAME
+    if len(host) > 253 or not pattern.fullmatch(host):
+        raise BundleError("Invalid", f"{scheme}://HOST/PATH needs a host name or an address, not {host!r}")
+    if port == 0:
+        raise BundleError("Invalid", f"port 0 cannot be connected to: {scheme}://{host}")
+    return Uri(scheme, host, port or {"http": 80, "https": 443}[scheme], parts.path, parts.query)
+
+
+def _climbs(path: str) -> bool:
+    """Whether a segment is `..`, however often it was percent-encoded."""
+    while (decoded := unquote(path)) != path:
+        path = decoded
+    return ".." in re.split(r"[/\\]", path) or "\x00" in path
