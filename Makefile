@@ -56,7 +56,7 @@ test-e2e: venv ## Real pods on a real node, the operator in the cluster with its
 
 .PHONY: bench-operator
 bench-operator: venv ## 1,000 ModelDeployments on KWOK nodes; the last line is JSON
-	@$(PY) bench/operator.py
+	@$(PY) bench/bench_operator.py
 
 .PHONY: format
 format: venv ## Format the code and mend what the linter can
