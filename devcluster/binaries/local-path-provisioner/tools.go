@@ -1,6 +1,0 @@
-//go:build tools
-
-// Package tools pins the program that devcluster builds.
-package tools
-
-import _ "github.com/rancher/local-path-provisioner"

@@ -1,0 +1,5 @@
+import sys
+
+from holdfast_devcluster.cli import main
+
+sys.exit(main())

@@ -1,0 +1,296 @@
+"""Find the Kubernetes programs, or make them.
+
+Looked for in this order: the folder that `HOLDFAST_BINARIES` names, the cache, the project's official release
+(given up after a few seconds without internet), and at last built by `go build` from the modules pinned
+in `devcluster/binaries/*/go.mod`, which are the only place where a version is written down.
+"""
+
+import fcntl
+import functools
+import hashlib
+import io
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast_devcluster import paths
+from holdfast_devcluster.errors import ClusterError
+
+ENVIRONMENT = "HOLDFAST_BINARIES"
+SOURCES = paths.REPOSITORY / "devcluster" / "binaries"
+ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+CONNECT_SECONDS = 3
+READ_SECONDS = 15
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Release:
+    """Where a project publishes a program, for `{version}` (without the v), `{name}` and `{arch}`."""
+
+    url: str
+    checksum_url: str
+    member: str | None = None  # the program's path when the download is a tar archive
+
+
+@dataclass(frozen=True)
+class Module:
+    """A pinned Go module and the programs that are built from it: name → Go package."""
+
+    folder: str
+    path: str
+    programs: dict[str, str]
+    release: Release | None
+
+    @functools.cached_property
+    def version(self) -> str:
+        """The version that go.mod requires, such as `v1.35.4`."""
+        text = (SOURCES / self.folder / "go.mod").read_text()
+        match = re.search(rf"^require {re.escape(self.path)} (v\S+)", text, re.MULTILINE)
+        if match is None:
+            raise ClusterError(f"devcluster/binaries/{self.folder}/go.mod does not require {self.path}.")
+        return match[1]
+
+    @property
+    def cache(self) -> Path:
+        return paths.cache() / "bin" / f"{self.folder}-{self.version}-{ARCHITECTURE}"
+
+
+MODULES = (
+    Module(
+        "kubernetes",
+        "k8s.io/kubernetes",
+        {
+            name: f"k8s.io/kubernetes/cmd/{name}"
+            for name in (
+                "kube-apiserver",
+                "kube-controller-manager",
+                "kube-scheduler",
+                "kubelet",
+                "kube-proxy",
+                "kubectl",
+            )
+        },
+        Release(
+            "https://dl.k8s.io/release/v{version}/bin/linux/{arch}/{name}",
+            "https://dl.k8s.io/release/v{version}/bin/linux/{arch}/{name}.sha256",
+        ),
+    ),
+    Module(
+        "etcd",
+        "go.etcd.io/etcd/server/v3",
+        {"etcd": "go.etcd.io/etcd/server/v3"},
+        Release(
+            "https://github.com/etcd-io/etcd/releases/download/v{version}/etcd-v{version}-linux-{arch}.tar.gz",
+            "https://github.com/etcd-io/etcd/releases/download/v{version}/SHA256SUMS",
+            "etcd-v{version}-linux-{arch}/etcd",
+        ),
+    ),
+    Module(
+        "coredns",
+        "github.com/coredns/coredns",
+        {"coredns": "github.com/coredns/coredns"},
+        Release(
+            "https://github.com/coredns/coredns/releases/download/v{version}/coredns_{version}_linux_{arch}.tgz",
+            "https://github.com/coredns/coredns/releases/download/v{version}/coredns_{version}_linux_{arch}.tgz.sha256",
+            "coredns",
+        ),
+    ),
+    # kwok's releases carry no checksum file, so it is always built.
+    Module("kwok", "sigs.k8s.io/kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, None),
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    path: Path
+    source: str
+    """In words: where the program was taken from."""
+
+
+def find(*names: str, report: Report = print) -> dict[str, Found]:
+    """Every named program, made when it has to be. `report` hears of what takes long.
+
+    Raises ClusterError when a program can be had by none of the four ways.
+    """
+    found: dict[str, Found] = {}
+    for module in MODULES:
+        wanted = [name for name in names if name in module.programs]
+        for name in wanted:
+            if at_hand := _in_named_folder(name) or _in_cache(module, name):
+                found[name] = at_hand
+        if missing := [name for name in wanted if name not in found]:
+            found |= _make(module, missing, report)
+    if unknown := set(names) - set(found):
+        raise ClusterError(f"devcluster has no pinned source for {', '.join(sorted(unknown))}.")
+    return found
+
+
+def kubectl(report: Report = print) -> Path:
+    """The kubectl of this machine when there is one, else ours."""
+    if at_hand := shutil.which("kubectl"):
+        return Path(at_hand)
+    return find("kubectl", report=report)["kubectl"].path
+
+
+def _in_named_folder(name: str) -> Found | None:
+    if not (folder := os.environ.get(ENVIRONMENT)):
+        return None
+    path = Path(folder).expanduser().resolve() / name
+    return Found(path, f"{ENVIRONMENT}={folder}") if os.access(path, os.X_OK) else None
+
+
+def _in_cache(module: Module, name: str) -> Found | None:
+    path = module.cache / name
+    return Found(path, "the cache") if path.exists() else None
+
+
+def _make(module: Module, names: list[str], report: Report) -> dict[str, Found]:
+    with _locked(module):  # two test runs must not build the same thing side by side
+        found = {name: hit for name in names if (hit := _in_cache(module, name))}
+        missing = [name for name in names if name not in found]
+        if missing and module.release and _download(module, missing, report):
+            return found | {name: Found(module.cache / name, "the official release") for name in missing}
+        if missing:
+            _build(module, missing, report)
+        return found | {
+            name: Found(module.cache / name, f"built from {module.path} {module.version}") for name in missing
+        }
+
+
+@contextmanager
+def _locked(module: Module) -> Iterator[None]:
+    module.cache.mkdir(parents=True, exist_ok=True)
+    with (module.cache / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _download(module: Module, names: list[str], report: Report) -> bool:
+    """True when all of `names` came from the release with the right checksum."""
+    assert module.release is not None
+    for name in names:
+        values = {"version": module.version.removeprefix("v"), "name": name, "arch": ARCHITECTURE}
+        url = module.release.url.format(**values)
+        try:
+            expected = checksum_for(
+                url.rsplit("/", 1)[-1], _get(module.release.checksum_url.format(**values)).decode()
+            )
+            report(f"downloading {name} {module.version}")
+            content = _get(url)
+        except (OSError, ValueError, urllib.error.URLError) as error:
+            report(f"no download of {name} ({getattr(error, 'reason', error)}); building it instead")
+            return False
+        if (actual := hashlib.sha256(content).hexdigest()) != expected:
+            raise ClusterError(
+                f"{url} has sha256 {actual}, its project says {expected}. "
+                f"Try again, or put {name} {module.version} in a folder and name it in {ENVIRONMENT}."
+            )
+        if module.release.member:
+            content = _member(content, module.release.member.format(**values))
+        _install(content, module.cache / name)
+    return True
+
+
+def checksum_for(file: str, listing: str) -> str:
+    """The sha256 of `file` out of a checksum file: one bare digest, or lines of digest and name."""
+    for line in listing.splitlines():
+        digest, _, name = line.strip().partition(" ")
+        if re.fullmatch(r"[0-9a-f]{64}", digest) and name.strip().lstrip("*").rsplit("/", 1)[-1] in (
+            "",
+            file,
+        ):
+            return digest
+    raise ValueError(f"no checksum of {file} is published")
+
+
+def _get(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=CONNECT_SECONDS) as response:  # noqa: S310 - https, from the table above
+        if sock := getattr(getattr(response.fp, "raw", None), "_sock", None):
+            sock.settimeout(READ_SECONDS)
+        content: bytes = response.read()
+        return content
+
+
+def _member(archive: bytes, member: str) -> bytes:
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        file = tar.extractfile(member)
+        if file is None:
+            raise ClusterError(f"The release archive holds no {member}.")
+        return file.read()
+
+
+def _install(content: bytes, path: Path) -> None:
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(content)
+    Path(file.name).chmod(0o755)
+    Path(file.name).rename(path)
+
+
+def build_command(module: Module, names: list[str], output: Path) -> list[str]:
+    """The `go build` that puts `names` into the folder `output`."""
+    flags = ["-s", "-w"]
+    if module.folder == "kubernetes":
+        major, minor, _ = module.version.removeprefix("v").split(".", 2)
+        for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version"):
+            flags += [
+                f"-X {package}.gitVersion={module.version}",
+                f"-X {package}.gitMajor={major}",
+                f"-X {package}.gitMinor={minor}",
+            ]
+    return [
+        "go",
+        "build",
+        "-trimpath",
+        "-buildvcs=false",
+        "-ldflags",
+        " ".join(flags),
+        "-o",
+        f"{output}/",
+    ] + [module.programs[name] for name in names]
+
+
+def _build(module: Module, names: list[str], report: Report) -> None:
+    if shutil.which("go") is None:
+        raise ClusterError(
+            f"{', '.join(names)} must be built, and there is no Go on this machine. Install Go 1.21 "
+            f"or newer, or put the programs ({module.path} {module.version}) in a folder that "
+            f"{ENVIRONMENT} names."
+        )
+    report(f"building {', '.join(names)} {module.version} with go (minutes, once)")
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=module.cache) as output:
+        done = subprocess.run(
+            build_command(module, names, Path(output)),
+            cwd=SOURCES / module.folder,
+            env=os.environ | {"CGO_ENABLED": "0"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if done.returncode != 0:
+            last = "\n".join(done.stdout.splitlines()[-15:])
+            raise ClusterError(
+                f"go build of {', '.join(names)} in devcluster/binaries/{module.folder} failed:\n{last}"
+            )
+        for name in names:
+            built_path(Path(output), module.programs[name]).rename(module.cache / name)
+    report(f"built {', '.join(names)} in {time.monotonic() - started:.0f} s")
+
+
+def built_path(output: Path, package: str) -> Path:
+    """go names a program after its package's last element that is no major version."""
+    last = [element for element in package.split("/") if not re.fullmatch(r"v\d+", element)][-1]
+    return output / last

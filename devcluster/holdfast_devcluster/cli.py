@@ -1,0 +1,49 @@
+"""The command line: `python -m holdfast_devcluster`."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from holdfast_devcluster.controlplane import control_plane
+from holdfast_devcluster.errors import ClusterError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(prog="python -m holdfast_devcluster", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+    plane = commands.add_parser(
+        "control-plane", help="a throw-away control plane without nodes, in the foreground until Ctrl-C"
+    )
+    plane.add_argument("--no-controllers", action="store_true", help="only etcd and kube-apiserver")
+    plane.add_argument("--nodes", type=int, default=0, help="this many fake nodes (KWOK)")
+    plane.add_argument("--audit-log", type=Path, metavar="FILE", help="write one JSON line per request")
+    plane.set_defaults(run=_control_plane)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0, or 1 with a message when a step failed."""
+    options = parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except ClusterError as error:
+        print(f"devcluster: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _control_plane(options: argparse.Namespace) -> None:
+    with control_plane(
+        controllers=not options.no_controllers,
+        kwok=options.nodes > 0,
+        nodes=options.nodes,
+        audit_log=options.audit_log.resolve() if options.audit_log else False,
+    ) as plane:
+        print(f"export KUBECONFIG={plane.kubeconfig}")
+        print("Ctrl-C ends it.", flush=True)
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
