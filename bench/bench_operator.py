@@ -30,6 +30,7 @@ from typing import Any
 
 import yaml
 from bare_client import PATHS, BareClient, JsonObject, in_flight
+
 from holdfast.plan import modeldeployment
 from holdfast.plan.observed import Apply, Metadata, Observed, Settings
 from holdfast_devcluster import control_plane
