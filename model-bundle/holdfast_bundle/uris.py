@@ -48,7 +48,8 @@ class Uri:
     @property
     def target(self) -> str:
         """What an HTTP request line asks for."""
-        return (self.path or "/") + (f"?{self.query}" if self.query else "")
+        target = (self.path or "/") + (f"?{self.query}" if self.query else "")
+        return quote(target, safe="/?%:@!$&'()*+,;=~-._")
 
     @property
     def name(self) -> str:
@@ -62,21 +63,19 @@ class Uri:
         return replace(self, path=f"{self.path.rstrip('/')}/{below}")
 
 
-def parse(uri: str) -> Uri:
+def parse(uri: str, *, max_length: int = MAX_LENGTH) -> Uri:
     """Read and check a URI.
 
     Raises:
         BundleError: `Invalid`, with what is wrong. A URI with a user name or password is not repeated in it.
     """
-    if not 0 < len(uri) <= MAX_LENGTH:
-        raise BundleError("Invalid", f"a URI must have 1 to {MAX_LENGTH} characters, this one has {len(uri)}")
+    if not 0 < len(uri) <= max_length:
+        raise BundleError("Invalid", f"a URI must have 1 to {max_length} characters, this one has {len(uri)}")
     if _UNSAFE.search(uri) or not uri.isprintable():
         raise BundleError("Invalid", "a URI must not contain blanks, backslashes or control characters")
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme not in ("pvc", "http", "https"):
-        raise BundleError(
-            "Invalid", "not a URI that can be used here; give pvc://CLAIM/PATH or http(s)://HOST/PATH"
-        )
+        raise BundleError("Invalid", "not a URI that can be used here; give pvc://CLAIM/PATH or http(s)://HOST/PATH")
     if "@" in re.split(r"[/?#]", rest, maxsplit=1)[0]:
         raise BundleError("Invalid", "a URI must not carry a user name or password")
     if "#" in rest:
