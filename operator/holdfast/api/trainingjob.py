@@ -1,0 +1,332 @@
+"""TrainingJob: one training run. docs/trainingjob.md is its reference."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field
+
+from holdfast.api.meta import (
+    AGE,
+    Column,
+    Conditions,
+    Count,
+    Decimal,
+    Digest,
+    Kind,
+    Model,
+    NodeSelector,
+    OutputUri,
+    Resources,
+    ShortText,
+    Text,
+    Time,
+    Tolerations,
+    Uri,
+    atomic_list,
+    condition_column,
+    list_map,
+    set_list,
+    validated,
+)
+
+
+class TrainingJobCondition(StrEnum):
+    """Types of conditions. Reconciling and Stalled are there only while they are True, and never together."""
+
+    SUCCEEDED = "Succeeded"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+
+
+class TrainingJobReason(StrEnum):
+    """Reasons of conditions and Events."""
+
+    # Under way.
+    PENDING = "Pending"
+    RUNNING = "Running"
+    RETRYING = "Retrying"
+    # What the pod needs; a failure once the deadline has passed.
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    UNSCHEDULABLE = "Unschedulable"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    CLAIM_NOT_FOUND = "ClaimNotFound"
+    # The end.
+    COMPLETED = "Completed"
+    # The data.
+    DATA_NOT_FOUND = "DataNotFound"
+    DATA_ACCESS_DENIED = "DataAccessDenied"
+    DATA_UNREACHABLE = "DataUnreachable"
+    ADDRESS_REFUSED = "AddressRefused"
+    CHECKSUM_MISMATCH = "ChecksumMismatch"
+    COLUMN_NOT_FOUND = "ColumnNotFound"
+    DATA_INVALID = "DataInvalid"
+    # The model.
+    REQUIREMENT_NOT_MET = "RequirementNotMet"
+    CONVERSION_FAILED = "ConversionFailed"
+    PARITY_FAILED = "ParityFailed"
+    # The run.
+    OUTPUT_NOT_WRITABLE = "OutputNotWritable"
+    OUT_OF_MEMORY = "OutOfMemory"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
+    NAME_CONFLICT = "NameConflict"
+
+
+Classifier = Literal[
+    "LogisticRegression",
+    "RidgeClassifier",
+    "SGDClassifier",
+    "LinearSVC",
+    "SVC",
+    "KNeighborsClassifier",
+    "GaussianNB",
+    "DecisionTreeClassifier",
+    "RandomForestClassifier",
+    "ExtraTreesClassifier",
+    "GradientBoostingClassifier",
+    "HistGradientBoostingClassifier",
+    "AdaBoostClassifier",
+    "MLPClassifier",
+]
+Regressor = Literal[
+    "LinearRegression",
+    "Ridge",
+    "Lasso",
+    "ElasticNet",
+    "SGDRegressor",
+    "LinearSVR",
+    "SVR",
+    "KNeighborsRegressor",
+    "DecisionTreeRegressor",
+    "RandomForestRegressor",
+    "ExtraTreesRegressor",
+    "GradientBoostingRegressor",
+    "HistGradientBoostingRegressor",
+    "AdaBoostRegressor",
+    "MLPRegressor",
+    "PoissonRegressor",
+]
+ClassificationMetric = Literal["Accuracy", "BalancedAccuracy", "F1", "Precision", "Recall", "ROCAUC", "LogLoss"]
+RegressionMetric = Literal["R2", "MAE", "RMSE", "MAPE"]
+EstimatorName = Literal[Classifier, Regressor]
+MetricName = Literal[ClassificationMetric, RegressionMetric]
+Task = Literal["Classification", "Regression"]
+
+ColumnName = Annotated[str, Field(min_length=1, max_length=128)]
+ColumnNames = Annotated[tuple[ColumnName, ...], set_list(500)]
+
+
+class Data(Model):
+    """What to learn from."""
+
+    uri: Uri = Field(description="A file, or on a claim a folder of files of one format.")
+    digest: Digest | None = Field(
+        None, description="sha256 that the data must have. Absent: whatever is there; the digest read is in status."
+    )
+    format: Literal["CSV", "Parquet"] | None = Field(None, description="Absent: by the name's ending.")
+
+
+class Features(Model):
+    """Which columns to learn from."""
+
+    model_config = validated(
+        (
+            "has(self.excluded) != (has(self.numeric) || has(self.categorical))",
+            "give either excluded, or numeric and categorical",
+        ),
+    )
+
+    numeric: ColumnNames | None = Field(None, description="Columns used as numbers.")
+    categorical: ColumnNames | None = Field(None, description="Columns used as categories.")
+    excluded: ColumnNames | None = Field(None, description="All columns but these and the target, by type.")
+
+
+class Preprocessing(Model):
+    """How columns are prepared."""
+
+    impute_numeric: Literal["Median", "Mean", "Zero"] = Field("Median", description="Missing numbers become this.")
+    scale_numeric: Literal["Standard", "MinMax", "Robust", "None"] = Field(
+        "Standard", description="Scaling of numbers."
+    )
+    encode_categorical: Literal["OneHot", "Ordinal"] = Field(
+        "OneHot", description="Encoding of categories; unseen ones get a code of their own."
+    )
+
+
+class Split(Model):
+    """Which rows are held out."""
+
+    test_percent: int = Field(20, ge=5, le=50, description="Share of the rows held out.")
+
+
+class Estimator(Model):
+    """One estimator of scikit-learn."""
+
+    name: EstimatorName = Field(description="Class name.")
+    parameters: Annotated[dict[str, Annotated[str, Field(max_length=256)]], Field(max_length=32)] | None = Field(
+        None, description="Constructor parameters; each value is read as JSON if it is JSON, else as text."
+    )
+
+
+class Requirement(Model):
+    """A bound on one held-out metric."""
+
+    model_config = validated(("has(self.minimum) != has(self.maximum)", "give exactly one of minimum and maximum"))
+
+    metric: MetricName = Field(description="Metric.")
+    minimum: Decimal | None = Field(None, description="Smallest value allowed, a decimal in quotes.")
+    maximum: Decimal | None = Field(None, description="Largest value allowed, a decimal in quotes.")
+
+
+class Evaluation(Model):
+    """What the model must reach on held-out rows."""
+
+    requirements: Annotated[tuple[Requirement, ...], list_map("metric", 16)] | None = Field(
+        None, description="All must hold, or the run fails and nothing is published."
+    )
+
+
+class Output(Model):
+    """Where the bundle goes."""
+
+    uri: OutputUri = Field(description="Parent folder on a claim; the run writes a folder of its own below it.")
+
+
+_REGRESSORS = ",".join(f"'{name}'" for name in get_args(Regressor))
+_REGRESSION_METRICS = ",".join(f"'{name}'" for name in get_args(RegressionMetric))
+_IMMUTABLE = "a TrainingJob is one run and cannot change: give the new run a new name"
+
+
+class TrainingJobSpec(Model):
+    """One training run. It cannot change; a new run is a new TrainingJob."""
+
+    model_config = validated(
+        (
+            f"self.estimators.all(e, (self.task == 'Regression') == (e.name in [{_REGRESSORS}]))",
+            "an estimator does not fit the task: classifiers need task Classification, regressors need task Regression",
+        ),
+        (
+            "!has(self.evaluation) || !has(self.evaluation.requirements) || self.evaluation.requirements.all("
+            f"r, (self.task == 'Regression') == (r.metric in [{_REGRESSION_METRICS}]))",
+            "a required metric does not fit the task: R2, MAE, RMSE and MAPE are for Regression,"
+            " the others for Classification",
+        ),
+        (
+            "!has(self.features) || !(has(self.features.numeric) && self.target in self.features.numeric"
+            " || has(self.features.categorical) && self.target in self.features.categorical)",
+            "the target must not be among the features",
+        ),
+        ("self == oldSelf", _IMMUTABLE),
+    )
+
+    data: Data = Field(description="What to learn from.")
+    target: ColumnName = Field(description="The column to predict.")
+    task: Task = Field(description="What kind of answer the model gives.")
+    features: Features | None = Field(
+        None, description="Which columns to learn from. Absent: every column but the target, by type."
+    )
+    preprocessing: Preprocessing | None = Field(
+        None, description="How columns are prepared. Absent: the defaults of its fields."
+    )
+    split: Split | None = Field(
+        None, description="Which rows are held out. Absent: 20 % by seed, stratified for classification."
+    )
+    estimators: Annotated[tuple[Estimator, ...], list_map("name", 1, least=1)] = Field(
+        description="The estimator to fit: exactly one."
+    )
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of every random choice.")
+    evaluation: Evaluation | None = Field(None, description="What the model must reach on held-out rows.")
+    output: Output = Field(description="Where the bundle goes.")
+    resources: Resources | None = Field(None, description="Compute resources of the pod, as in a Pod.")
+    node_selector: NodeSelector | None = Field(None, description="Labels that a node must carry.")
+    tolerations: Tolerations | None = Field(None, description="Taints that the pod tolerates, as in a Pod.")
+    backoff_limit: int = Field(2, ge=0, le=10, description="How often a failed pod is tried again.")
+    active_deadline_seconds: int = Field(
+        86400, ge=60, le=2592000, description="Longest time for the whole run, waiting included."
+    )
+
+
+class TrainedModel(Model):
+    """The bundle that came out."""
+
+    uri: Annotated[str, Field(max_length=1100)] = Field(description="Where it is.")
+    digest: Digest = Field(description="sha256 of its manifest.json.")
+    estimator: ShortText | None = Field(None, description="What was fitted.")
+    size_bytes: Count | None = Field(None, description="Size of all its files.")
+
+
+class Metric(Model):
+    """One held-out metric."""
+
+    name: ShortText = Field(description="Metric.")
+    value: str = Field(
+        max_length=32, pattern=r"^-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$", description="Its value, a decimal."
+    )
+
+
+class DataRead(Model):
+    """What was read."""
+
+    digest: Digest | None = Field(None, description="sha256.")
+    rows: Count | None = Field(None, description="Rows.")
+    test_rows: Count | None = Field(None, description="Rows held out.")
+    columns: Count | None = Field(None, description="Columns.")
+
+
+class Finding(Model):
+    """Something wrong with the data; names and counts, never values."""
+
+    column: Annotated[str, Field(max_length=128)] | None = Field(None, description="Column.")
+    rule: ShortText = Field(description="Which rule it breaks.")
+    message: Text = Field(description="In words.")
+    rows: Count | None = Field(None, description="How many rows.")
+
+
+class Package(Model):
+    """A package that took part."""
+
+    name: ShortText = Field(description="Name.")
+    version: ShortText = Field(description="Version.")
+
+
+class TrainingJobStatus(Model):
+    """What happened. Written by the operator alone."""
+
+    observed_generation: Count | None = Field(None, description="The metadata.generation that this status describes.")
+    conditions: Conditions = Field((), description="Current state, one entry per type.")
+    job_name: Annotated[str, Field(max_length=63)] | None = Field(None, description="The Job that runs it.")
+    image: Annotated[str, Field(max_length=512)] | None = Field(None, description="Image of the trainer.")
+    start_time: Time | None = Field(None, description="When its first pod started.")
+    completion_time: Time | None = Field(None, description="When it ended.")
+    model: TrainedModel | None = Field(None, description="The bundle that came out; absent unless it was published.")
+    metrics: Annotated[tuple[Metric, ...], atomic_list(32)] | None = Field(
+        None, description="Held-out metrics, the most telling one first."
+    )
+    data: DataRead | None = Field(None, description="What was read.")
+    findings: Annotated[tuple[Finding, ...], atomic_list(16)] | None = Field(
+        None, description="What was wrong with the data; names and counts, never values."
+    )
+    packages: Annotated[tuple[Package, ...], list_map("name", 24)] | None = Field(
+        None, description="Versions that matter for doing it again."
+    )
+
+
+TRAINING_JOB = Kind(
+    kind="TrainingJob",
+    plural="trainingjobs",
+    short_name="tjob",
+    description="One training run. It cannot change; a new run is a new TrainingJob.",
+    spec=TrainingJobSpec,
+    status=TrainingJobStatus,
+    columns=(
+        condition_column("Succeeded", TrainingJobCondition.SUCCEEDED, "status"),
+        condition_column("Reason", TrainingJobCondition.SUCCEEDED, "reason"),
+        Column("Metric", ".status.metrics[0].name"),
+        Column("Score", ".status.metrics[0].value"),
+        AGE,
+        Column("Model", ".status.model.uri", wide=True),
+        condition_column("Message", TrainingJobCondition.SUCCEEDED, "message", wide=True),
+    ),
+)
