@@ -185,9 +185,7 @@ def _download(module: Module, names: list[str], report: Report) -> bool:
         values = {"version": module.version.removeprefix("v"), "name": name, "arch": ARCHITECTURE}
         url = module.release.url.format(**values)
         try:
-            expected = checksum_for(
-                url.rsplit("/", 1)[-1], _get(module.release.checksum_url.format(**values)).decode()
-            )
+            expected = checksum_for(url.rsplit("/", 1)[-1], _get(module.release.checksum_url.format(**values)).decode())
             report(f"downloading {name} {module.version}")
             content = _get(url)
         except (OSError, ValueError, urllib.error.URLError) as error:
@@ -282,9 +280,7 @@ def _build(module: Module, names: list[str], report: Report) -> None:
         )
         if done.returncode != 0:
             last = "\n".join(done.stdout.splitlines()[-15:])
-            raise ClusterError(
-                f"go build of {', '.join(names)} in devcluster/binaries/{module.folder} failed:\n{last}"
-            )
+            raise ClusterError(f"go build of {', '.join(names)} in devcluster/binaries/{module.folder} failed:\n{last}")
         for name in names:
             built_path(Path(output), module.programs[name]).rename(module.cache / name)
     report(f"built {', '.join(names)} in {time.monotonic() - started:.0f} s")

@@ -48,9 +48,7 @@ class Authority:
         _write(self.pair.key, _private(self._key))
         _write(self.pair.certificate, self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(
-        self, file: str, common_name: str, organizations: Iterable[str] = (), hosts: Iterable[str] = ()
-    ) -> Pair:
+    def issue(self, file: str, common_name: str, organizations: Iterable[str] = (), hosts: Iterable[str] = ()) -> Pair:
         """A certificate for client and server use under `folder/file.{crt,key}`; an existing one is kept."""
         pair = Pair(self.folder / f"{file}.crt", self.folder / f"{file}.key")
         if pair.certificate.exists():
@@ -113,9 +111,7 @@ def _name(common_name: str, organizations: Iterable[str]) -> x509.Name:
     )
 
 
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
-) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from holdfast_devcluster.controlplane import control_plane
+from holdfast_devcluster.embedded import Embedded
 from holdfast_devcluster.errors import ClusterError
 
 
@@ -14,6 +15,15 @@ def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = argparse.ArgumentParser(prog="python -m holdfast_devcluster", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
+    for name, help_text in (
+        ("up", "bring the cluster up; again when it is half made or was killed"),
+        ("down", "remove it"),
+        ("status", "say how it is"),
+        ("kubeconfig", "print the path of its kubeconfig"),
+    ):
+        command = commands.add_parser(name, help=help_text)
+        command.add_argument("--name", default="holdfast", help="of the cluster (default: holdfast)")
+        command.set_defaults(run=globals()[f"_{name}"])
     plane = commands.add_parser(
         "control-plane", help="a throw-away control plane without nodes, in the foreground until Ctrl-C"
     )
@@ -47,3 +57,19 @@ def _control_plane(options: argparse.Namespace) -> None:
         print(f"export KUBECONFIG={plane.kubeconfig}")
         print("Ctrl-C ends it.", flush=True)
         signal.sigwait({signal.SIGINT, signal.SIGTERM})
+
+
+def _up(options: argparse.Namespace) -> None:
+    Embedded(options.name).up()
+
+
+def _down(options: argparse.Namespace) -> None:
+    Embedded(options.name).down()
+
+
+def _status(options: argparse.Namespace) -> None:
+    print(Embedded(options.name).status())
+
+
+def _kubeconfig(options: argparse.Namespace) -> None:
+    print(Embedded(options.name).kubeconfig())

@@ -136,8 +136,7 @@ def control_plane(
     """
     names = list(components.COMMANDS)[: None if controllers else 2]
     programs = {
-        name: found.path
-        for name, found in binaries.find(*names, *(["kwok"] if kwok else []), report=report).items()
+        name: found.path for name, found in binaries.find(*names, *(["kwok"] if kwok else []), report=report).items()
     }
     with _own_folder() if folder is None else nullcontext(folder) as place:
         place.mkdir(parents=True, exist_ok=True)

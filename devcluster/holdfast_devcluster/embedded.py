@@ -1,0 +1,336 @@
+"""The embedded back end: a whole single-node Kubernetes in namespaces of its own, without Docker."""
+
+import fcntl
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from holdfast_devcluster import binaries, cgroups, components, namespaces, oci, packages, paths, provisioner
+from holdfast_devcluster.api import ApiError, Client, Json
+from holdfast_devcluster.binaries import Report
+from holdfast_devcluster.certificates import Pair
+from holdfast_devcluster.errors import ClusterError
+from holdfast_devcluster.network import SLOTS, Network
+from holdfast_devcluster.node import PAUSE_IMAGE, Node
+
+PROGRAMS = (*components.COMMANDS, "kubelet", "kube-proxy", "coredns")
+TOOLS = ("containerd", "ctr", "runc", "bridge", "ip", "nft", "sysctl")
+READY_SECONDS = 120
+PORT = 6443
+CNI_STATE = Path("/var/lib/cni")
+
+
+class Embedded:
+    """The cluster called `name`; all of it is in one folder below the user's cache folder."""
+
+    def __init__(self, name: str, report: Report = print) -> None:
+        self.name = name
+        self.folder = (clusters() / name).resolve()
+        self._report = report
+
+    # --- what every back end offers -------------------------------------------------------------------
+
+    def up(self) -> None:
+        """Bring the cluster up, from whatever state it is in. Raises ClusterError when a step fails."""
+        _require_root_linux()
+        with _lock():
+            packages.require(TOOLS, self._report)
+            programs = binaries.find(*PROGRAMS, report=self._report)
+            sources = sorted({found.source for found in programs.values()})
+            self._report(f"Kubernetes {binaries.MODULES[0].version} from {', '.join(sources)}")
+            network = Network(self._slot())
+            node = Node(self.name, self.folder, {name: found.path for name, found in programs.items()}, network)
+            init = namespaces.init_pid(self.folder)
+            if init is None:
+                self._report("namespaces and network")
+                init = self._start(node)
+            network.connect(init)
+            self._run_control_plane(node)
+            self._run_node(node)
+        self._report(f"ready; export KUBECONFIG={self.kubeconfig()}")
+
+    def down(self) -> None:
+        """End and remove the cluster, whole or half made. Programs and images stay in the cache."""
+        _require_root_linux()
+        with _lock():
+            if not self.exists():
+                self._report(f"there is no cluster {self.name}")
+                return
+            self._stop()
+            if (self.folder / "made-cni-state").exists():
+                CNI_STATE.rmdir()
+            shutil.rmtree(self.folder)
+        self._report(f"cluster {self.name} is gone")
+
+    def status(self) -> str:
+        """A few lines for a person."""
+        if not self.exists():
+            return f"embedded cluster {self.name}: none"
+        init = namespaces.init_pid(self.folder)
+        lines = [
+            f"embedded cluster {self.name}: {'runs' if init else 'stopped; `up` starts it again'}",
+            f"  folder      {self.folder}",
+            f"  kubeconfig  {self.folder / 'kubeconfig'}",
+        ]
+        if init:
+            lines += [f"  namespaces  nsenter --target {init} --mount --pid --net"]
+            try:
+                nodes = self._api.request("GET", "/api/v1/nodes")["items"]
+                lines += [f"  node        {node['metadata']['name']}: {_readiness(node)}" for node in nodes]
+            except (ApiError, OSError) as error:
+                lines += [f"  API server  does not answer: {error}"]
+        return "\n".join(lines)
+
+    def kubeconfig(self) -> Path:
+        """The administrator's kubeconfig. Raises ClusterError when there is no cluster."""
+        path = self.folder / "kubeconfig"
+        if not path.exists():
+            raise ClusterError(f"There is no cluster {self.name}; `up` makes it.")
+        return path
+
+    def load_archive(self, archive: Path, image: str) -> None:
+        """Give the node an image from a docker or OCI archive; returns when pods can use it."""
+        self._ctr("import", str(archive))
+        self._ctr("label", image, "io.cri-containerd.image=managed")
+
+    def has_image(self, image: str) -> bool:
+        """Does the node know an image of this name?"""
+        return self._ctr("list", "--quiet", f"name=={image}").strip() == image
+
+    def exists(self) -> bool:
+        """Is there anything of it, whole or half made?"""
+        return self.folder.exists()
+
+    def _ctr(self, *arguments: str) -> str:
+        socket_path = str(self.folder / "containerd.sock")
+        command = ["ctr", "--address", socket_path, "--namespace", "k8s.io", "images", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise ClusterError(f"ctr images {' '.join(arguments)}: {done.stderr.strip()[-500:]}")
+        return done.stdout
+
+    # --- steps ----------------------------------------------------------------------------------------
+
+    @property
+    def _api(self) -> Client:
+        pki = self.folder / "pki"
+        server = f"https://{Network(self._slot()).node}:{PORT}"
+        return Client(server, pki / "ca.crt", Pair(pki / "admin.crt", pki / "admin.key"))
+
+    def _slot(self) -> int:
+        """Which addresses it has: chosen once, the first that no other cluster of this user has."""
+        file = self.folder / "cluster.json"
+        if not file.exists():
+            others = clusters().glob("*/cluster.json")
+            taken = {json.loads(other.read_text())["slot"] for other in others}
+            free = [slot for slot in range(SLOTS) if slot not in taken and not Network(slot).connected]
+            if not free:
+                raise ClusterError(f"There are {SLOTS} clusters already; end one with `down --name`.")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            new = file.with_suffix(".new")
+            new.write_text(json.dumps({"slot": free[0]}))
+            new.rename(file)
+        slot: int = json.loads(file.read_text())["slot"]
+        return slot
+
+    def _start(self, node: Node) -> int:
+        self._stop()  # what a killed run or machine left
+        if not CNI_STATE.exists():
+            (self.folder / "made-cni-state").touch()
+            CNI_STATE.mkdir(parents=True)
+        node.write_configuration()
+        cgroups.create(node.cgroup)
+        return namespaces.start(self.folder, node.setup() + node.network.setup())
+
+    def _stop(self) -> None:
+        namespaces.stop(self.folder)
+        if (self.folder / "cluster.json").exists():
+            Network(self._slot()).disconnect()
+        cgroups.remove(f"/holdfast-{self.name}")
+
+    def _run_control_plane(self, node: Node) -> None:
+        settings = components.Settings(
+            folder=self.folder,
+            programs=node.programs,
+            listen="0.0.0.0",  # noqa: S104 - in the cluster's own network namespace
+            server=f"https://{node.network.node}:{PORT}",
+            port=PORT,
+            etcd_port=2379,
+            etcd_peer_port=2380,
+            service_range=node.network.service_range,
+            hosts=(node.network.node, node.network.cluster_end),
+            advertise=node.network.node,
+            audit_log=self.folder / "logs" / "audit.log",
+        )
+        components.prepare(settings)
+        authority = settings.authority
+        for name, user, groups in (
+            ("kubelet", f"system:node:{self.name}", ["system:nodes"]),
+            ("kube-proxy", "system:kube-proxy", []),
+            ("coredns", "system:coredns", []),
+            ("provisioner", "holdfast-provisioner", ["system:masters"]),
+        ):
+            pair = authority.issue(name, user, groups, hosts=(self.name, node.network.node))
+            authority.kubeconfig(self.folder / f"{name}.kubeconfig", settings.server, pair)
+        self._report("control plane")
+        for name in ("etcd", "kube-apiserver"):
+            namespaces.run_program(self.folder, name, components.COMMANDS[name](settings))
+        namespaces.run_program(self.folder, "containerd", node.commands()["containerd"])
+        self._until("the API server is ready", lambda: self._api.request("GET", "/readyz"))
+        for name in ("kube-controller-manager", "kube-scheduler"):
+            namespaces.run_program(self.folder, name, components.COMMANDS[name](settings))
+
+    def _run_node(self, node: Node) -> None:
+        self._report("node, DNS, storage")
+        for path, body in cluster_objects(node.network).items():
+            self._api.apply(path, body)
+        self._load_pause_image()
+        for name in ("kubelet", "kube-proxy", "coredns"):
+            namespaces.run_program(self.folder, name, node.commands()[name])
+        options = (
+            f"--server=https://{node.network.node}:{PORT}",
+            f"--pki={self.folder / 'pki'}",
+            f"--folder={self.folder / 'volumes'}",
+        )
+        python = ("env", f"PYTHONPATH={Path(__file__).parents[1]}", sys.executable)
+        namespaces.run_program(self.folder, "provisioner", [*python, "-m", "holdfast_devcluster.provisioner", *options])
+        self._until("the node is Ready", self._require_node)
+        self._until(
+            "the default service account exists",
+            lambda: self._api.request("GET", "/api/v1/namespaces/default/serviceaccounts/default"),
+        )
+        # From this machine through the link and kube-proxy's rules to CoreDNS: the whole road at once.
+        self._until("the cluster's DNS answers", lambda: socket.create_connection((node.network.dns, 53), 2).close())
+
+    def _load_pause_image(self) -> None:
+        archive = busybox_archive(self._report)
+
+        def load() -> None:
+            try:
+                if not self.has_image(PAUSE_IMAGE):
+                    self.load_archive(archive, PAUSE_IMAGE)
+            except ClusterError as error:
+                raise ConnectionError(str(error)) from error
+
+        self._until("containerd takes images", load)
+
+    def _require_node(self) -> None:
+        if (state := _readiness(self._api.request("GET", f"/api/v1/nodes/{self.name}"))) != "Ready":
+            raise ConnectionError(state)
+
+    def _until(self, what: str, attempt: Callable[[], object]) -> None:
+        """Call `attempt` until it raises neither ApiError nor OSError."""
+        deadline = time.monotonic() + READY_SECONDS
+        while True:
+            try:
+                attempt()
+                return
+            except (ApiError, OSError) as error:
+                if time.monotonic() > deadline:
+                    raise ClusterError(
+                        f"Waited {READY_SECONDS} s until {what}: {error}. The logs are in {self.folder / 'logs'}; "
+                        "`up` again goes on, `down` and `up` start over."
+                    ) from error
+                time.sleep(0.1)
+
+
+def clusters() -> Path:
+    """The folder with one folder per embedded cluster."""
+    return paths.cache() / "clusters"
+
+
+def busybox_archive(report: Report) -> Path:
+    """The archive of the busybox image, made when missing."""
+    archive = paths.cache() / "images" / "busybox.tar"
+    if not archive.exists():
+        busybox = packages.static_busybox(report)
+        applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
+        archive.parent.mkdir(exist_ok=True)
+        oci.write_busybox(archive, PAUSE_IMAGE, busybox, applets)
+    return archive
+
+
+def cluster_objects(network: Network) -> dict[str, Json]:
+    """Path → object: the default StorageClass, and the cluster's DNS, which runs beside the kubelet."""
+    rbac = "/apis/rbac.authorization.k8s.io/v1"
+    system = {"name": "kube-dns", "namespace": "kube-system"}
+    ports = [{"name": name, "port": 53, "protocol": name.upper()} for name in ("udp", "tcp")]
+    return {
+        f"/apis/storage.k8s.io/v1/storageclasses/{provisioner.CLASS}": provisioner.storage_class(),
+        f"{rbac}/clusterroles/system:coredns": {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": "system:coredns"},
+            "rules": [
+                {
+                    "apiGroups": [""],
+                    "resources": ["endpoints", "services", "pods", "namespaces"],
+                    "verbs": ["list", "watch"],
+                },
+                {
+                    "apiGroups": ["discovery.k8s.io"],
+                    "resources": ["endpointslices"],
+                    "verbs": ["list", "watch"],
+                },
+            ],
+        },
+        f"{rbac}/clusterrolebindings/system:coredns": {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": "system:coredns"},
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "ClusterRole",
+                "name": "system:coredns",
+            },
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "system:coredns"}],
+        },
+        "/api/v1/namespaces/kube-system/services/kube-dns": {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": system,
+            "spec": {"clusterIP": network.dns, "ports": ports},
+        },
+        "/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices/kube-dns": {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {**system, "labels": {"kubernetes.io/service-name": "kube-dns"}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [network.node], "conditions": {"ready": True}}],
+            "ports": ports,
+        },
+    }
+
+
+def _readiness(node: Json) -> str:
+    """`Ready`, or why not."""
+    for condition in node.get("status", {}).get("conditions", []):
+        if condition["type"] == "Ready":
+            return "Ready" if condition["status"] == "True" else str(condition.get("message", "not ready"))
+    return "has not reported yet"
+
+
+def _require_root_linux() -> None:
+    if platform.system() != "Linux":
+        raise ClusterError("The embedded cluster needs Linux. Start Docker and try again: kind is used then.")
+    if os.geteuid() != 0:
+        raise ClusterError(
+            "The embedded cluster needs root. Run the command with sudo -E, or start Docker: kind is used then."
+        )
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    """One `up` or `down` at a time."""
+    clusters().mkdir(exist_ok=True)
+    with (clusters() / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

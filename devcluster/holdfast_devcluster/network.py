@@ -1,0 +1,116 @@
+"""Addresses of an embedded cluster, and its one link and two routes on the host.
+
+Everything lies in 198.18.0.0/15, the range reserved for benchmarks, which no real network uses. Sixteen clusters fit
+side by side: cluster `slot` has 198.18.(16·slot).0/20 for pods and its link, 198.19.(16·slot).0/20 for Services.
+"""
+
+import ipaddress
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast_devcluster.errors import ClusterError
+
+RANGE = ipaddress.ip_network("198.18.0.0/15")
+SLOTS = 16
+UPLINK = "uplink"
+
+
+@dataclass(frozen=True)
+class Network:
+    """The addresses of the cluster in one slot (0 to 15)."""
+
+    slot: int
+
+    @property
+    def link(self) -> str:
+        """The host's end of the veth pair."""
+        return f"holdfast{self.slot}"
+
+    @property
+    def cluster_range(self) -> str:
+        return f"198.18.{16 * self.slot}.0/20"
+
+    @property
+    def pod_range(self) -> str:
+        return f"198.18.{16 * self.slot}.0/24"
+
+    @property
+    def service_range(self) -> str:
+        return f"198.19.{16 * self.slot}.0/20"
+
+    @property
+    def node(self) -> str:
+        """The node's address, on the bridge that the pods hang on."""
+        return f"198.18.{16 * self.slot}.1"
+
+    @property
+    def dns(self) -> str:
+        return f"198.19.{16 * self.slot}.10"
+
+    @property
+    def host_end(self) -> str:
+        return f"198.18.{16 * self.slot + 15}.1"
+
+    @property
+    def cluster_end(self) -> str:
+        return f"198.18.{16 * self.slot + 15}.2"
+
+    def setup(self) -> list[list[str]]:
+        """Commands that init runs in the fresh network namespace."""
+        return [
+            ["ip", "link", "set", "lo", "up"],
+            ["ip", "link", "add", "cni0", "type", "bridge"],
+            ["ip", "address", "add", f"{self.node}/24", "dev", "cni0"],
+            ["ip", "link", "set", "cni0", "up"],
+            ["sysctl", "-qw", "net.ipv4.ip_forward=1"],
+            # A Service address must have a route before kube-proxy's rules can change it into a pod's.
+            ["ip", "route", "add", self.service_range, "dev", "cni0"],
+            # Nothing leaves, and whoever tries is told at once.
+            ["ip", "route", "add", "unreachable", "default"],
+        ]
+
+    def connect(self, init_pid: int) -> None:
+        """Link the host with the namespaces of process `init_pid`; what is there already stays.
+
+        Raises ClusterError when another interface of the host routes these addresses already.
+        """
+        self._refuse_conflict()
+        if not self.connected:
+            _run("ip", "link", "add", self.link, "type", "veth", "peer", "name", UPLINK, "netns", str(init_pid))
+        inside = ("nsenter", f"--net=/proc/{init_pid}/ns/net", "ip")
+        _run(*inside, "address", "replace", f"{self.cluster_end}/30", "dev", UPLINK)
+        _run(*inside, "link", "set", UPLINK, "up")
+        _run("ip", "address", "replace", f"{self.host_end}/30", "dev", self.link)
+        _run("ip", "link", "set", self.link, "up")
+        for addresses in (self.cluster_range, self.service_range):
+            _run("ip", "route", "replace", addresses, "via", self.cluster_end, "dev", self.link)
+
+    def disconnect(self) -> None:
+        """Remove the link, and its routes with it; fine when there is none."""
+        if self.connected:
+            subprocess.run(["ip", "link", "delete", self.link], stderr=subprocess.DEVNULL)
+
+    @property
+    def connected(self) -> bool:
+        return (Path("/sys/class/net") / self.link).exists()
+
+    def _refuse_conflict(self) -> None:
+        for route in json.loads(_run("ip", "-json", "route", "show", "table", "all") or "[]"):
+            if route.get("dst") in (None, "default") or route.get("dev") == self.link:
+                continue
+            other = ipaddress.ip_network(route["dst"], strict=False)
+            for ours in (self.cluster_range, self.service_range):
+                if other.version == 4 and other.overlaps(ipaddress.ip_network(ours)) and other.prefixlen > 1:
+                    raise ClusterError(
+                        f"This machine routes {route['dst']} to {route.get('dev', 'another place')} already, "
+                        f"and the cluster needs {ours}. Stop what uses it (a VPN?), or start Docker to use kind."
+                    )
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise ClusterError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout
