@@ -1,0 +1,206 @@
+"""Models, good and bad, behind a web server in the cluster; and a client that asks served models from there."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from skl2onnx import to_onnx
+from sklearn.datasets import load_wine
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tests.e2e.kube import JsonObject, Kube
+
+TRAINING_IMAGE = "localhost/holdfast-training:dev"
+HERE = Path(__file__).parent
+RESTRICTED_POD = {
+    "automountServiceAccountToken": False,
+    "securityContext": {
+        "runAsNonRoot": True,
+        "runAsUser": 65532,
+        "fsGroup": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    },
+}
+RESTRICTED_CONTAINER = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+@cache
+def good_model(strength: float = 1.0) -> bytes:
+    """A pipeline for the wine data as ONNX: input X of shape [-1, 13], FP32."""
+    data = load_wine()
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=strength)).fit(data.data, data.target)
+    converted = to_onnx(pipeline, data.data[:1].astype(np.float32), options={"zipmap": False})
+    return bytes(converted.SerializeToString())
+
+
+def onnx_digest(content: bytes) -> str:
+    return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+def data_outside() -> bytes:
+    """A model whose only weight lies in a file outside its own folder."""
+    weight = onnx.TensorProto(name="W", data_type=onnx.TensorProto.FLOAT, dims=[1])
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="../../etc/hostname")
+    node = onnx.helper.make_node("Add", ["X", "W"], ["Y"])
+    tensor = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [None, 1]) for n in "XY"]
+    graph = onnx.helper.make_graph([node], "outside", tensor[:1], tensor[1:], [weight])
+    return bytes(onnx.helper.make_model(graph).SerializeToString())
+
+
+def manifest(files: dict[str, bytes]) -> bytes:
+    """A manifest that lists `files` as they are given."""
+    listed = {
+        name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)} for name, content in files.items()
+    }
+    described = {
+        "schemaVersion": 1,
+        "name": "wine",
+        "framework": "scikit-learn",
+        "opset": 21,
+        "inputs": [{"name": "X", "datatype": "FP32", "shape": [-1, 13]}],
+        "outputs": [{"name": "label", "datatype": "INT64", "shape": [-1]}],
+        "metrics": {},
+        "lineage": {},
+        "files": listed,
+    }
+    return (json.dumps(described, sort_keys=True, separators=(",", ":")) + "\n").encode()
+
+
+def wine_csv() -> str:
+    """The wine data with its column names, and the class as `cultivar`."""
+    data = load_wine(as_frame=True)
+    return str(data.frame.rename(columns={"target": "cultivar"}).to_csv(index=False, lineterminator="\n"))
+
+
+def tables() -> dict[str, bytes]:
+    """The wine data, and what can be wrong with a table."""
+    good = wine_csv()
+    header, *rows = good.splitlines()
+    one_class = [row for row in rows if row.endswith(",0")]
+    with_text = [row.replace(row.split(",")[0], "plenty", 1) if n == 4 else row for n, row in enumerate(rows)]
+    lines = {
+        "wine": [header, *rows],
+        "one-class": [header, *one_class],
+        "empty": [header],
+        "text": [header, *with_text],
+    }
+    return {f"{name}.csv": ("\n".join(content) + "\n").encode() for name, content in lines.items()}
+
+
+def all_files() -> dict[str, bytes]:
+    """What the web server offers, by path."""
+    good = good_model()
+    altered = good[:-1] + bytes([good[-1] ^ 1])
+    return {
+        "good.onnx": good,
+        "better.onnx": good_model(0.5),
+        "text.onnx": b"this is not a model\n",
+        "outside.onnx": data_outside(),
+        "altered/manifest.json": manifest({"model.onnx": good}),
+        "altered/model.onnx": altered,
+        "incomplete/manifest.json": manifest({"model.onnx": good}),
+        **tables(),
+    }
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Requests that are being sent."""
+
+    process: subprocess.Popen[str]
+    kube: Kube
+
+    def finish(self) -> dict[str, Any]:
+        """Stop, and return `{requests, failed, versions, errors}`."""
+        self.kube("exec", "deploy/models", "--", "touch", "/tmp/stop")
+        output, _ = self.process.communicate(timeout=120)
+        result: dict[str, Any] = json.loads(output.splitlines()[-1])
+        return result
+
+
+@dataclass(frozen=True)
+class ModelServer:
+    """The web server's Deployment and Service `models` in a test's namespace."""
+
+    files: dict[str, bytes]
+
+    def url(self, path: str) -> str:
+        return f"http://models:8000/{path}"
+
+    def ask(self, kube: Kube, name: str) -> JsonObject:
+        """One request to the ModelDeployment's Service."""
+        result = kube(
+            "exec", "deploy/models", "--", "python", "/code/client.py", f"http://{name}/v2/models/{name}", "once"
+        )
+        answer: JsonObject = json.loads(result)
+        return answer
+
+    def traffic(self, kube: Kube, name: str, seconds: float) -> Traffic:
+        """Send requests until `finish` is called, or for `seconds`."""
+        kube("exec", "deploy/models", "--", "rm", "-f", "/tmp/stop")
+        command = [str(kube.program), f"--kubeconfig={kube.kubeconfig}", "-n", kube.namespace, "exec", "deploy/models"]
+        command += ["--", "python", "/code/client.py", f"http://{name}/v2/models/{name}", str(seconds)]
+        return Traffic(subprocess.Popen(command, stdout=subprocess.PIPE, text=True), kube)
+
+
+def start_model_server(kube: Kube) -> ModelServer:
+    """Start it and wait until it is ready."""
+    files = all_files()
+    encoded = {path.replace("/", "__"): base64.b64encode(content).decode() for path, content in files.items()}
+    code = {name: (HERE / name).read_text() for name in ("webserver.py", "client.py")}
+    labels = {"app": "models"}
+    container = {
+        "name": "models",
+        "image": TRAINING_IMAGE,
+        "command": ["python", "-u", "/code/webserver.py", "/models"],
+        "ports": [{"containerPort": 8000}],
+        "readinessProbe": {"httpGet": {"path": "/good.onnx", "port": 8000}, "periodSeconds": 1},
+        "securityContext": RESTRICTED_CONTAINER,
+        "volumeMounts": [
+            {"name": "models", "mountPath": "/models"},
+            {"name": "code", "mountPath": "/code"},
+            {"name": "tmp", "mountPath": "/tmp"},
+        ],
+    }
+    volumes = [
+        {"name": "models", "configMap": {"name": "models"}},
+        {"name": "code", "configMap": {"name": "models-code"}},
+        {"name": "tmp", "emptyDir": {}},
+    ]
+    pod = {**RESTRICTED_POD, "containers": [container], "volumes": volumes, "terminationGracePeriodSeconds": 1}
+    kube.apply(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "models"}, "binaryData": encoded},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "models-code"}, "data": code},
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "models"},
+            "spec": {"selector": labels, "ports": [{"port": 8000}]},
+        },
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "models"},
+            "spec": {
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": pod},
+            },
+        },
+    )
+    kube("rollout", "status", "deploy/models", "--timeout=120s", timeout=130)
+    return ModelServer(files)
