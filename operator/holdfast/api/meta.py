@@ -114,7 +114,7 @@ def _uri_rules(pattern: str, usable: str) -> JsonDict:
     return rules(
         (f"self.matches('^({pattern})$')", f"not a URI that can be used here; give {usable}"),
         (
-            "!self.matches('^[a-z]+://[^/]*@')",
+            "!self.matches('^[a-z]+://[^/?#]*@')",
             "a URI must not carry a user name or password: whoever may read this object would read them",
         ),
         (
@@ -158,7 +158,7 @@ Quantities = Annotated[
                 "a resource is cpu, memory, ephemeral-storage, hugepages-SIZE or DOMAIN/NAME",
             ),
             (
-                "self.all(k, !isQuantity(string(self[k])) || quantity(string(self[k])).sign() >= 0)",
+                "self.all(k, !isQuantity(string(self[k])) || !quantity(string(self[k])).isLessThan(quantity('0')))",
                 "a resource's quantity must not be negative",
             ),
         ),

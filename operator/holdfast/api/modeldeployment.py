@@ -180,7 +180,7 @@ class ModelDeploymentStatus(Model):
     """What is. Written by the operator alone."""
 
     observed_generation: Count | None = Field(None, description="The metadata.generation that this status describes.")
-    conditions: Conditions = Field((), description="Current state, one entry per type.")
+    conditions: Conditions = Field(default_factory=tuple, description="Current state, one entry per type.")
     replicas: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
         None, description="Pods of the stable revision, for the scale subresource."
     )

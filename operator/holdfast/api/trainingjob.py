@@ -295,7 +295,7 @@ class TrainingJobStatus(Model):
     """What happened. Written by the operator alone."""
 
     observed_generation: Count | None = Field(None, description="The metadata.generation that this status describes.")
-    conditions: Conditions = Field((), description="Current state, one entry per type.")
+    conditions: Conditions = Field(default_factory=tuple, description="Current state, one entry per type.")
     job_name: Annotated[str, Field(max_length=63)] | None = Field(None, description="The Job that runs it.")
     image: Annotated[str, Field(max_length=512)] | None = Field(None, description="Image of the trainer.")
     start_time: Time | None = Field(None, description="When its first pod started.")
