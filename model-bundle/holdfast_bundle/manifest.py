@@ -82,13 +82,13 @@ def read(folder: Path) -> Manifest:
         _invalid("is missing: the folder is not a bundle, or its writer did not finish")
     except OSError as error:
         _invalid(f"cannot be read: {error.strerror}")
-    if len(raw) > _MAX_MANIFEST_BYTES:
-        _invalid(f"is larger than {_MAX_MANIFEST_BYTES >> 20} MiB")
     return parse(raw)
 
 
 def parse(raw: bytes) -> Manifest:
     """A manifest from its bytes. Raises BundleError `Invalid` with what is wrong and where."""
+    if len(raw) > _MAX_MANIFEST_BYTES:
+        _invalid(f"is larger than {_MAX_MANIFEST_BYTES >> 20} MiB")
     try:
         document = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_not_a_number)
     except RecursionError:
@@ -98,9 +98,7 @@ def parse(raw: bytes) -> Manifest:
     top = _object(document, "manifest")
     version = top.get("schemaVersion")
     if type(version) is not int or version != SCHEMA_VERSION:
-        _invalid(
-            f"has a schemaVersion other than {SCHEMA_VERSION}: it was written by another release of Holdfast"
-        )
+        _invalid(f"has a schemaVersion other than {SCHEMA_VERSION}: it was written by another release of Holdfast")
     files = {_path(path): _file(value, path) for path, value in _object(top.get("files"), "files").items()}
     if MODEL not in files:
         _invalid(f"names no {MODEL} in files")
@@ -252,9 +250,7 @@ def _tensor(value: Any, where: str) -> Tensor:
     if datatype not in DATATYPES:
         _invalid(f"has an unknown datatype at {where}.datatype")
     shape = item.get("shape")
-    if not isinstance(shape, list) or not all(
-        type(size) is int and (size >= 1 or size == -1) for size in shape
-    ):
+    if not isinstance(shape, list) or not all(type(size) is int and (size >= 1 or size == -1) for size in shape):
         _invalid(f"has no shape of positive numbers and -1 at {where}.shape")
     return Tensor(name=_text(item.get("name"), f"{where}.name"), datatype=datatype, shape=tuple(shape))
 

@@ -1,0 +1,116 @@
+"""`python -m holdfast_training`: one training run; with `dataset NAME --output FILE`, a data set to try it with.
+
+Only light imports here: thread counts must be set, and SIGTERM be waited for, before numpy is loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holdfast_bundle import termination
+from holdfast_bundle.uris import CLAIMS
+from holdfast_training import cpu, spec
+from holdfast_training.errors import MAX_FINDINGS, TrainingError
+
+if TYPE_CHECKING:
+    from holdfast_training.output import Output
+
+STOPPED = 143
+
+
+def main(arguments: list[str] | None = None, *, claims: Path = CLAIMS, termination_log: Path = termination.PATH) -> int:
+    """Returns the exit code: 0 done, 1 may pass, 3 permanent."""
+    parser = argparse.ArgumentParser(prog="holdfast_training", description=__doc__)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    dataset = commands.add_parser("dataset", help="write a public data set as CSV and print its digest")
+    dataset.add_argument("name", choices=["wine", "breast-cancer", "diabetes", "digits"])
+    dataset.add_argument("--output", type=Path, required=True, metavar="FILE")
+    options = parser.parse_args(arguments)
+    if options.command == "dataset":
+        return _write_dataset(options.name, options.output)
+    threads = cpu.threads()
+    cpu.limit_libraries(threads)
+    payload, code = _guarded(lambda stoppable: _train(threads, claims, stoppable))
+    termination.write(payload, termination_log)
+    log(payload.get("result", "failed"), **{key: payload[key] for key in ("reason", "message") if key in payload})
+    return code
+
+
+def log(event: str, **facts: Any) -> None:
+    """One line of JSON on standard output."""
+    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    print(json.dumps({"time": moment, "event": event, **facts}, ensure_ascii=False), flush=True)
+
+
+class Stoppable:
+    """SIGTERM ends the process at once, wherever it is, and takes the unfinished output along.
+
+    A thread waits for the signal: a handler of Python's would wait for the end of a fit in C. Blocking it first
+    matters in a container too, where the kernel drops unhandled signals to process 1.
+    """
+
+    def __init__(self) -> None:
+        self.output: Output | None = None
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=self._wait, name="sigterm", daemon=True).start()
+
+    def _wait(self) -> None:
+        signal.sigwait({signal.SIGTERM})
+        log("stopped", message="SIGTERM: nothing was published")
+        if self.output is not None:
+            self.output.stop()
+        os._exit(STOPPED)
+
+
+def _train(threads: int, claims: Path, stoppable: Stoppable) -> dict[str, Any]:
+    run = spec.parse(os.environ["HOLDFAST_RUN"])
+    from holdfast_training.output import Output
+    from holdfast_training.train import train
+
+    output = stoppable.output = Output(run.output_uri, run.output_folder, claims)
+    with tempfile.TemporaryDirectory(prefix="holdfast-") as scratch:
+        return train(run, output, scratch=Path(scratch), threads=threads, log=log, claims=claims)
+
+
+def _guarded(work: Callable[[Stoppable], dict[str, Any]]) -> tuple[dict[str, Any], int]:
+    """The payload for the operator and the exit code, whatever happens."""
+    try:
+        return work(Stoppable()), 0
+    except TrainingError as error:
+        failure = error
+    except MemoryError:
+        failure = TrainingError("OutOfMemory", "there is not enough memory; raise resources.limits.memory")
+
+    except Exception as error:
+        traceback.print_exc()  # for the pod's log only: a message must not hold values
+        kind = type(error).__name__
+        failure = TrainingError("InternalError", f"a defect of the trainer ({kind}); the pod's log has the details")
+    findings = [finding.to_json() for finding in failure.findings[:MAX_FINDINGS]]
+    return {"reason": failure.reason, "message": failure.message, "findings": findings}, failure.exit_code
+
+
+def _write_dataset(name: str, path: Path) -> int:
+    from holdfast_training import datasets
+
+    try:
+        digest = datasets.write(name, path)
+    except OSError as error:
+        print(f"{path}: {error.strerror}", file=sys.stderr)
+        return 1
+    print(f"{digest}  {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,259 @@
+"""From a fitted model to one ONNX graph that answers like scikit-learn, and the proof on held-out rows.
+
+The graph takes one [N, 1] tensor per column (FP32, or BYTES for categories) and gives `label` and, where the
+estimator has them, `probabilities`; or `prediction`. skl2onnx converts the estimator, `preprocessing` the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+from onnx import TensorProto, checker, compose, helper, numpy_helper
+from skl2onnx import convert_sklearn, update_registered_converter
+from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
+from skl2onnx.common.shape_calculator import (
+    calculate_linear_classifier_output_shapes,
+    calculate_linear_regressor_output_shapes,
+)
+from skl2onnx.operator_converters.random_forest import (
+    convert_sklearn_random_forest_classifier,
+    convert_sklearn_random_forest_regressor_converter,
+)
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+from holdfast_bundle.manifest import Tensor
+from holdfast_training.columns import Columns, Frame
+from holdfast_training.errors import TrainingError, count
+from holdfast_training.model import Answers, Model
+
+OPSET = 21
+ML_OPSET = 3
+RELATIVE_TOLERANCE = 1e-4
+ABSOLUTE_TOLERANCE = 1e-5
+
+_ROWS_AT_ONCE = 8192
+
+_IN_FP64 = {
+    *("ElasticNet", "GaussianNB", "KNeighborsClassifier", "KNeighborsRegressor", "Lasso", "LinearRegression"),
+    *("LinearSVR", "LogisticRegression", "MLPClassifier", "MLPRegressor", "PoissonRegressor", "Ridge"),
+    *("SGDClassifier", "SGDRegressor"),
+}
+"""Estimators that the graph computes in FP64, as scikit-learn does: a variance near zero, two neighbours at the same
+distance or a sum of large terms would differ in FP32. Kernels for the others exist in FP32 only, or they compare
+FP32 numbers by nature (trees)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A serialised ONNX model and its signature."""
+
+    onnx: bytes
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far an answer in FP32 may be from scikit-learn's."""
+
+    relative: float
+    absolute: float
+
+    def allows(self, expected: npt.NDArray[np.float64], actual: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        """Element by element; NaN is never allowed."""
+        close: npt.NDArray[np.bool_] = np.abs(actual - expected) <= self.absolute + self.relative * np.abs(expected)
+        return close
+
+
+def tolerance_for(answers: Answers) -> Tolerance:
+    """Predictions have a scale of their own, and cancellation makes errors on that scale."""
+    if answers.margins is not None:
+        return Tolerance(RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE)
+    scale = float(np.abs(answers.values).max())
+    return Tolerance(RELATIVE_TOLERANCE, float(f"{ABSOLUTE_TOLERANCE * scale:.3g}"))
+
+
+def convert(model: Model) -> Converted:
+    """Make the ONNX model. The same fitted model gives the same bytes.
+
+    Raises:
+        TrainingError: `ConversionFailed`.
+    """
+    name = type(model.estimator).__name__
+    try:
+        graph = _graph(model)
+        checker.check_model(graph, full_check=True)
+        serialized = graph.SerializeToString(deterministic=True)
+    except Exception as error:  # skl2onnx raises whatever comes to it
+        words = " ".join(str(error).split())[:200]
+        message = f"{name} with these parameters cannot be made an ONNX model ({type(error).__name__}: {words})"
+        raise TrainingError("ConversionFailed", message) from error
+    return Converted(serialized, _inputs(model.columns), _outputs(model))
+
+
+def check_parity(model: Model, converted: Converted, held_out: Frame, expected: Answers, threads: int) -> float:
+    """Ask ONNX Runtime about every held-out row; returns the largest difference of a number.
+
+    A label may differ where scikit-learn itself sees a tie within the tolerance.
+
+    Raises:
+        TrainingError: `ParityFailed`.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(converted.onnx, options, providers=["CPUExecutionProvider"])
+        chunks = np.split(np.arange(len(held_out)), range(_ROWS_AT_ONCE, len(held_out), _ROWS_AT_ONCE))
+        parts = [session.run(None, feeds(model.columns, held_out.take(rows))) for rows in chunks]
+    except Exception as error:  # ONNX Runtime's exceptions have no common base
+        words = " ".join(str(error).split())[:200]
+        raise TrainingError("ParityFailed", f"ONNX Runtime cannot run the converted model ({words})") from error
+    outputs = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    return _compare(model, expected, outputs)
+
+
+def _compare(model: Model, expected: Answers, outputs: Sequence[npt.NDArray[Any]]) -> float:
+    name, rows = type(model.estimator).__name__, len(expected.values)
+    tolerance = tolerance_for(expected)
+    numbers = expected.values if model.task == "Regression" else expected.probabilities
+    if expected.margins is not None:
+        differ = (outputs[0] != expected.values) & (expected.margins > tolerance.absolute)
+        if np.any(differ):
+            raise TrainingError(
+                "ParityFailed",
+                f"the ONNX model of {name} gives another label than scikit-learn for {differ.sum():,} of "
+                f"{count(rows, 'held-out row')}",
+            )
+    if numbers is None:
+        return 0.0
+    actual = outputs[-1].astype(np.float64)
+    outside = ~tolerance.allows(numbers, actual).reshape(rows, -1).all(axis=1)
+    worst = float(np.abs(actual - numbers).max())
+    if np.any(outside):
+        raise TrainingError(
+            "ParityFailed",
+            f"the ONNX model of {name} answers differently from scikit-learn for {outside.sum():,} of "
+            f"{count(rows, 'held-out row')}; the largest difference is {worst:.3g}",
+        )
+    return worst
+
+
+def feeds(columns: Columns, frame: Frame) -> dict[str, npt.NDArray[Any]]:
+    """Rows as ONNX Runtime takes them: one [N, 1] array per input."""
+    numeric = {name: frame.numeric[:, [index]] for index, name in enumerate(columns.numeric)}
+    categorical = {name: frame.categorical[:, [index]] for index, name in enumerate(columns.categorical)}
+    return {**numeric, **categorical}
+
+
+def _inputs(columns: Columns) -> tuple[Tensor, ...]:
+    numeric = [Tensor(name, "FP32", (-1, 1)) for name in columns.numeric]
+    return (*numeric, *(Tensor(name, "BYTES", (-1, 1)) for name in columns.categorical))
+
+
+def _outputs(model: Model) -> tuple[Tensor, ...]:
+    if model.task == "Regression":
+        return (Tensor("prediction", "FP32", (-1,)),)
+    label = Tensor("label", "INT64" if model.classes.dtype.kind == "i" else "BYTES", (-1,))
+    if not model.has_probabilities:
+        return (label,)
+    return (label, Tensor("probabilities", "FP32", (-1, len(model.classes))))
+
+
+_ONNX_TYPES = {"FP32": TensorProto.FLOAT, "INT64": TensorProto.INT64, "BYTES": TensorProto.STRING}
+
+
+def _value_info(tensor: Tensor) -> onnx.ValueInfoProto:
+    shape = ["N" if size == -1 else size for size in tensor.shape]
+    return helper.make_tensor_value_info(tensor.name, _ONNX_TYPES[tensor.datatype], shape)
+
+
+def _graph(model: Model) -> onnx.ModelProto:
+    """Preprocessing, estimator and outputs in one graph, whose inner names cannot be a column's."""
+    taken = {*model.columns.names, *(tensor.name for tensor in _outputs(model))}
+    inner = "_"
+    while any(name.startswith(inner) for name in taken):
+        inner += "_"
+    matrix = f"{inner}features"
+    nodes, constants = model.preprocessor.to_onnx(model.columns, matrix, f"{inner}p")
+    estimator = compose.add_prefix(_convert_estimator(model), f"{inner}e")
+    in_fp64 = type(model.estimator).__name__ in _IN_FP64
+    entry = estimator.graph.input[0].name
+    to = TensorProto.DOUBLE if in_fp64 else TensorProto.FLOAT
+    nodes.append(helper.make_node("Cast", [matrix], [entry], name=f"{inner}in", to=to))
+    nodes.extend(estimator.graph.node)
+    constants.extend(estimator.graph.initializer)
+    outputs = _outputs(model)
+    answers = [output.name for output in estimator.graph.output]
+    for answer, output in zip(answers, outputs, strict=False):
+        if output.datatype == "FP32":
+            cast = f"{inner}cast_{output.name}"
+            nodes.append(helper.make_node("Cast", [answer], [cast], name=cast, to=TensorProto.FLOAT))
+            answer = cast
+        shape = f"{inner}shape_{output.name}"
+        constants.append(numpy_helper.from_array(np.array(output.shape, np.int64), shape))
+        nodes.append(helper.make_node("Reshape", [answer, shape], [output.name], name=f"{inner}out_{output.name}"))
+    graph = helper.make_graph(
+        nodes,
+        "model",
+        [_value_info(tensor) for tensor in _inputs(model.columns)],
+        [_value_info(tensor) for tensor in outputs],
+        constants,
+    )
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
+    return helper.make_model(graph, opset_imports=opsets, producer_name="holdfast", ir_version=10)
+
+
+def _convert_estimator(model: Model) -> onnx.ModelProto:
+    estimator: Any = model.estimator
+    name = type(estimator).__name__
+    tensor_type = DoubleTensorType if name in _IN_FP64 else FloatTensorType
+    options = {id(estimator): {"zipmap": False}} if model.has_probabilities else None
+    converted: onnx.ModelProto = convert_sklearn(
+        estimator,
+        "estimator",
+        [("features", tensor_type([None, estimator.n_features_in_]))],
+        options=options,
+        target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
+    )
+    return converted
+
+
+def _with_integers(converter: Callable[..., None]) -> Callable[..., None]:
+    """A converter of skl2onnx 1.20 gives Python booleans where ONNX from 1.20 on insists on integers."""
+
+    def convert(scope: Any, operator: Any, container: Any) -> None:
+        add_node = container.add_node
+
+        def add(*arguments: Any, nodes_missing_value_tracks_true: Sequence[bool], **attributes: Any) -> Any:
+            flags = [int(flag) for flag in nodes_missing_value_tracks_true]
+            return add_node(*arguments, nodes_missing_value_tracks_true=flags, **attributes)
+
+        container.add_node = add
+        try:
+            converter(scope, operator, container)
+        finally:
+            del container.add_node
+
+    return convert
+
+
+update_registered_converter(
+    HistGradientBoostingClassifier,
+    "HoldfastHistGradientBoostingClassifier",
+    calculate_linear_classifier_output_shapes,
+    _with_integers(convert_sklearn_random_forest_classifier),
+    options={"zipmap": [True, False, "columns"], "raw_scores": [True, False], "output_class_labels": [False, True]},
+)
+update_registered_converter(
+    HistGradientBoostingRegressor,
+    "HoldfastHistGradientBoostingRegressor",
+    calculate_linear_regressor_output_shapes,
+    _with_integers(convert_sklearn_random_forest_regressor_converter),
+)

@@ -1,0 +1,268 @@
+"""Find the data, take its digest, read it as an Arrow table.
+
+CSV is RFC 4180: commas, a header, UTF-8. Its cells stay text here, so that typing them is one decision in one place
+(`columns`) and not a guess of a parser. Error texts of parsers quote cells, so they are never passed on.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from holdfast_bundle.errors import BundleError
+from holdfast_bundle.fetch import claim_path, fetch_file
+from holdfast_bundle.manifest import digest_file
+from holdfast_bundle.uris import CLAIMS, Uri, parse
+from holdfast_bundle.web import Web
+from holdfast_training.errors import Finding, Reason, TrainingError, count, data_invalid, listed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Format = Literal["CSV", "Parquet"]
+
+MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")
+"""Cells of a CSV file that mean "not known"."""
+
+_ENDINGS: dict[str, Format] = {".csv": "CSV", ".parquet": "Parquet"}
+_REASONS: dict[str, Reason] = {
+    "NotFound": "DataNotFound",
+    "AccessDenied": "DataAccessDenied",
+    "Unreachable": "DataUnreachable",
+    "AddressRefused": "AddressRefused",
+}
+PRODUCTION = Web()
+_CSV_BLOCK = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Files of one format with the same columns. `digest` is that of what `read` will read."""
+
+    uri: Uri
+    format: Format
+    files: tuple[Path, ...]
+    digest: str
+    columns: tuple[str, ...]
+    stamps: tuple[tuple[int, int], ...]
+    """(mtime, size) of the files when the digest was taken."""
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        """The rows of all files, in the order of the files' names, with these columns in this order.
+
+        Cells of CSV are strings or null.
+
+        Raises:
+            TrainingError: `DataInvalid`, or `DataUnreachable` when a file is no longer what the digest says.
+        """
+        tables: list[pa.Table] = []
+        for file in self.files:
+            rows_before = sum(table.num_rows for table in tables)
+            with _readable(self.uri):
+                if self.format == "CSV":
+                    tables.append(_read_csv(file, columns, rows_before))
+                else:
+                    tables.append(_read_parquet(file, columns))
+        with _readable(self.uri):
+            if tuple(map(_stamp, self.files)) != self.stamps:
+                raise TrainingError("DataUnreachable", f"{self.uri} changed while it was read")
+        if len({table.schema for table in tables}) > 1:
+            raise data_invalid([Finding("TypesDiffer", "its type is not the same in all files", _differing(tables))])
+        return pa.concat_tables(tables)
+
+
+def locate(
+    uri: str,
+    digest: str | None,
+    format: Format | None,
+    *,
+    scratch: Path,
+    claims: Path = CLAIMS,
+    web: Web = PRODUCTION,
+) -> Data:
+    """Find the data (http(s): bring it to `scratch`), check its digest and read its column names.
+
+    The digest of a file is its sha256; that of a folder is the sha256 of the lines `HEX  NAME`, sorted by name, as
+    `sha256sum * | sha256sum` gives it.
+
+    Raises:
+        TrainingError: `DataNotFound`, `DataAccessDenied`, `DataUnreachable`, `AddressRefused`, `ChecksumMismatch`
+            with both digests, or `DataInvalid`.
+    """
+    try:
+        where = parse(uri)
+        if where.scheme != "pvc" and where.path.endswith("/"):
+            raise _unusable("FolderNotListable", f"{where}: a folder cannot be listed over http(s); name one file")
+        if where.scheme == "pvc":
+            path = claim_path(where, claims)
+        else:
+            path = scratch / "data"
+            fetch_file(where, path, web=web)
+    except BundleError as error:
+        if error.reason not in _REASONS:
+            raise data_invalid([Finding("NotReadable", error.message)]) from error
+        raise TrainingError(_REASONS[error.reason], error.message) from error
+    with _readable(where):
+        if path.is_dir():
+            format, files = _files_of(where, path, format)
+        elif path.is_file():
+            format, files = format or _format_of(where, where.name), (path,)
+        else:
+            raise _unusable("NotReadable", f"{where} is neither a file nor a folder")
+        stamps = tuple(map(_stamp, files))
+        actual = _digest_folder(files) if path.is_dir() else digest_file(path)
+    if digest is not None and actual != digest:
+        raise TrainingError("ChecksumMismatch", f"{where} has the digest {actual}, the spec asks for {digest}")
+    return Data(where, format, files, actual, _common_columns(where, format, files), stamps)
+
+
+def _files_of(uri: Uri, folder: Path, format: Format | None) -> tuple[Format, tuple[Path, ...]]:
+    """Its data files by name. Names that begin with `.` or `_` are other programs' marks (`_SUCCESS`)."""
+    found = sorted(path for path in folder.iterdir() if not path.name.startswith((".", "_")))
+    folders = [path.name for path in found if path.is_dir()]
+    if folders:
+        raise _unusable("FolderInFolder", f"{uri} holds {count(len(folders), 'folder')}; only files are read")
+    if not found:
+        raise _unusable("Empty", f"{uri} is a folder without data files")
+    formats = {format or _format_of(uri, path.name) for path in found}
+    if len(formats) > 1:
+        raise _unusable("FormatsDiffer", f"{uri} holds both CSV and Parquet files; give each its own folder")
+    return formats.pop(), tuple(found)
+
+
+def _format_of(uri: Uri, name: str) -> Format:
+    ending = os.path.splitext(name)[1].lower()
+    if ending not in _ENDINGS:
+        what = "the file name" if uri.name == name else "a file name in the folder"
+        raise _unusable("FormatUnknown", f"{uri}: {what} does not end in .csv or .parquet; give data.format")
+    return _ENDINGS[ending]
+
+
+def _common_columns(uri: Uri, format: Format, files: Sequence[Path]) -> tuple[str, ...]:
+    names: tuple[str, ...] | None = None
+    for file in files:
+        with _readable(uri):
+            found = _csv_header(file)[0] if format == "CSV" else _parquet_columns(file)
+        if names is not None and set(found) != set(names):
+            odd = sorted(set(found) ^ set(names))
+            message = f"the files of {uri} have different columns: {listed(odd)} not in all of them"
+            raise _unusable("ColumnsDiffer", message)
+        names = names or found
+        twice = sorted({name for name in found if found.count(name) > 1})
+        if twice:
+            raise data_invalid([Finding("DuplicateColumn", "there is more than one of this name", n) for n in twice])
+    return names or ()
+
+
+def _csv_header(file: Path) -> tuple[tuple[str, ...], int]:
+    """Column names, and how many lines they take (a quoted name may hold line breaks)."""
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as text:
+            reader = csv.reader(text)
+            for row in reader:
+                if row:
+                    return tuple(row), reader.line_num
+    except UnicodeDecodeError as error:
+        raise _not_utf8() from error
+    except csv.Error as error:
+        raise _unusable("NotReadable", "the header is not one of a CSV file") from error
+    raise _unusable("Empty", "the file is empty: not even a header")
+
+
+def _read_csv(file: Path, columns: Sequence[str], rows_before: int) -> pa.Table:
+    names, header_lines = _csv_header(file)
+    short: list[int] = []
+
+    def wrong_length(row: pyarrow.csv.InvalidRow) -> str:
+        short.append(rows_before + row.number - header_lines)
+        return "skip"
+
+    try:
+        table = pyarrow.csv.read_csv(
+            file,
+            # Row numbers are known only without threads.
+            pyarrow.csv.ReadOptions(
+                column_names=names, skip_rows=header_lines, use_threads=False, block_size=_CSV_BLOCK
+            ),
+            pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=wrong_length),
+            pyarrow.csv.ConvertOptions(
+                column_types={name: pa.string() for name in columns},
+                include_columns=columns,
+                null_values=MISSING,
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=True,
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        if "UTF8" in str(error):
+            raise _not_utf8() from error
+        raise _unusable("NotReadable", "the file is not readable as CSV; is a quote left open?") from error
+    if short:
+        message = (
+            f"{count(len(short), 'row')} with more or fewer cells than the {len(names)} columns of the header, "
+            f"first at row {short[0]:,}"
+        )
+        raise data_invalid([Finding("RowLength", message, rows=len(short))])
+    return table
+
+
+def _parquet_columns(file: Path) -> tuple[str, ...]:
+    try:
+        return tuple(pyarrow.parquet.read_schema(file).names)
+    except pa.ArrowInvalid as error:
+        raise _unusable("NotReadable", "the file is not readable as Parquet") from error
+
+
+def _read_parquet(file: Path, columns: Sequence[str]) -> pa.Table:
+    try:
+        with pyarrow.parquet.ParquetFile(file) as parquet:
+            table = parquet.read(list(columns), use_threads=False).select(list(columns))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise _unusable("NotReadable", "the file is not readable as Parquet") from error
+    return table.replace_schema_metadata(None)
+
+
+def _differing(tables: Sequence[pa.Table]) -> str:
+    for name in tables[0].column_names:
+        if len({table.schema.field(name).type for table in tables}) > 1:
+            return str(name)
+    return ""
+
+
+def _unusable(rule: str, message: str) -> TrainingError:
+    return data_invalid([Finding(rule, message)])
+
+
+def _not_utf8() -> TrainingError:
+    return _unusable("NotUTF8", "the file is not text in UTF-8; convert it, for example with iconv")
+
+
+def _digest_folder(files: Sequence[Path]) -> str:
+    lines = [f"{digest_file(file).removeprefix('sha256:')}  {file.name}\n" for file in files]
+    return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+@contextmanager
+def _readable(uri: Uri) -> Iterator[None]:
+    """An OSError of reading, in words."""
+    try:
+        yield
+    except PermissionError as error:
+        raise TrainingError("DataAccessDenied", f"{uri}: user {os.getuid()} may not read it") from error
+    except OSError as error:
+        raise TrainingError("DataUnreachable", f"{uri} cannot be read ({error.strerror or 'I/O error'})") from error

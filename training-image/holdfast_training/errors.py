@@ -1,0 +1,93 @@
+"""How a run fails: with a reason for machines, words for people, and findings about the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Reason = Literal[
+    "DataNotFound",
+    "DataAccessDenied",
+    "DataUnreachable",
+    "AddressRefused",
+    "ChecksumMismatch",
+    "ColumnNotFound",
+    "DataInvalid",
+    "ParametersInvalid",
+    "RequirementNotMet",
+    "ConversionFailed",
+    "ParityFailed",
+    "OutputNotWritable",
+    "OutOfMemory",
+    "InternalError",
+]
+
+MAY_PASS: frozenset[Reason] = frozenset({"DataUnreachable", "OutputNotWritable", "InternalError"})
+"""Reasons for which trying again can help; all others fail the Job at once."""
+
+MAX_FINDINGS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about the data: names and counts, never values, never the texts of categories.
+
+    Attributes:
+        rule: in CamelCase, for machines.
+        column: its name; empty when it is about the whole table.
+        rows: how many rows are concerned; 0 when it is not about rows.
+    """
+
+    rule: str
+    message: str
+    column: str = ""
+    rows: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As in `status.findings`, whose lengths are limited."""
+        finding: dict[str, Any] = {"rule": self.rule, "message": _cut(self.message, 256)}
+        if self.column:
+            finding["column"] = _cut(self.column, 128)
+        if self.rows:
+            finding["rows"] = self.rows
+        return finding
+
+
+class TrainingError(Exception):
+    """The run ends here and publishes nothing."""
+
+    def __init__(self, reason: Reason, message: str, findings: Sequence[Finding] = ()) -> None:
+        super().__init__(message)
+        self.reason: Reason = reason
+        self.message = message
+        self.findings = tuple(findings)
+
+    @property
+    def exit_code(self) -> int:
+        """3: permanent; 1: may pass."""
+        return 1 if self.reason in MAY_PASS else 3
+
+
+def data_invalid(findings: Sequence[Finding]) -> TrainingError:
+    """DataInvalid whose message holds the first finding and says how many more there are."""
+    first = findings[0]
+    message = f"column {first.column}: {first.message}" if first.column else first.message
+    if len(findings) > 1:
+        message += f" (and {len(findings) - 1} more, see findings)"
+    return TrainingError("DataInvalid", message, findings)
+
+
+def count(number: int, noun: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def listed(names: Sequence[str], limit: int = 30) -> str:
+    """Names for a message, with the rest counted."""
+    shown = ", ".join(_cut(name, 64) for name in names[:limit])
+    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,0 +1,180 @@
+"""Estimators by an allow-list of scikit-learn's names, with parameters as text.
+
+A parameter's text is read as JSON if it is JSON, so a value is a number, a text, a truth value, null, or lists and
+objects of these: nothing that can be called, imported or opened. Parameters of nested objects (`estimator__…`) and
+those that Holdfast sets itself are refused.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import warnings
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.exceptions import ConvergenceWarning
+
+from holdfast_training.errors import Finding, TrainingError, count, data_invalid
+
+Floats = npt.NDArray[np.float64]
+
+
+class Estimator(Protocol):
+    """What this package uses of a scikit-learn estimator. X is rows x features, float64."""
+
+    def fit(self, X: Floats, y: npt.NDArray[Any]) -> Any: ...  # noqa: N803
+    def predict(self, X: Floats) -> npt.NDArray[Any]: ...  # noqa: N803
+    def get_params(self, deep: bool = ...) -> dict[str, Any]: ...
+    def set_params(self, **parameters: Any) -> Any: ...
+
+
+CLASSIFIERS = {
+    "AdaBoostClassifier": "ensemble",
+    "DecisionTreeClassifier": "tree",
+    "ExtraTreesClassifier": "ensemble",
+    "GaussianNB": "naive_bayes",
+    "GradientBoostingClassifier": "ensemble",
+    "HistGradientBoostingClassifier": "ensemble",
+    "KNeighborsClassifier": "neighbors",
+    "LinearSVC": "svm",
+    "LogisticRegression": "linear_model",
+    "MLPClassifier": "neural_network",
+    "RandomForestClassifier": "ensemble",
+    "RidgeClassifier": "linear_model",
+    "SGDClassifier": "linear_model",
+    "SVC": "svm",
+}
+REGRESSORS = {
+    "AdaBoostRegressor": "ensemble",
+    "DecisionTreeRegressor": "tree",
+    "ElasticNet": "linear_model",
+    "ExtraTreesRegressor": "ensemble",
+    "GradientBoostingRegressor": "ensemble",
+    "HistGradientBoostingRegressor": "ensemble",
+    "KNeighborsRegressor": "neighbors",
+    "Lasso": "linear_model",
+    "LinearRegression": "linear_model",
+    "LinearSVR": "svm",
+    "MLPRegressor": "neural_network",
+    "PoissonRegressor": "linear_model",
+    "RandomForestRegressor": "ensemble",
+    "Ridge": "linear_model",
+    "SGDRegressor": "linear_model",
+    "SVR": "svm",
+}
+
+REFUSED = {
+    "random_state": "spec.seed sets it",
+    "n_jobs": "Holdfast sets it from the CPU limit",
+    "verbose": "it only prints",
+    "warm_start": "a run fits once",
+    "categorical_features": "preprocessing.encodeCategorical decides it",
+}
+
+
+def build(name: str, parameters: Mapping[str, str], *, seed: int, threads: int) -> Estimator:
+    """An estimator that is ready to fit, seeded.
+
+    Raises:
+        TrainingError: `ParametersInvalid` for a name that is not allowed, or a parameter it does not have or that
+            may not be set. Values are checked by scikit-learn in `fit`.
+    """
+    module = (CLASSIFIERS | REGRESSORS).get(name)
+    if module is None:
+        raise TrainingError("ParametersInvalid", f"estimator {name} is not one that can be trained here")
+    estimator: Estimator = getattr(importlib.import_module(f"sklearn.{module}"), name)()
+    known = set(estimator.get_params(deep=False))
+    for parameter in sorted(parameters):
+        if parameter in REFUSED and parameter in known:
+            raise TrainingError("ParametersInvalid", f"{name}: remove parameter {parameter}: {REFUSED[parameter]}")
+        if parameter not in known:
+            there = ", ".join(sorted(known - set(REFUSED)))
+            raise TrainingError("ParametersInvalid", f"{name} has no parameter {parameter[:64]}; it has: {there}")
+    estimator.set_params(**{parameter: _value(text) for parameter, text in parameters.items()})
+    if "random_state" in known:
+        estimator.set_params(random_state=seed)
+    if "n_jobs" in known:
+        estimator.set_params(n_jobs=threads)
+    return estimator
+
+
+def fit(estimator: Estimator, features: Floats, target: npt.NDArray[Any]) -> list[Finding]:
+    """Fit in place; what scikit-learn warns of about convergence comes back as findings.
+
+    Raises:
+        TrainingError: `ParametersInvalid` with scikit-learn's words when it refuses a value; `DataInvalid` when the
+            estimator cannot take this target.
+    """
+    name = type(estimator).__name__
+    _check_target(estimator, name, target)
+    _match_class_weights(estimator, name, target)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            estimator.fit(features, target)
+        except (ValueError, TypeError, OverflowError, AttributeError) as error:
+            raise TrainingError("ParametersInvalid", f"{name}: {_one_line(error)}") from error
+    if "n_jobs" in estimator.get_params(deep=False):
+        # Threads that add up votes in the order in which they finish change the last bit of an answer.
+        estimator.set_params(n_jobs=1)
+    if name.startswith("HistGradientBoosting"):
+        _round_thresholds_down(estimator)
+    if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
+        return [Finding("NotConverged", f"{name} stopped before it converged; raise max_iter or scale the features")]
+    return []
+
+
+def _round_thresholds_down(estimator: Any) -> None:
+    """Thresholds of HistGradientBoosting are FP64, and skl2onnx rounds them to the nearest FP32 number, which can be
+    the training value on the other side. Rounded down, every FP32 number keeps its side; in scikit-learn too."""
+    for tree in (tree for trees in estimator._predictors for tree in trees):
+        exact = tree.nodes["num_threshold"]
+        rounded = exact.astype(np.float32)
+        above = rounded > exact
+        rounded[above] = np.nextafter(rounded[above], np.float32(-np.inf))
+        tree.nodes["num_threshold"] = rounded
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_not_json)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _not_json(constant: str) -> None:
+    """NaN and Infinity are not JSON, whatever Python thinks of it."""
+    raise ValueError(constant)
+
+
+def _match_class_weights(estimator: Estimator, name: str, target: npt.NDArray[Any]) -> None:
+    """Keys of a JSON object are texts, labels may be numbers."""
+    weights = estimator.get_params(deep=False).get("class_weight")
+    if not isinstance(weights, dict):
+        return
+    labels = {str(label): label for label in np.unique(target).tolist()}
+    if unknown := sorted(set(weights) - set(labels)):
+        message = f"{name}: class_weight names a class that the data do not have: {unknown[0][:64]}"
+        raise TrainingError("ParametersInvalid", message)
+    estimator.set_params(class_weight={labels[key]: weight for key, weight in weights.items()})
+
+
+def _check_target(estimator: Estimator, name: str, target: npt.NDArray[Any]) -> None:
+    loss = estimator.get_params(deep=False).get("loss")
+    if name == "PoissonRegressor" or loss == "poisson":
+        bound, bad = "0 or more", int((target < 0).sum())
+    elif loss == "gamma":
+        bound, bad = "greater than 0", int((target <= 0).sum())
+    else:
+        return
+    if bad:
+        message = f"{name} needs a target of {bound}; {count(bad, 'training row')} with another"
+        raise data_invalid([Finding("OutOfRange", message, rows=bad)])
+
+
+def _one_line(error: Exception) -> str:
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= 500 else words[:499] + "…"

@@ -1,0 +1,145 @@
+"""Hold rows out by seed, measure on them, and hold the metrics against what the spec requires."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn import metrics
+from sklearn.model_selection import train_test_split
+
+from holdfast_training.errors import Finding, TrainingError, data_invalid
+from holdfast_training.spec import Requirement, Task
+
+CLASSIFICATION = ("Accuracy", "BalancedAccuracy", "F1", "Precision", "Recall", "ROCAUC", "LogLoss")
+REGRESSION = ("RMSE", "MAE", "R2", "MAPE")
+ORDER = CLASSIFICATION + REGRESSION
+"""Metrics in the order of `status.metrics`: the first of a task is the one that a model is chosen by."""
+
+MIN_ROWS = 10
+_LARGEST = 1e12  # status.metrics takes 12 digits before the point
+
+Rows = npt.NDArray[np.intp]
+
+
+def split(target: npt.NDArray[Any], task: Task, test_percent: int, seed: int) -> tuple[Rows, Rows]:
+    """Row numbers for training and for holding out, both in order; stratified by class.
+
+    Raises:
+        TrainingError: `DataInvalid` when there are too few rows, in all or of a class.
+    """
+    rows = len(target)
+    if rows < MIN_ROWS:
+        raise data_invalid([Finding("TooFewRows", f"the data have {rows} rows, at least {MIN_ROWS} are needed")])
+    test_rows = max(2, math.ceil(rows * test_percent / 100))
+    stratify = None
+    if task == "Classification":
+        _check_classes(target, math.ceil(rows / test_rows), test_percent)
+        stratify = target
+    train, test = train_test_split(np.arange(rows), test_size=test_rows, random_state=seed, stratify=stratify)
+    return np.sort(train), np.sort(test)
+
+
+def _check_classes(target: npt.NDArray[Any], needed: int, test_percent: int) -> None:
+    """With fewer rows of a class, none of them might be held out, or none be left to learn from."""
+    needed = max(2, needed)
+    _, first, sizes = np.unique(target, return_index=True, return_counts=True)
+    findings = [
+        Finding(
+            "TooFewRows",
+            f"class {number} of {len(sizes)} (in sorted order) has {size} rows, first at row {row + 1:,}; "
+            f"with testPercent {test_percent} each class needs at least {needed}",
+            rows=int(size),
+        )
+        for number, (row, size) in enumerate(zip(first, sizes, strict=True), 1)
+        if size < needed
+    ]
+    if findings:
+        raise data_invalid(findings)
+
+
+def measure_classes(
+    truth: npt.NDArray[Any],
+    predicted: npt.NDArray[Any],
+    probabilities: npt.NDArray[np.float64] | None,
+    classes: npt.NDArray[Any],
+) -> dict[str, float]:
+    """Metrics of Classification.
+
+    F1, Precision and Recall are of the second class in sorted order when there are two, else unweighted means over
+    classes; ROCAUC of several classes is the mean of one-versus-rest. Without probabilities ROCAUC and LogLoss are
+    left out.
+    """
+    two = len(classes) == 2
+    average: dict[str, Any] = {"average": "binary", "pos_label": classes[1]} if two else {"average": "macro"}
+    values = {
+        "Accuracy": metrics.accuracy_score(truth, predicted),
+        "BalancedAccuracy": metrics.balanced_accuracy_score(truth, predicted),
+        "F1": metrics.f1_score(truth, predicted, zero_division=0, **average),
+        "Precision": metrics.precision_score(truth, predicted, zero_division=0, **average),
+        "Recall": metrics.recall_score(truth, predicted, zero_division=0, **average),
+    }
+    if probabilities is not None:
+        scores = probabilities[:, 1] if two else probabilities
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # rows of one-versus-one AdaBoost sum to 1 only roughly
+            values["ROCAUC"] = metrics.roc_auc_score(truth, scores, multi_class="ovr", labels=classes)
+            values["LogLoss"] = metrics.log_loss(truth, probabilities, labels=classes)
+    return {name: float(value) for name, value in values.items()}
+
+
+def measure_numbers(truth: npt.NDArray[np.float64], predicted: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Metrics of Regression. MAPE is left out where a true value is zero; so is any that is too large to report."""
+    values = {
+        "RMSE": metrics.root_mean_squared_error(truth, predicted),
+        "MAE": metrics.mean_absolute_error(truth, predicted),
+        "R2": metrics.r2_score(truth, predicted),
+    }
+    if np.all(truth != 0):
+        values["MAPE"] = metrics.mean_absolute_percentage_error(truth, predicted)
+    return {name: float(value) for name, value in values.items() if abs(value) < _LARGEST}
+
+
+def check(requirements: Sequence[Requirement], measured: Mapping[str, float], estimator: str, test_rows: int) -> None:
+    """Raises TrainingError `RequirementNotMet` that names every bound that does not hold."""
+    missed = [words for requirement in requirements if (words := _missed(requirement, measured, estimator))]
+    if missed:
+        text = "; ".join(missed)
+        raise TrainingError("RequirementNotMet", f"{text} (on {test_rows:,} held-out rows). Nothing was published")
+
+
+def _missed(requirement: Requirement, measured: Mapping[str, float], estimator: str) -> str | None:
+    value = measured.get(requirement.metric)
+    if value is None:
+        return f"{requirement.metric} is required, but it cannot be computed: {_why(requirement.metric, estimator)}"
+    text = formatted(value)
+    if requirement.minimum is not None and value < float(requirement.minimum):
+        limit, word = requirement.minimum, "below the minimum"
+    elif requirement.maximum is not None and value > float(requirement.maximum):
+        limit, word = requirement.maximum, "above the maximum"
+    else:
+        return None
+    shown = repr(value) if float(text) == float(limit) else text
+    return f"{requirement.metric} is {shown}, {word} of {limit}"
+
+
+def _why(metric: str, estimator: str) -> str:
+    if metric in ("ROCAUC", "LogLoss"):
+        return f"{estimator} gives no probabilities"
+    if metric == "MAPE":
+        return "a held-out target is zero"
+    return "the errors are too large"
+
+
+def formatted(value: float) -> str:
+    """A plain decimal with four significant digits, more before the point: `0.9722`, `53.85`, `12346`."""
+    if value == 0 or abs(value) < 5e-10:
+        return "0"
+    places = min(9, max(0, 3 - math.floor(math.log10(abs(value)))))
+    text = f"{Decimal(value):.{places}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,0 +1,68 @@
+"""The trained model as scikit-learn answers: preprocessing and estimator, and what they say about rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from holdfast_training.columns import Columns, Frame
+from holdfast_training.estimators import Estimator
+from holdfast_training.preprocessing import Preprocessor
+from holdfast_training.spec import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the model says about some rows.
+
+    Attributes:
+        values: labels (int64 or str objects), or predictions (float64).
+        probabilities: rows x classes, float64; None for regressors and for classifiers that have none.
+        margins: how far each label is from the next best, on the scale of `tolerance`; None for regressors.
+    """
+
+    values: npt.NDArray[Any]
+    probabilities: npt.NDArray[np.float64] | None = None
+    margins: npt.NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A fitted model. `classes` are those of the estimator, in the order of its probabilities; empty for regressors."""
+
+    task: Task
+    columns: Columns
+    preprocessor: Preprocessor
+    estimator: Estimator
+
+    @property
+    def classes(self) -> npt.NDArray[Any]:
+        return np.asarray(getattr(self.estimator, "classes_", ()))
+
+    @property
+    def has_probabilities(self) -> bool:
+        """SVC, LinearSVC, RidgeClassifier and some losses of SGDClassifier have none."""
+        return hasattr(self.estimator, "predict_proba")
+
+    def answer(self, frame: Frame) -> Answers:
+        """What scikit-learn says."""
+        estimator: Any = self.estimator
+        features = self.preprocessor.transform(frame)
+        values = estimator.predict(features)
+        if self.task == "Regression":
+            return Answers(values.astype(np.float64).ravel())
+        if self.has_probabilities:
+            probabilities = estimator.predict_proba(features).astype(np.float64)
+            return Answers(values, probabilities, _lead(probabilities))
+        scores = estimator.decision_function(features).astype(np.float64)
+        margins = np.abs(scores) if scores.ndim == 1 else _lead(scores)
+        return Answers(values, None, margins / max(1.0, float(np.abs(scores).max(initial=0))))
+
+
+def _lead(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    best = np.sort(scores, axis=1)[:, -2:]
+    lead: npt.NDArray[np.float64] = best[:, 1] - best[:, 0]
+    return lead

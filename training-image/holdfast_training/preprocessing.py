@@ -1,0 +1,145 @@
+"""Impute, scale and encode with scikit-learn, and say the same in ONNX, to the bit.
+
+Trees ask whether a number is below a threshold, and their thresholds lie between the numbers they were trained on: if
+the served model scaled a number to the neighbouring float, it could take another branch. So what scikit-learn fitted
+is rounded to FP32, both sides do the same IEEE operations on FP32 (subtract, divide, multiply, add; never a
+multiplication by a reciprocal), and the estimator is trained on exactly what the ONNX graph computes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+from sklearn.impute import SimpleImputer
+from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, OrdinalEncoder, RobustScaler, StandardScaler
+
+from holdfast_training.columns import Columns, Frame
+from holdfast_training.spec import Preprocessing
+
+_IMPUTERS: dict[str, dict[str, Any]] = {
+    "Median": {"strategy": "median"},
+    "Mean": {"strategy": "mean"},
+    "Zero": {"strategy": "constant", "fill_value": 0},
+}
+_SCALERS = {"Standard": StandardScaler, "MinMax": MinMaxScaler, "Robust": RobustScaler, "None": None}
+_STEPS = (("center_", "Sub"), ("mean_", "Sub"), ("scale_", "Div"))
+_MIN_MAX_STEPS = (("scale_", "Mul"), ("min_", "Add"))
+UNKNOWN = -1.0
+"""Ordinal code of a category that the training rows did not have; its one-hot code is all zeros."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessor:
+    """Fitted transformers; None where there is nothing to do."""
+
+    imputer: Any | None
+    scaler: Any | None
+    encoder: Any | None
+
+    def transform(self, frame: Frame) -> npt.NDArray[np.float64]:
+        """Rows x features: numbers that FP32 can hold, as float64."""
+        numeric = frame.numeric
+        if self.imputer is not None:
+            numeric = self.imputer.transform(numeric)
+        if self.scaler is not None:
+            numeric = self.scaler.transform(numeric)
+        parts = [numeric] if self.encoder is None else [numeric, self.encoder.transform(frame.categorical)]
+        return np.hstack(parts).astype(np.float64)
+
+    def impute(self, frame: Frame) -> Frame:
+        """The same rows with no number missing."""
+        numeric = frame.numeric if self.imputer is None else self.imputer.transform(frame.numeric)
+        return Frame(numeric, frame.categorical)
+
+    def to_onnx(self, inputs: Columns, output: str, prefix: str) -> tuple[list[NodeProto], list[TensorProto]]:
+        """Nodes and constants from one [N, 1] input per column to the FP32 matrix `output`.
+
+        Every name between begins with `prefix`.
+        """
+        graph = _Graph(prefix)
+        parts = []
+        if inputs.numeric:
+            parts.append(self._numeric_to_onnx(graph, graph.node("Concat", *inputs.numeric, axis=1)))
+        if inputs.categorical:
+            parts += [
+                graph.encode_one_hot(name, categories)
+                if isinstance(self.encoder, OneHotEncoder)
+                else graph.encode_ordinal(name, categories)
+                for name, categories in zip(inputs.categorical, self.encoder.categories_, strict=True)  # type: ignore[union-attr]
+            ]
+        graph.nodes.append(helper.make_node("Concat", parts, [output], name=f"{prefix}join", axis=1))
+        return graph.nodes, graph.constants
+
+    def _numeric_to_onnx(self, graph: _Graph, value: str) -> str:
+        if self.imputer is not None:
+            missing = graph.node("IsNaN", value)
+            value = graph.node("Where", missing, graph.constant(self.imputer.statistics_), value)
+        steps = _MIN_MAX_STEPS if isinstance(self.scaler, MinMaxScaler) else _STEPS
+        for attribute, operator in steps:
+            if (numbers := getattr(self.scaler, attribute, None)) is not None:
+                value = graph.node(operator, value, graph.constant(numbers))
+        return value
+
+
+def fit(frame: Frame, preprocessing: Preprocessing) -> Preprocessor:
+    """Fit on training rows."""
+    imputer = scaler = encoder = None
+    if frame.numeric.shape[1]:
+        imputer = SimpleImputer(keep_empty_features=True, **_IMPUTERS[preprocessing.impute_numeric])
+        numeric = imputer.fit(frame.numeric).transform(frame.numeric)
+        _round(imputer, "statistics_")
+        make_scaler = _SCALERS[preprocessing.scale_numeric]
+        if make_scaler is not None:
+            scaler = make_scaler().fit(numeric)
+            _round(scaler, *(attribute for attribute, _ in _STEPS + _MIN_MAX_STEPS))
+    if frame.categorical.shape[1]:
+        if preprocessing.encode_categorical == "OneHot":
+            encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False, dtype=np.float32)
+        else:
+            encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=UNKNOWN, dtype=np.float32)
+        encoder.fit(frame.categorical)
+    return Preprocessor(imputer, scaler, encoder)
+
+
+def _round(transformer: Any, *attributes: str) -> None:
+    for attribute in attributes:
+        if (numbers := getattr(transformer, attribute, None)) is not None:
+            rounded = numbers.astype(np.float32)
+            if attribute == "scale_":
+                rounded[rounded == 0] = 1  # a spread too small for FP32 is no spread
+            setattr(transformer, attribute, rounded)
+
+
+class _Graph:
+    """Nodes in the making, each with one output and a name of its own."""
+
+    def __init__(self, prefix: str) -> None:
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+        self._prefix = prefix
+
+    def node(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        name = f"{self._prefix}{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [name], name=name, domain=domain, **attributes))
+        return name
+
+    def constant(self, numbers: npt.NDArray[np.float32]) -> str:
+        name = f"{self._prefix}c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(numbers, np.float32).reshape(1, -1), name))
+        return name
+
+    def encode_one_hot(self, column: str, categories: npt.NDArray[np.object_]) -> str:
+        texts = [str(category) for category in categories]
+        coded = self.node("OneHotEncoder", column, domain="ai.onnx.ml", cats_strings=texts, zeros=1)
+        return self.node("Flatten", coded, axis=1)
+
+    def encode_ordinal(self, column: str, categories: npt.NDArray[np.object_]) -> str:
+        texts = [str(category) for category in categories]
+        codes = [float(code) for code in range(len(texts))]
+        return self.node(
+            "LabelEncoder", column, domain="ai.onnx.ml", keys_strings=texts, values_floats=codes, default_float=UNKNOWN
+        )

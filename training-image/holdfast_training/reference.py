@@ -1,0 +1,151 @@
+"""What goes into the bundle beside the model: golden requests, and statistics of the held-out rows.
+
+Held-out, because a model is surer of rows it was trained on: a reference made from those would call every live row
+drifted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from holdfast_bundle.manifest import Tensor
+from holdfast_training.columns import Frame
+from holdfast_training.conversion import Tolerance, feeds, tolerance_for
+from holdfast_training.model import Answers, Model
+
+GOLDEN_ROWS = 8
+BINS = 10
+CONFIDENCE_BINS = 20
+TOP_CATEGORIES = 30
+
+
+def golden(
+    model: Model, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], held_out: Frame, truth: npt.NDArray[Any]
+) -> dict[str, Any]:
+    """A few held-out rows, each as one request with scikit-learn's answers.
+
+    Missing numbers are imputed first (JSON has no NaN); ties are left out, and classes take turns.
+    """
+    rows = model.preprocessor.impute(held_out)
+    answers = model.answer(rows)
+    tolerance = tolerance_for(answers)
+    groups = truth if model.task == "Classification" else np.zeros(len(truth))
+    chosen = _taking_turns(groups, _clear(answers, tolerance))
+    return {
+        "requests": [_request(model, inputs, outputs, rows, answers, row) for row in chosen],
+        "tolerance": {"relative": tolerance.relative, "absolute": tolerance.absolute},
+    }
+
+
+def _clear(answers: Answers, tolerance: Tolerance) -> npt.NDArray[np.bool_]:
+    if answers.margins is None:
+        return np.ones(len(answers.values), bool)
+    clear: npt.NDArray[np.bool_] = answers.margins > 10 * tolerance.absolute
+    return clear
+
+
+def _taking_turns(groups: npt.NDArray[Any], usable: npt.NDArray[np.bool_]) -> list[int]:
+    rows = np.flatnonzero(usable)
+    turn = np.zeros(len(rows), int)
+    for group in np.unique(groups[rows]):
+        members = groups[rows] == group
+        turn[members] = np.arange(members.sum())
+    return sorted(int(row) for row in rows[np.argsort(turn, kind="stable")][:GOLDEN_ROWS])
+
+
+def _request(
+    model: Model, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], rows: Frame, answers: Answers, row: int
+) -> dict[str, Any]:
+    fed = feeds(model.columns, rows)
+    given: dict[str, npt.NDArray[Any]] = {"label": answers.values, "prediction": answers.values}
+    if answers.probabilities is not None:
+        given["probabilities"] = answers.probabilities
+    return {
+        "inputs": [_tensor(tensor, fed[tensor.name][row]) for tensor in inputs],
+        "outputs": [_tensor(tensor, given[tensor.name][row]) for tensor in outputs],
+    }
+
+
+def _tensor(tensor: Tensor, values: Any) -> dict[str, Any]:
+    """One row of a tensor as the Open Inference Protocol writes it, flat."""
+    flat = np.atleast_1d(values).ravel().tolist()
+    data = [_short(number) for number in flat] if tensor.datatype == "FP32" else flat
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": [1, *tensor.shape[1:]], "data": data}
+
+
+def _short(number: float) -> float:
+    """The number with the fewest digits that is read as the same FP32 number: 14.23, not 14.229999542236328."""
+    exact = np.float32(number)
+    short = float(str(exact))
+    return short if np.float32(short) == exact else float(exact)
+
+
+def profile(model: Model, held_out: Frame, truth: npt.NDArray[Any], answers: Answers) -> dict[str, Any]:
+    """Reference statistics for drift and for performance without labels.
+
+    All ratios are shares of `rows`. A number x is in bin `bisect_left(edges, x)`, so each edge belongs to the bin
+    below it; a category that is not listed is `other`. Confidence is the largest probability, in bins of equal width,
+    the last of them closed; `accuracy` is null where no held-out row fell.
+    """
+    numeric = {name: _numeric(held_out.numeric[:, index]) for index, name in enumerate(model.columns.numeric)}
+    texts = {name: _category(held_out.categorical[:, index]) for index, name in enumerate(model.columns.categorical)}
+    document: dict[str, Any] = {"rows": len(held_out), "features": numeric | texts}
+    if model.task == "Regression":
+        document["prediction"] = _bins(answers.values)
+        return document
+    counts = [(answers.values == label).sum() for label in model.classes]
+    document["prediction"] = {"labels": model.classes.tolist(), "ratios": _ratios(np.array(counts), len(held_out))}
+    if answers.probabilities is not None:
+        document["confidence"] = _confidence(answers.probabilities.max(axis=1), answers.values == truth)
+    return document
+
+
+def _numeric(values: npt.NDArray[np.float32]) -> dict[str, Any]:
+    missing = np.isnan(values)
+    rows = len(values)
+    return {"kind": "numeric", **_bins(values[~missing], rows), "missingRatio": _ratio(missing.sum(), rows)}
+
+
+def _bins(values: npt.NDArray[Any], rows: int | None = None) -> dict[str, Any]:
+    """Bins of about equal share; fewer where many values are equal."""
+    if not len(values):
+        return {"edges": [], "ratios": [0.0]}
+    # An observed value and not a mean of two: a value that never occurs makes bins that hang on the last bit.
+    quantiles = np.quantile(values, np.arange(1, BINS) / BINS, method="inverted_cdf")
+    edges = np.unique(quantiles[quantiles < values.max()].astype(np.float32))
+    counts = np.bincount(np.searchsorted(edges, values.astype(np.float32), side="left"), minlength=len(edges) + 1)
+    return {"edges": [_short(edge) for edge in edges], "ratios": _ratios(counts, rows or len(values))}
+
+
+def _category(values: npt.NDArray[np.object_]) -> dict[str, Any]:
+    present = values[values != ""]
+    names, counts = np.unique(present.astype(str), return_counts=True)
+    order = np.lexsort((names, -counts))[:TOP_CATEGORIES]
+    rows = len(values)
+    return {
+        "kind": "categorical",
+        "categories": names[order].tolist(),
+        "ratios": _ratios(counts[order], rows),
+        "otherRatio": _ratio(len(present) - counts[order].sum(), rows),
+        "missingRatio": _ratio(rows - len(present), rows),
+    }
+
+
+def _confidence(confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    edges = np.arange(1, CONFIDENCE_BINS) / CONFIDENCE_BINS
+    bins = np.searchsorted(edges, confidence, side="left")
+    counts = np.bincount(bins, minlength=CONFIDENCE_BINS)
+    right = np.bincount(bins[correct], minlength=CONFIDENCE_BINS)
+    accuracy = [_ratio(hits, total) if total else None for hits, total in zip(right, counts, strict=True)]
+    return {"edges": edges.tolist(), "ratios": _ratios(counts, len(confidence)), "accuracy": accuracy}
+
+
+def _ratios(counts: npt.NDArray[Any], rows: int) -> list[float]:
+    return [_ratio(count, rows) for count in counts]
+
+
+def _ratio(count: Any, rows: int) -> float:
+    return round(int(count) / rows, 9)

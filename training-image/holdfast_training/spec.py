@@ -1,0 +1,104 @@
+"""The run that the operator asks for, from the JSON in `HOLDFAST_RUN`.
+
+The API server has checked the TrainingJob's fields already, so a document that does not fit is a defect of the
+operator, not of the user: it raises ValueError or KeyError and ends as `InternalError`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Task = Literal["Classification", "Regression"]
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Which columns are features. All empty: every column but the target, by type."""
+
+    numeric: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+
+    @property
+    def listed(self) -> bool:
+        """Whether the spec names the features; otherwise they are found by type."""
+        return bool(self.numeric or self.categorical)
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """What is done to features before the estimator sees them."""
+
+    impute_numeric: Literal["Median", "Mean", "Zero"] = "Median"
+    scale_numeric: Literal["Standard", "MinMax", "Robust", "None"] = "Standard"
+    encode_categorical: Literal["OneHot", "Ordinal"] = "OneHot"
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """A bound on a metric of the held-out rows; exactly one of the two is given."""
+
+    metric: str
+    minimum: str | None = None
+    maximum: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training run."""
+
+    data_uri: str
+    data_digest: str | None
+    data_format: Literal["CSV", "Parquet"] | None
+    target: str
+    task: Task
+    features: Features
+    preprocessing: Preprocessing
+    test_percent: int
+    estimator: str
+    parameters: Mapping[str, str]
+    seed: int
+    requirements: tuple[Requirement, ...]
+    output_uri: str
+    output_folder: str
+
+
+def parse(text: str) -> Run:
+    """The run of `HOLDFAST_RUN`. Raises ValueError or KeyError when it is not one."""
+    document: dict[str, Any] = json.loads(text)
+    data, estimator, output = document["data"], document["estimator"], document["output"]
+    features, preprocessing = document.get("features", {}), document.get("preprocessing", {})
+    if document["task"] not in ("Classification", "Regression"):
+        raise ValueError(f"unknown task {document['task']!r}")
+    if data.get("format") not in (None, "CSV", "Parquet"):
+        raise ValueError(f"unknown format {data['format']!r}")
+    return Run(
+        data_uri=data["uri"],
+        data_digest=data.get("digest"),
+        data_format=data.get("format"),
+        target=document["target"],
+        task=document["task"],
+        features=Features(**{kind: tuple(names) for kind, names in features.items()}),
+        preprocessing=Preprocessing(
+            impute_numeric=_one_of(preprocessing, "imputeNumeric", "Median", "Mean", "Zero"),
+            scale_numeric=_one_of(preprocessing, "scaleNumeric", "Standard", "MinMax", "Robust", "None"),
+            encode_categorical=_one_of(preprocessing, "encodeCategorical", "OneHot", "Ordinal"),
+        ),
+        test_percent=document.get("split", {}).get("testPercent", 20),
+        estimator=estimator["name"],
+        parameters=dict(estimator.get("parameters", {})),
+        seed=document.get("seed", 0),
+        requirements=tuple(Requirement(**requirement) for requirement in document.get("requirements", [])),
+        output_uri=output["uri"],
+        output_folder=output["folder"],
+    )
+
+
+def _one_of(section: Mapping[str, str], key: str, default: str, *others: str) -> Any:
+    value = section.get(key, default)
+    if value not in (default, *others):
+        raise ValueError(f"unknown {key} {value!r}")
+    return value
