@@ -83,7 +83,7 @@ class _Walk:
         common = {key: schema.pop(key) for key in _COMMON if key in schema}
         if "x-kubernetes-validations" in common:
             pairs = common["x-kubernetes-validations"]
-            common["x-kubernetes-validations"] = [_allowed(pair, path, "rule", "message") for pair in pairs]
+            common["x-kubernetes-validations"] = [_rule(pair, path) for pair in pairs]
         match kind:
             case "object" if "properties" in schema:
                 rest = self._object(schema, path)
@@ -155,6 +155,12 @@ class _Walk:
         if schema["x-kubernetes-list-type"] == "map" and not (keys and {*keys} <= {*items.get("required", [])}):
             raise SchemaError(path, "a list-map needs x-kubernetes-list-map-keys that are required fields of its items")
         return {**schema, "items": items}
+
+
+def _rule(rule: Schema, path: str) -> Schema:
+    rule = _allowed(rule, path, "rule", "message")
+    _need(rule, path, "rule", "message")
+    return rule
 
 
 def _string(schema: Schema, path: str) -> Schema:

@@ -136,6 +136,10 @@ class Features(Model):
             "has(self.excluded) != (has(self.numeric) || has(self.categorical))",
             "give either excluded, or numeric and categorical",
         ),
+        (
+            "!has(self.numeric) || !has(self.categorical) || self.numeric.all(c, !(c in self.categorical))",
+            "a column cannot be both numeric and categorical",
+        ),
     )
 
     numeric: ColumnNames | None = Field(None, description="Columns used as numbers.")
