@@ -5,7 +5,6 @@ Looked for in this order: the folder that `HOLDFAST_BINARIES` names, the cache, 
 in `devcluster/binaries/*/go.mod`, which are the only place where a version is written down.
 """
 
-import fcntl
 import functools
 import hashlib
 import io
@@ -19,8 +18,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,7 +156,7 @@ def _in_cache(module: Module, name: str) -> Found | None:
 
 
 def _make(module: Module, names: list[str], report: Report) -> dict[str, Found]:
-    with _locked(module):  # two test runs must not build the same thing side by side
+    with paths.locked(module.cache / ".lock"):  # two test runs must not build the same thing side by side
         found = {name: hit for name in names if (hit := _in_cache(module, name))}
         missing = [name for name in names if name not in found]
         if missing and module.release and _download(module, missing, report):
@@ -168,14 +166,6 @@ def _make(module: Module, names: list[str], report: Report) -> dict[str, Found]:
         return found | {
             name: Found(module.cache / name, f"built from {module.path} {module.version}") for name in missing
         }
-
-
-@contextmanager
-def _locked(module: Module) -> Iterator[None]:
-    module.cache.mkdir(parents=True, exist_ok=True)
-    with (module.cache / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _download(module: Module, names: list[str], report: Report) -> bool:

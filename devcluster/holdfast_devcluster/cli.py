@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from holdfast_devcluster import images
 from holdfast_devcluster.controlplane import control_plane
 from holdfast_devcluster.embedded import Embedded
 from holdfast_devcluster.errors import ClusterError
@@ -24,6 +25,13 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=help_text)
         command.add_argument("--name", default="holdfast", help="of the cluster (default: holdfast)")
         command.set_defaults(run=globals()[f"_{name}"])
+    build = commands.add_parser("build-image", help="build images, when what they are made of changed")
+    load = commands.add_parser("load-image", help="give the cluster's nodes built images")
+    for command in (build, load):
+        command.add_argument("images", nargs="+", choices=(*images.IMAGES, "all"), metavar="IMAGE")
+    load.add_argument("--name", default="holdfast", help="of the cluster (default: holdfast)")
+    build.set_defaults(run=_build_image)
+    load.set_defaults(run=_load_image)
     plane = commands.add_parser(
         "control-plane", help="a throw-away control plane without nodes, in the foreground until Ctrl-C"
     )
@@ -73,3 +81,17 @@ def _status(options: argparse.Namespace) -> None:
 
 def _kubeconfig(options: argparse.Namespace) -> None:
     print(Embedded(options.name).kubeconfig())
+
+
+def _build_image(options: argparse.Namespace) -> None:
+    for image in _chosen(options):
+        images.build(image, images.BuildahBuilder(print), print)
+
+
+def _load_image(options: argparse.Namespace) -> None:
+    for image in _chosen(options):
+        Embedded(options.name).load_archive(image.archive, image.reference)
+
+
+def _chosen(options: argparse.Namespace) -> list[images.Image]:
+    return [images.IMAGES[name] for name in (images.IMAGES if "all" in options.images else options.images)]

@@ -1,6 +1,5 @@
 """The embedded back end: a whole single-node Kubernetes in namespaces of its own, without Docker."""
 
-import fcntl
 import json
 import os
 import platform
@@ -9,8 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from holdfast_devcluster import binaries, cgroups, components, namespaces, oci, packages, paths, provisioner
@@ -41,7 +39,7 @@ class Embedded:
     def up(self) -> None:
         """Bring the cluster up, from whatever state it is in. Raises ClusterError when a step fails."""
         _require_root_linux()
-        with _lock():
+        with paths.locked(clusters() / ".lock"):
             packages.require(TOOLS, self._report)
             programs = binaries.find(*PROGRAMS, report=self._report)
             sources = sorted({found.source for found in programs.values()})
@@ -60,7 +58,7 @@ class Embedded:
     def down(self) -> None:
         """End and remove the cluster, whole or half made. Programs and images stay in the cache."""
         _require_root_linux()
-        with _lock():
+        with paths.locked(clusters() / ".lock"):
             if not self.exists():
                 self._report(f"there is no cluster {self.name}")
                 return
@@ -325,12 +323,3 @@ def _require_root_linux() -> None:
         raise ClusterError(
             "The embedded cluster needs root. Run the command with sudo -E, or start Docker: kind is used then."
         )
-
-
-@contextmanager
-def _lock() -> Iterator[None]:
-    """One `up` or `down` at a time."""
-    clusters().mkdir(exist_ok=True)
-    with (clusters() / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

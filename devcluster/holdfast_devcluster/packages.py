@@ -22,7 +22,11 @@ PROGRAMS = {
     "debootstrap": "debootstrap",
 }
 """Program → the package that has it."""
-FILES = {"bridge": ("containernetworking-plugins", ("/usr/lib/cni/bridge", "/opt/cni/bin/bridge"))}
+FILES = {
+    "bridge": ("containernetworking-plugins", ("/usr/lib/cni/bridge", "/opt/cni/bin/bridge")),
+    "keyring": ("debian-archive-keyring", ("/usr/share/keyrings/debian-archive-keyring.gpg",)),
+}
+"""Name → the package, and where it puts its file."""
 
 
 def require(programs: Iterable[str], report: Report) -> None:

@@ -1,0 +1,336 @@
+"""Build the three images, without network and only when something they are made of has changed."""
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from holdfast_devcluster import packages, paths
+from holdfast_devcluster.binaries import Report
+from holdfast_devcluster.errors import ClusterError
+
+BASE_IMAGE = "docker.io/library/python:3.11-slim-bookworm"
+PYTHON_VERSION = "3.11"
+GLIBC_MINOR = 36  # Debian 12's, the oldest base that is used
+WHEELS = paths.REPOSITORY / ".build" / "wheels"
+PULL_SECONDS = 300
+OUTSIDE = Path("/var/lib/containers")
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image of ours and what it is made of; paths are relative to the repository."""
+
+    name: str
+    dockerfile: str
+    distributions: tuple[str, ...]
+    """Folders with a pyproject.toml whose wheels go in."""
+    sources: tuple[str, ...]
+    """Files and folders that those wheels are made from."""
+
+    @property
+    def reference(self) -> str:
+        return f"localhost/holdfast-{self.name}:dev"
+
+    @property
+    def lock(self) -> Path:
+        return paths.REPOSITORY / "requirements" / f"{self.name}.txt"
+
+    @property
+    def archive(self) -> Path:
+        """The image as a docker archive."""
+        return paths.cache() / "images" / f"{self.name}.tar"
+
+
+IMAGES = {
+    image.name: image
+    for image in (
+        Image("operator", "Dockerfile", (".",), ("pyproject.toml", "operator/holdfast")),
+        Image(
+            "serving",
+            "serving-image/Dockerfile",
+            ("model-bundle", "serving-image"),
+            ("model-bundle", "serving-image"),
+        ),
+        Image(
+            "training",
+            "training-image/Dockerfile",
+            ("model-bundle", "training-image"),
+            ("model-bundle", "training-image"),
+        ),
+    )
+}
+
+
+class Builder(Protocol):
+    """What turns a Dockerfile into an image."""
+
+    def base(self, reference: str) -> str:
+        """Have the base image at hand; returns an id that changes with its content."""
+        ...
+
+    def build(self, image: Image, base: str) -> None:
+        """Build `image` from the repository, without network."""
+        ...
+
+    def save(self, image: Image, archive: Path) -> None:
+        """Write the built image as an uncompressed docker archive."""
+        ...
+
+
+def build(image: Image, builder: Builder, report: Report) -> bool:
+    """Bring `image.archive` up to date. True when it had to be built.
+
+    Raises ClusterError with the last lines of the step that failed.
+    """
+    reference = os.environ.get("HOLDFAST_BASE_IMAGE", BASE_IMAGE)
+    with paths.locked(paths.cache() / "images" / ".lock"):
+        digest = inputs_digest(image, f"{reference} {builder.base(reference)}")
+        if built_from(image) == digest:
+            return False
+        collect_wheels(image, report)
+        report(f"building image {image.name}")
+        builder.build(image, reference)
+        report(f"saving image {image.name}")
+        _stamp(image).unlink(missing_ok=True)
+        new = image.archive.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        builder.save(image, new)
+        new.rename(image.archive)
+        _stamp(image).write_text(digest)
+    return True
+
+
+def built_from(image: Image) -> str | None:
+    """The digest of what the archive was built from; None when there is no archive."""
+    stamp = _stamp(image)
+    return stamp.read_text() if stamp.exists() and image.archive.exists() else None
+
+
+def inputs_digest(image: Image, base: str) -> str:
+    """sha256 over all that goes into `image`: its sources, lock, Dockerfile and base."""
+    digest = hashlib.sha256(base.encode())
+    for file in (image.lock, paths.REPOSITORY / image.dockerfile, *source_files(image)):
+        digest.update(f"{file.relative_to(paths.REPOSITORY)}\0{file.stat().st_size}\0".encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def source_files(image: Image) -> Iterator[Path]:
+    """The files that the image's own wheels are made from, in a fixed order."""
+    for source in image.sources:
+        path = paths.REPOSITORY / source
+        files = [path] if path.is_file() else sorted(path.rglob("*"))
+        yield from (file for file in files if file.is_file() and "__pycache__" not in file.parts)
+
+
+def requirements_for(lock: str, python_version: str) -> str:
+    """The lock with only what that Python version installs, and without markers.
+
+    pip would judge the markers by the Python that runs it, not by the one in the image. Only
+    `python_full_version < 'X'` and `>= 'X'` are known; ClusterError for any other.
+    """
+    kept = []
+    for block in re.split(r"\n(?=\S)", lock.strip()):
+        requirement, separator, rest = block.partition(" ;")
+        if not separator:
+            kept.append(block)
+            continue
+        marker, _, hashes = rest.partition(" \\\n")
+        match = re.fullmatch(r"\s*python_full_version (<|>=) '([\d.]+)'\s*", marker)
+        if match is None:
+            raise ClusterError(f"The lock has a marker that image builds do not know: {marker.strip()}")
+        wanted, bound = _version(python_version), _version(match[2])
+        if (wanted < bound) == (match[1] == "<"):
+            kept.append(f"{requirement} \\\n{hashes}")
+    return "\n".join(kept) + "\n"
+
+
+def download_command(requirements: Path, folder: Path, machine: str) -> list[str]:
+    """pip's download of every wheel in `requirements`, for the image's Python and not for ours."""
+    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(GLIBC_MINOR, 4, -1)]
+    tags += [f"{legacy}_{machine}" for legacy in ("manylinux2014", "manylinux2010", "manylinux1", "linux")]
+    return [
+        *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+        *("--require-hashes", "--only-binary", ":all:", "--no-deps"),
+        *("--implementation", "cp", "--python-version", PYTHON_VERSION),
+        *(option for tag in tags for option in ("--platform", tag)),
+        *("--dest", str(folder), "--requirement", str(requirements)),
+    ]
+
+
+def collect_wheels(image: Image, report: Report) -> None:
+    """Fill `.build/wheels/NAME`: the locked wheels, checked against their hashes, and our own."""
+    folder = WHEELS / image.name
+    folder.mkdir(parents=True, exist_ok=True)
+    requirements = requirements_for(image.lock.read_text(), PYTHON_VERSION)
+    if not (folder / "locked").exists() or _text(folder / "requirements.txt") != requirements:
+        report(f"collecting the wheels of image {image.name}")
+        shutil.rmtree(folder / "locked", ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=folder) as fresh:
+            wanted = Path(fresh) / "requirements.txt"
+            wanted.write_text(requirements)
+            _run(download_command(wanted, Path(fresh) / "locked", _machine()))
+            wanted.rename(folder / "requirements.txt")
+            (Path(fresh) / "locked").rename(folder / "locked")  # last: its presence says that all is there
+    shutil.rmtree(folder / "ours", ignore_errors=True)
+    for distribution in image.distributions:
+        _run(
+            [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
+            + ["--no-build-isolation", "--wheel-dir", str(folder / "ours"), str(paths.REPOSITORY / distribution)]
+        )
+
+
+class DockerBuilder:
+    """Builds with the Docker daemon."""
+
+    def base(self, reference: str) -> str:
+        inspect = ["docker", "image", "inspect", "--format", "{{.Id}}", reference]
+        done = subprocess.run(inspect, capture_output=True, text=True)
+        if done.returncode != 0:
+            _run(["docker", "pull", "--quiet", reference])
+            return _run(inspect).strip()
+        return done.stdout.strip()
+
+    def build(self, image: Image, base: str) -> None:
+        _run(
+            ["docker", "build", "--network", "none", "--build-arg", f"BASE_IMAGE={base}"]
+            + ["--file", str(paths.REPOSITORY / image.dockerfile), "--tag", image.reference, str(paths.REPOSITORY)],
+            environment={"DOCKER_BUILDKIT": "1"},
+        )
+
+    def save(self, image: Image, archive: Path) -> None:
+        _run(["docker", "save", "--output", str(archive), image.reference])
+
+
+class BuildahBuilder:
+    """Builds with buildah, whose storage is in our cache folder and whose mounts are in a namespace."""
+
+    def __init__(self, report: Report) -> None:
+        packages.require(("buildah",), report)
+        self._report = report
+
+    def base(self, reference: str) -> str:
+        if existing := self._id(reference):
+            return existing
+        if not self._pull(reference):
+            self._make_stand_in(reference)
+        return self._id(reference)
+
+    def build(self, image: Image, base: str) -> None:
+        # The stage that is slow and seldom changes gets a name: what has none is pruned.
+        for target, tag in (("dependencies", f"{image.reference}-dependencies"), ("", image.reference)):
+            self._buildah(
+                *("bud", "--isolation", "chroot", "--layers", "--pull-never", "--quiet"),
+                *(("--target", target) if target else ()),
+                *("--build-arg", f"BASE_IMAGE={base}", "--tag", tag),
+                *("--file", str(paths.REPOSITORY / image.dockerfile), str(paths.REPOSITORY)),
+            )
+        self._buildah("rmi", "--prune")
+
+    def save(self, image: Image, archive: Path) -> None:
+        self._buildah("push", "--quiet", image.reference, f"docker-archive:{archive}:{image.reference}")
+
+    def _id(self, reference: str) -> str:
+        """The image's id, or nothing when it is not there."""
+        try:
+            return self._buildah("inspect", "--type", "image", "--format", "{{.FromImageID}}", reference).strip()
+        except ClusterError:
+            return ""
+
+    def _pull(self, reference: str) -> bool:
+        self._report(f"pulling {reference}")
+        try:
+            self._buildah("pull", "--quiet", reference, network=True, seconds=PULL_SECONDS)
+        except ClusterError as error:
+            self._report(f"no pull ({str(error).splitlines()[-1][-150:]})")
+            return False
+        return True
+
+    def _make_stand_in(self, reference: str) -> None:
+        """Debian's own Python under the name of the official image, where no image registry can be reached."""
+        packages.require(("debootstrap", "keyring"), self._report)
+        self._report("making a stand-in for the base image with debootstrap (a minute, once)")
+        with tempfile.TemporaryDirectory(dir=_storage()) as folder:
+            root = Path(folder) / "root"
+            _run(
+                ["unshare", "--mount", "debootstrap", "--variant=minbase"]
+                + ["--include=python3,python3-venv,ca-certificates", "bookworm", str(root)]
+            )
+            for needless in (
+                "usr/share/doc",
+                "usr/share/man",
+                "usr/share/locale",
+                "var/cache/apt",
+                "var/lib/apt/lists",
+            ):
+                shutil.rmtree(root / needless, ignore_errors=True)
+            container = self._buildah("from", "scratch").strip()
+            self._buildah("copy", "--quiet", container, str(root), "/")
+            self._buildah("config", "--cmd", "python3", "--env", "PATH=/usr/local/bin:/usr/bin:/bin", container)
+            self._buildah("commit", "--quiet", "--rm", container, reference)
+
+    def _buildah(self, *arguments: str, network: bool = False, seconds: float | None = None) -> str:
+        storage = _storage()
+        # In a mount namespace nothing stays mounted, and what buildah keeps outside of its storage goes with it.
+        shell = f'mount -t tmpfs tmpfs {OUTSIDE} && mount -t tmpfs tmpfs "$1" && shift && exec "$@"'
+        run = storage / "run"
+        for folder in (run, OUTSIDE):
+            folder.mkdir(parents=True, exist_ok=True)
+        return _run(
+            ["unshare", "--mount", *([] if network else ["--net"]), "sh", "-c", shell, "sh", str(run)]
+            + ["buildah", "--root", str(storage / "storage"), "--runroot", str(run), *arguments],
+            environment={"TMPDIR": str(storage)},
+            seconds=seconds,
+        )
+
+
+def _storage() -> Path:
+    folder = paths.cache() / "buildah"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _stamp(image: Image) -> Path:
+    return image.archive.with_suffix(".inputs")
+
+
+def _machine() -> str:
+    return {"arm64": "aarch64"}.get(platform.machine(), platform.machine())
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
+
+
+def _text(file: Path) -> str | None:
+    return file.read_text() if file.exists() else None
+
+
+def _run(command: Iterable[str], *, environment: dict[str, str] | None = None, seconds: float | None = None) -> str:
+    """What the command prints. Raises ClusterError with its last lines when it fails or takes too long."""
+    command = list(command)
+    try:
+        done = subprocess.run(
+            command,
+            cwd=paths.REPOSITORY,
+            env=os.environ | (environment or {}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ClusterError(f"{' '.join(command[:12])}: no end after {seconds} s") from error
+    if done.returncode != 0:
+        last = "\n".join((done.stdout + done.stderr).splitlines()[-25:])
+        raise ClusterError(f"{' '.join(command)} failed:\n{last}")
+    return done.stdout
