@@ -112,11 +112,11 @@ class _Walk:
             return self.visit({**present[0], **schema}, path)
         if present != _INTEGER_OR_STRING:
             raise SchemaError(path, "a choice of types; use optional fields and a CEL rule that one of them is given")
-        _need(schema, path, "pattern", "maxLength")
+        _need(schema, path, "maxLength")
         return {
             "anyOf": present,
             "x-kubernetes-int-or-string": True,
-            **_allowed(schema, path, "description", "pattern", "maxLength"),
+            **_allowed(schema, path, "description", "maxLength"),
         }
 
     def _object(self, schema: Schema, path: str) -> Schema:

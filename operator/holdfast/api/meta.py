@@ -128,7 +128,6 @@ def _uri_rules(pattern: str, usable: str) -> JsonDict:
 Uri = Annotated[
     str,
     Field(
-        min_length=1,
         max_length=1024,
         json_schema_extra=_uri_rules(
             f"{_CLAIM_URI}|{_WEB_URI}",
@@ -139,15 +138,15 @@ Uri = Annotated[
 """Where something is read from: on a claim or a web server."""
 OutputUri = Annotated[
     str,
-    Field(min_length=1, max_length=1024, json_schema_extra=_uri_rules(_CLAIM_URI, "pvc://CLAIM/PATH")),
+    Field(max_length=1024, json_schema_extra=_uri_rules(_CLAIM_URI, "pvc://CLAIM/PATH")),
 ]
 """Where something is written to: on a claim."""
 
 
 # --- What pods need -------------------------------------------------------------------------------------------------
 
-_QUANTITY = r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$"
-Quantity = Annotated[int | str, Field(json_schema_extra={"pattern": _QUANTITY, "maxLength": 32})]
+# No patterns here: the API server would show the regular expression to whoever mistypes.
+Quantity = Annotated[int | str, Field(json_schema_extra={"maxLength": 32})]
 Quantities = Annotated[
     dict[str, Quantity],
     Field(
@@ -158,8 +157,12 @@ Quantities = Annotated[
                 "a resource is cpu, memory, ephemeral-storage, hugepages-SIZE or DOMAIN/NAME",
             ),
             (
+                "self.all(k, isQuantity(string(self[k])))",
+                "a quantity is a number with or without a suffix, like 2, 500m or 1Gi",
+            ),
+            (
                 "self.all(k, !isQuantity(string(self[k])) || !quantity(string(self[k])).isLessThan(quantity('0')))",
-                "a resource's quantity must not be negative",
+                "a quantity must not be negative",
             ),
         ),
     ),
@@ -212,13 +215,13 @@ class Toleration(Model):
 
 
 NodeSelector = Annotated[
-    dict[str, Annotated[str, Field(max_length=63, pattern=_LABEL_VALUE)]],
+    dict[str, Annotated[str, Field(max_length=63)]],
     Field(
         max_length=16,
         json_schema_extra=rules(
             (
-                f"self.all(k, k.matches('{_LABEL_KEY}'))",
-                "a key of nodeSelector must be a label's key, like disktype or topology.kubernetes.io/zone",
+                f"self.all(k, k.matches('{_LABEL_KEY}') && self[k].matches('{_LABEL_VALUE}'))",
+                "nodeSelector holds labels of nodes, like disktype: ssd or topology.kubernetes.io/zone: z1",
             )
         ),
     ),

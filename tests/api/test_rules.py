@@ -1,0 +1,332 @@
+"""Every CEL rule refuses what it should, in its own words alone, and lets the rest pass."""
+
+from typing import Any
+
+import pytest
+from tests.api.server import Json, Server, model_deployment, says_only, training_job
+
+from holdfast.api.crd import KINDS, custom_resource_definition
+
+DIGEST = "sha256:" + "9d" * 32
+NO_URI = "not a URI that can be used here; give one of pvc://CLAIM/PATH, http(s)://HOST/PATH"
+NO_OUTPUT = "not a URI that can be used here; give pvc://CLAIM/PATH"
+PASSWORD = "a URI must not carry a user name or password: whoever may read this object would read them"
+SIGNED = "a signed URL is a password that expires: name the object without the signature"
+CLIMBS = "a URI must not contain '..'"
+TOO_LONG = "metadata.name must have at most 52 characters: names of child objects are built from it"
+BAD_NAME = "metadata.name must begin with a letter and hold only a-z, 0-9 and '-'"
+WRONG_ESTIMATOR = (
+    "an estimator does not fit the task: classifiers need task Classification, regressors need task Regression"
+)
+WRONG_METRIC = (
+    "a required metric does not fit the task: R2, MAE, RMSE and MAPE are for Regression, the others for Classification"
+)
+
+
+def serving(**fields: Any) -> Json:
+    return model_deployment(serving=fields)
+
+
+def model(**fields: Any) -> Json:
+    return model_deployment(model=fields)
+
+
+def data(uri: str) -> Json:
+    return training_job(data={"uri": uri})
+
+
+def output(uri: str) -> Json:
+    return training_job(output={"uri": uri})
+
+
+def requirement(**fields: Any) -> Json:
+    return training_job(evaluation={"requirements": [fields]})
+
+
+REFUSED: list[tuple[Json, str, str]] = [
+    # Names
+    (model_deployment("a" * 53), "<nil>", TOO_LONG),
+    (training_job("a" * 53), "<nil>", TOO_LONG),
+    (model_deployment("3wine"), "<nil>", BAD_NAME),
+    (training_job("3wine"), "<nil>", BAD_NAME),
+    (model_deployment("wine.red"), "<nil>", BAD_NAME),
+    (
+        model_deployment("wine-candidate"),
+        "<nil>",
+        "metadata.name must not end in -candidate: that name is kept for the Service of a new revision",
+    ),
+    # URIs
+    *((model(uri=uri), "spec.model.uri", NO_URI) for uri in ("", "wine.onnx", "/models/wine", "ftp://h/wine")),
+    *((model(uri=f"{scheme}://models/wine"), "spec.model.uri", NO_URI) for scheme in ("s3", "gs", "az", "oci", "file")),
+    (model(uri="models:/wine@champion"), "spec.model.uri", NO_URI),
+    (model(uri="HTTPS://h/wine"), "spec.model.uri", NO_URI),
+    (model(uri="https://"), "spec.model.uri", NO_URI),
+    (model(uri="https://h/wine 2"), "spec.model.uri", NO_URI),
+    (model(uri="https://h/wine#part"), "spec.model.uri", NO_URI),
+    (model(uri="https://h\\wine"), "spec.model.uri", NO_URI),
+    (model(uri="https://h/wine\nhttps://i"), "spec.model.uri", NO_URI),
+    (model(uri="pvc://Models/wine"), "spec.model.uri", NO_URI),
+    (model(uri="pvc:///wine"), "spec.model.uri", NO_URI),
+    (model(uri="pvc://models/wine?version=1"), "spec.model.uri", NO_URI),
+    (data("s3://lake/wine"), "spec.data.uri", NO_URI),
+    (output("s3://lake/wine"), "spec.output.uri", NO_OUTPUT),
+    (output("https://h/wine"), "spec.output.uri", NO_OUTPUT),
+    (model(uri="https://user:word@h/wine"), "spec.model.uri", PASSWORD),
+    (data("http://user@h/wine"), "spec.data.uri", PASSWORD),
+    (model(uri="https://h/wine?X-Amz-Signature=abc"), "spec.model.uri", SIGNED),
+    (model(uri="https://h/wine?a=b&sig=abc"), "spec.model.uri", SIGNED),
+    (data("https://h/wine?token=abc"), "spec.data.uri", SIGNED),
+    (model(uri="pvc://models/../etc"), "spec.model.uri", CLIMBS),
+    (model(uri="pvc://models/wine/.."), "spec.model.uri", CLIMBS),
+    (model(uri="https://h/%2e%2E/wine"), "spec.model.uri", CLIMBS),
+    (model(uri="https://h/a/..?x"), "spec.model.uri", CLIMBS),
+    (output("pvc://models/wine/../../other"), "spec.output.uri", CLIMBS),
+    # ModelDeployment
+    (model(), "spec.model", "give exactly one of model.uri and model.trainingJobRef"),
+    (
+        model(uri="pvc://models/wine", trainingJobRef={"name": "wine"}),
+        "spec.model",
+        "give exactly one of model.uri and model.trainingJobRef",
+    ),
+    (
+        model(digest=DIGEST, trainingJobRef={"name": "wine"}),
+        "spec.model",
+        "model.digest belongs to model.uri; a TrainingJob's digest is already known",
+    ),
+    *(
+        (
+            serving(env=[{"name": name, "value": "x"}]),
+            "spec.serving.env",
+            "names that begin with HOLDFAST_, LD_ or PYTHON, and PATH, are set by the operator",
+        )
+        for name in ("HOLDFAST_MODEL_URI", "LD_PRELOAD", "PYTHONPATH", "PATH")
+    ),
+    *(
+        (serving(env=[{"name": "A", **rest}]), "spec.serving.env[0]", "give exactly one of value and valueFrom")
+        for rest in ({}, {"value": "x", "valueFrom": {"configMapKeyRef": {"name": "a", "key": "b"}}})
+    ),
+    # What pods need
+    *(
+        (
+            serving(resources={"requests": {"memory": request}, "limits": {"memory": limit}}),
+            "spec.serving.resources",
+            "a resource's request must not be greater than its limit",
+        )
+        for request, limit in (("2Gi", "1Gi"), ("1Gi", "1G"), (2000, "1k"), (2, 1))
+    ),
+    (
+        training_job(resources={"requests": {"cpu": "2"}, "limits": {"cpu": "1999m"}}),
+        "spec.resources",
+        "a resource's request must not be greater than its limit",
+    ),
+    *(
+        (
+            serving(resources={"limits": {name: 1}}),
+            "spec.serving.resources.limits",
+            "a resource is cpu, memory, ephemeral-storage, hugepages-SIZE or DOMAIN/NAME",
+        )
+        for name in ("gpu", "CPU", "nvidia.com/gpu/0")
+    ),
+    *(
+        (
+            serving(resources={"limits": {"memory": quantity}, "requests": {"memory": "1Mi"}}),
+            "spec.serving.resources.limits",
+            "a quantity is a number with or without a suffix, like 2, 500m or 1Gi",
+        )
+        for quantity in ("", "1GiB", "much", "1 Gi")
+    ),
+    *(
+        (
+            serving(resources={"requests": {"cpu": quantity}}),
+            "spec.serving.resources.requests",
+            "a quantity must not be negative",
+        )
+        for quantity in (-1, "-500m")
+    ),
+    *(
+        (
+            serving(nodeSelector=labels),
+            "spec.serving.nodeSelector",
+            "nodeSelector holds labels of nodes, like disktype: ssd or topology.kubernetes.io/zone: z1",
+        )
+        for labels in ({"disk type": "ssd"}, {"a/b/c": "x"}, {"": "x"}, {"disktype": "s s d"}, {"disktype": "ssd-"})
+    ),
+    *(
+        (serving(tolerations=[fields]), "spec.serving.tolerations[0]", message)
+        for fields, message in (
+            ({}, "a toleration without key needs operator Exists"),
+            ({"operator": "Equal", "key": ""}, "a toleration without key needs operator Exists"),
+            ({"operator": "Exists", "key": "gpu", "value": "x"}, "a toleration with operator Exists has no value"),
+            ({"key": "gpu", "tolerationSeconds": 3}, "tolerationSeconds needs effect NoExecute"),
+            (
+                {"key": "gpu", "tolerationSeconds": 3, "effect": "NoSchedule"},
+                "tolerationSeconds needs effect NoExecute",
+            ),
+        )
+    ),
+    # TrainingJob
+    (training_job(task="Regression"), "spec", WRONG_ESTIMATOR),
+    (training_job(estimators=[{"name": "Ridge"}]), "spec", WRONG_ESTIMATOR),
+    (requirement(metric="RMSE", maximum="1"), "spec", WRONG_METRIC),
+    (
+        training_job(
+            task="Regression",
+            estimators=[{"name": "Ridge"}],
+            evaluation={"requirements": [{"metric": "R2", "minimum": "0.5"}, {"metric": "F1", "minimum": "0.5"}]},
+        ),
+        "spec",
+        WRONG_METRIC,
+    ),
+    *(
+        (
+            requirement(metric="F1", **bounds),
+            "spec.evaluation.requirements[0]",
+            "give exactly one of minimum and maximum",
+        )
+        for bounds in ({}, {"minimum": "0.1", "maximum": "0.9"})
+    ),
+    *(
+        (training_job(features={kind: ["ash", "quality"]}), "spec", "the target must not be among the features")
+        for kind in ("numeric", "categorical")
+    ),
+    *(
+        (training_job(features=features), "spec.features", "give either excluded, or numeric and categorical")
+        for features in ({}, {"excluded": ["id"], "numeric": ["ash"]}, {"excluded": ["id"], "categorical": ["ash"]})
+    ),
+    (
+        training_job(features={"numeric": ["ash", "hue"], "categorical": ["hue"]}),
+        "spec.features",
+        "a column cannot be both numeric and categorical",
+    ),
+]
+
+WITHOUT_ONE: list[dict[str, Any]] = [{field: None} for field in ("data", "target", "task", "estimators", "output")]
+IMMUTABLE = "a TrainingJob is one run and cannot change: give the new run a new name"
+
+
+@pytest.mark.parametrize(("body", "field", "message"), REFUSED)
+def test_a_broken_rule_is_the_only_complaint(server: Server, body: Json, field: str, message: str) -> None:
+    text = server.refusal(body)
+    assert says_only(text, field, message), text
+
+
+def test_every_rule_of_every_kind_is_among_those_tested() -> None:
+    def messages(schema: Any) -> set[str]:
+        if isinstance(schema, list):
+            return {found for each in schema for found in messages(each)}
+        if not isinstance(schema, dict):
+            return set()
+        own = {rule["message"] for rule in schema.get("x-kubernetes-validations", [])}
+        return own.union(*(messages(each) for key, each in schema.items() if key != "x-kubernetes-validations"))
+
+    rendered = messages([custom_resource_definition(kind) for kind in KINDS])
+    assert rendered == {message for _, _, message in REFUSED} | {IMMUTABLE}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        model(uri="pvc://models"),
+        model(uri="pvc://models/"),
+        model(uri="pvc://my.models-2/a b/wine.onnx".replace(" ", "_")),
+        model(uri="pvc://models/wine..2/...x"),
+        model(uri="http://h"),
+        model(uri="https://models.example.com:8443/wine/3?version=1&user=me@example.com"),
+        model(uri="https://[2001:db8::1]:80/wine.onnx"),
+        model(uri="https://h/signature=1/token=2"),
+        model(uri="https://h/" + "x" * 1014, digest=DIGEST),
+        model(trainingJobRef={"name": "a" * 52}),
+        serving(),
+        serving(replicas=0),
+        serving(replicas=1000),
+        serving(resources={}),
+        serving(resources={"requests": {"cpu": 1, "memory": "1G"}, "limits": {"cpu": "1000m", "memory": "1Gi"}}),
+        serving(resources={"limits": {"nvidia.com/gpu": 1, "hugepages-2Mi": "4Mi", "ephemeral-storage": "1e9"}}),
+        serving(resources={"requests": {"cpu": "0"}}),
+        serving(nodeSelector={"disktype": "", "topology.kubernetes.io/zone": "z_1.a"}),
+        serving(tolerations=[{"operator": "Exists"}, {"key": "a", "value": "b"}]),
+        serving(tolerations=[{"key": "a", "effect": "NoExecute", "tolerationSeconds": 0}]),
+        serving(env=[{"name": f"V{n}", "value": "x" * 1024} for n in range(32)]),
+        serving(env=[{"name": "XPATH", "value": ""}, {"name": "MY_PYTHON", "value": "x"}]),
+        serving(env=[{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "a.b", "key": "c_d.E"}}}]),
+        training_job(data={"uri": "pvc://models/wine/", "digest": DIGEST, "format": "Parquet"}),
+        training_job(features={"numeric": ["ash"]}),
+        training_job(features={"excluded": ["id", "quality"]}),
+        training_job(features={"numeric": [f"n{n}" for n in range(500)], "categorical": [f"c{n}" for n in range(500)]}),
+        training_job(task="Regression", estimators=[{"name": "SVR", "parameters": {"C": "0.5", "kernel": "rbf"}}]),
+        training_job(
+            evaluation={
+                "requirements": [{"metric": "Accuracy", "minimum": "0.9"}, {"metric": "LogLoss", "maximum": "1"}]
+            }
+        ),
+        training_job(evaluation={}, preprocessing={}, split={}, resources={}),
+        training_job(backoffLimit=0, activeDeadlineSeconds=2592000, seed=2147483647),
+    ],
+)
+def test_what_breaks_no_rule_is_taken(server: Server, body: Json) -> None:
+    assert server.accepts(body)["metadata"]["name"] == "wine"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (model_deployment(model=None), "spec.model: Required value"),
+        (model(uri="https://h/" + "x" * 1015), "spec.model.uri: Too long"),
+        (
+            model(uri="pvc://models", digest="sha256:9D"),
+            "spec.model.digest in body should match '^sha256:[0-9a-f]{64}$'",
+        ),
+        (model(trainingJobRef={"name": "Wine"}), "spec.model.trainingJobRef.name in body should match"),
+        (serving(replicas=-1), "should be a non-negative integer"),
+        (serving(replicas=1001), "spec.serving.replicas in body should be less than or equal to 1000"),
+        (serving(replicas="2"), "spec.serving.replicas in body must be of type integer"),
+        (
+            serving(resources={"limits": {"cpu": 0.5}}),
+            "spec.serving.resources.limits.cpu in body must be of type integer,string",
+        ),
+        (
+            serving(env=[{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]),
+            'spec.serving.env[1]: Duplicate value: {"name":"A"}',
+        ),
+        (serving(env=[{"name": f"V{n}", "value": ""} for n in range(33)]), "spec.serving.env: Too many: 33"),
+        (serving(env=[{"name": "A-B", "value": ""}]), "spec.serving.env[0].name in body should match"),
+        (serving(nodeSelector={f"k{n}": "" for n in range(17)}), "spec.serving.nodeSelector: Too many: 17"),
+        *((training_job(**without), f"spec.{next(iter(without))}: Required value") for without in WITHOUT_ONE),
+        (training_job(estimators=[]), "spec.estimators in body should have at least 1 items"),
+        (
+            training_job(estimators=[{"name": "SVC"}, {"name": "GaussianNB"}]),
+            "spec.estimators: Too many: 2: must have at most 1 item",
+        ),
+        (
+            training_job(estimators=[{"name": "XGBClassifier"}]),
+            'spec.estimators[0].name: Unsupported value: "XGBClassifier"',
+        ),
+        (training_job(data={"uri": "pvc://a", "format": "NPZ"}), 'supported values: "CSV", "Parquet"'),
+        (training_job(features={"numeric": []}), "spec.features.numeric in body should have at least 1 items"),
+        (training_job(features={"numeric": ["a", "a"]}), 'spec.features.numeric[1]: Duplicate value: "a"'),
+        (training_job(split={"testPercent": 51}), "spec.split.testPercent in body should be less than or equal to 50"),
+        (training_job(seed=2147483648), "spec.seed in body should be less than or equal to 2147483647"),
+        (
+            training_job(activeDeadlineSeconds=59),
+            "spec.activeDeadlineSeconds in body should be greater than or equal to 60",
+        ),
+        (training_job(backoffLimit=11), "spec.backoffLimit in body should be less than or equal to 10"),
+        (requirement(metric="F1", minimum="90%"), "spec.evaluation.requirements[0].minimum in body should match"),
+        (training_job(estimators=[{"name": "SVC", "parameters": {"C": 1}}]), "must be of type string"),
+    ],
+)
+def test_what_is_out_of_bounds_is_refused(server: Server, body: Json, words: str) -> None:
+    assert words in server.refusal(body)
+
+
+def test_names_at_the_limit_are_taken(server: Server) -> None:
+    for body in (model_deployment("a" * 52), training_job("a" * 52), training_job("wine-candidate")):
+        assert server.accepts(body)["metadata"]["name"] == body["metadata"]["name"]
+
+
+def test_a_generated_name_is_checked_like_any_other(server: Server) -> None:
+    body = training_job()
+    body["metadata"] = {"generateName": "wine-"}
+    assert server.accepts(body)["metadata"]["name"].startswith("wine-")
+    body["metadata"] = {"generateName": "3wine-"}
+    assert BAD_NAME in server.refusal(body)
