@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -178,14 +178,15 @@ def collect_wheels(image: Image, report: Report) -> None:
         with tempfile.TemporaryDirectory(dir=folder) as fresh:
             wanted = Path(fresh) / "requirements.txt"
             wanted.write_text(requirements)
-            _run(download_command(wanted, Path(fresh) / "locked", _machine()))
+            _run(*download_command(wanted, Path(fresh) / "locked", _machine()))
             wanted.rename(folder / "requirements.txt")
             (Path(fresh) / "locked").rename(folder / "locked")  # last: its presence says that all is there
     shutil.rmtree(folder / "ours", ignore_errors=True)
     for distribution in image.distributions:
         _run(
-            [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
-            + ["--no-build-isolation", "--wheel-dir", str(folder / "ours"), str(paths.REPOSITORY / distribution)]
+            *(sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"),
+            *("--no-deps", "--no-build-isolation", "--wheel-dir", str(folder / "ours")),
+            str(paths.REPOSITORY / distribution),
         )
 
 
@@ -193,22 +194,23 @@ class DockerBuilder:
     """Builds with the Docker daemon."""
 
     def base(self, reference: str) -> str:
-        inspect = ["docker", "image", "inspect", "--format", "{{.Id}}", reference]
+        inspect = ("docker", "image", "inspect", "--format", "{{.Id}}", reference)
         done = subprocess.run(inspect, capture_output=True, text=True)
         if done.returncode != 0:
-            _run(["docker", "pull", "--quiet", reference])
-            return _run(inspect).strip()
+            _run("docker", "pull", "--quiet", reference)
+            return _run(*inspect).strip()
         return done.stdout.strip()
 
     def build(self, image: Image, base: str) -> None:
         _run(
-            ["docker", "build", "--network", "none", "--build-arg", f"BASE_IMAGE={base}"]
-            + ["--file", str(paths.REPOSITORY / image.dockerfile), "--tag", image.reference, str(paths.REPOSITORY)],
+            *("docker", "build", "--network", "none", "--build-arg", f"BASE_IMAGE={base}"),
+            *("--file", str(paths.REPOSITORY / image.dockerfile), "--tag", image.reference),
+            str(paths.REPOSITORY),
             environment={"DOCKER_BUILDKIT": "1"},
         )
 
     def save(self, image: Image, archive: Path) -> None:
-        _run(["docker", "save", "--output", str(archive), image.reference])
+        _run("docker", "save", "--output", str(archive), image.reference)
 
 
 class BuildahBuilder:
@@ -262,8 +264,8 @@ class BuildahBuilder:
         with tempfile.TemporaryDirectory(dir=_storage()) as folder:
             root = Path(folder) / "root"
             _run(
-                ["unshare", "--mount", "debootstrap", "--variant=minbase"]
-                + ["--include=python3,python3-venv,ca-certificates", "bookworm", str(root)]
+                *("unshare", "--mount", "debootstrap", "--variant=minbase"),
+                *("--include=python3,python3-venv,ca-certificates", "bookworm", str(root)),
             )
             for needless in (
                 "usr/share/doc",
@@ -286,8 +288,8 @@ class BuildahBuilder:
         for folder in (run, OUTSIDE):
             folder.mkdir(parents=True, exist_ok=True)
         return _run(
-            ["unshare", "--mount", *([] if network else ["--net"]), "sh", "-c", shell, "sh", str(run)]
-            + ["buildah", "--root", str(storage / "storage"), "--runroot", str(run), *arguments],
+            *("unshare", "--mount", *([] if network else ["--net"]), "sh", "-c", shell, "sh", str(run)),
+            *("buildah", "--root", str(storage / "storage"), "--runroot", str(run), *arguments),
             environment={"TMPDIR": str(storage)},
             seconds=seconds,
         )
@@ -315,9 +317,8 @@ def _text(file: Path) -> str | None:
     return file.read_text() if file.exists() else None
 
 
-def _run(command: Iterable[str], *, environment: dict[str, str] | None = None, seconds: float | None = None) -> str:
+def _run(*command: str, environment: dict[str, str] | None = None, seconds: float | None = None) -> str:
     """What the command prints. Raises ClusterError with its last lines when it fails or takes too long."""
-    command = list(command)
     try:
         done = subprocess.run(
             command,
