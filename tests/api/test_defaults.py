@@ -1,0 +1,94 @@
+"""What the API server fills in, and what it does not know."""
+
+import pytest
+from tests.api.server import Json, Server, model_deployment, training_job
+
+from holdfast.api.meta import Model
+from holdfast.api.modeldeployment import ModelDeploymentSpec
+from holdfast.api.trainingjob import TrainingJobSpec
+from holdfast_devcluster.api import ApiError
+
+SPECS: dict[str, type[Model]] = {"ModelDeployment": ModelDeploymentSpec, "TrainingJob": TrainingJobSpec}
+PREPROCESSING = {"imputeNumeric": "Median", "scaleNumeric": "Standard", "encodeCategorical": "OneHot"}
+
+
+@pytest.mark.parametrize("serving", [None, {}, {"replicas": None}])
+def test_a_model_deployment_has_one_replica_unless_told(server: Server, serving: Json | None) -> None:
+    stored = server.accepts(model_deployment(serving=serving))
+    assert stored["spec"] == {"model": {"uri": "pvc://models/wine"}, "serving": {"replicas": 1}}
+
+
+def test_a_training_job_gets_a_seed_and_limits(server: Server) -> None:
+    body = training_job()
+    stored = server.accepts(body)
+    assert stored["spec"] == {**body["spec"], "seed": 0, "backoffLimit": 2, "activeDeadlineSeconds": 86400}
+
+
+def test_parts_of_a_training_job_that_are_begun_are_completed(server: Server) -> None:
+    stored = server.accepts(training_job(preprocessing={"scaleNumeric": "None"}, split={}))["spec"]
+    assert stored["preprocessing"] == {**PREPROCESSING, "scaleNumeric": "None"}
+    assert stored["split"] == {"testPercent": 20}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        model_deployment(),
+        model_deployment(serving={"env": [{"name": "A", "value": "x"}], "tolerations": [{"key": "a"}]}),
+        model_deployment(serving={"resources": {"requests": {"cpu": 1, "memory": "1Gi"}}}),
+        training_job(),
+        training_job(preprocessing={}, split={}, evaluation={}, resources={}),
+        training_job(estimators=[{"name": "SVC", "parameters": {"C": "2"}}], tolerations=[{"operator": "Exists"}]),
+    ],
+)
+def test_plans_see_the_same_defaults_as_kubectl(server: Server, body: Json) -> None:
+    read = SPECS[body["kind"]]
+    stored = server.accepts(body)["spec"]
+    assert read.parse(stored).to_json() == stored
+    assert read.parse(body["spec"]) == read.parse(stored)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (model_deployment(suspend=False), "spec.suspend"),
+        (model_deployment(rollout={"strategy": "Canary"}), "spec.rollout"),
+        (model_deployment(serving={"autoscaling": {}}), "spec.serving.autoscaling"),
+        (
+            model_deployment(model={"trainingJobRef": {"name": "wine", "namespace": "other"}}),
+            "spec.model.trainingJobRef.namespace",
+        ),
+        (
+            model_deployment(
+                serving={
+                    "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}],
+                },
+            ),
+            "spec.serving.env[0].valueFrom.secretKeyRef",
+        ),
+        (training_job(tuning={"trials": 3}), "spec.tuning"),
+        (training_job(data={"uri": "pvc://a/b", "secretRef": {"name": "a"}}), "spec.data.secretRef"),
+    ],
+)
+def test_a_field_that_does_not_work_yet_is_unknown_to_a_strict_client(server: Server, body: Json, field: str) -> None:
+    assert f'unknown field "{field}"' in server.refusal(body)
+
+
+def test_a_reference_into_another_namespace_is_pruned_for_any_other_client(server: Server) -> None:
+    body = model_deployment(model={"trainingJobRef": {"name": "wine", "namespace": "other"}})
+    stored = server.create(body, dry_run=True, strict=False)
+    assert stored["spec"]["model"] == {"trainingJobRef": {"name": "wine"}}
+
+
+def test_null_is_the_same_as_absent(server: Server) -> None:
+    body = model_deployment()
+    body["spec"]["serving"] = None
+    body["spec"]["model"]["digest"] = None
+    assert server.accepts(body)["spec"] == server.accepts(model_deployment())["spec"]
+
+
+def test_a_spec_is_required(server: Server) -> None:
+    body = model_deployment()
+    del body["spec"]
+    with pytest.raises(ApiError, match="spec: Required value"):
+        server.accepts(body)

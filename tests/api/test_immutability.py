@@ -1,0 +1,94 @@
+"""A TrainingJob is one run: its spec stays what it was."""
+
+from collections.abc import Callable
+
+import pytest
+from tests.api.server import Json, Server, says_only, training_job
+
+from holdfast_devcluster.api import ApiError
+
+MESSAGE = "a TrainingJob is one run and cannot change: give the new run a new name"
+FULL = training_job(
+    "full",
+    features={"numeric": ["ash"]},
+    preprocessing={},
+    split={},
+    seed=3,
+    evaluation={"requirements": [{"metric": "F1", "minimum": "0.5"}]},
+    resources={"limits": {"memory": "1Gi"}},
+    nodeSelector={"disktype": "ssd"},
+    tolerations=[{"key": "gpu"}],
+)
+CHANGES: list[Json] = [
+    {"data": {"uri": "https://data.example.com/other.csv"}},
+    {"data": {"digest": "sha256:" + "0" * 64}},
+    {"data": {"format": "CSV"}},
+    {"target": "hue"},
+    {"task": "Regression", "estimators": [{"name": "Ridge"}], "evaluation": None},
+    {"features": {"numeric": ["ash", "hue"]}},
+    {"features": None},
+    {"preprocessing": {"scaleNumeric": "MinMax"}},
+    {"preprocessing": None},
+    {"split": {"testPercent": 21}},
+    {"split": None},
+    {"estimators": [{"name": "SVC"}]},
+    {"estimators": [{"name": "RandomForestClassifier", "parameters": {"n_estimators": "9"}}]},
+    {"seed": 4},
+    {"seed": None},
+    {"evaluation": {"requirements": [{"metric": "F1", "minimum": "0.4"}]}},
+    {"evaluation": None},
+    {"output": {"uri": "pvc://models/other"}},
+    {"resources": {"limits": {"memory": "2Gi"}}},
+    {"resources": None},
+    {"nodeSelector": None},
+    {"nodeSelector": {"disktype": "hdd"}},
+    {"tolerations": []},
+    {"tolerations": None},
+    {"backoffLimit": 3},
+    {"activeDeadlineSeconds": 60},
+]
+
+
+@pytest.fixture(scope="module")
+def merge(server: Server) -> Callable[[Json], Json]:
+    server.create(FULL)
+    return lambda patch: server.merge("TrainingJob", "full", patch)
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_no_field_can_change_appear_or_disappear(merge: Callable[[Json], Json], change: Json) -> None:
+    with pytest.raises(ApiError) as caught:
+        merge({"spec": change})
+    assert says_only(str(caught.value), "spec", MESSAGE), caught.value
+
+
+def test_every_field_was_tried() -> None:
+    assert {field for change in CHANGES for field in change} == {*FULL["spec"]} | {
+        "backoffLimit",
+        "activeDeadlineSeconds",
+    }
+
+
+def test_labels_and_annotations_can_change(merge: Callable[[Json], Json]) -> None:
+    changed = merge({"metadata": {"labels": {"team": "wine"}, "annotations": {"note": "x"}}})
+    assert changed["metadata"]["labels"] == {"team": "wine"}
+    assert changed["metadata"]["generation"] == 1
+
+
+def test_the_same_manifest_can_be_applied_again(server: Server) -> None:
+    manifest = training_job("again")
+    first = server.apply(manifest, manager="git")
+    second = server.apply(manifest, manager="git")
+    assert first["metadata"]["resourceVersion"] == second["metadata"]["resourceVersion"]
+
+
+def test_spelling_a_default_out_is_no_change(server: Server) -> None:
+    server.apply(training_job("defaults"), manager="git")
+    spelled_out = training_job("defaults", seed=0, backoffLimit=2, activeDeadlineSeconds=86400)
+    assert server.apply(spelled_out, manager="git")["metadata"]["generation"] == 1
+
+
+def test_a_new_run_is_a_new_name_or_a_new_object(server: Server) -> None:
+    server.create(training_job("again-2", seed=1))
+    server.kubectl("delete", "tjob", "again-2")
+    assert server.create(training_job("again-2", seed=2))["spec"]["seed"] == 2

@@ -1,0 +1,145 @@
+"""Status belongs to the operator, spec to the user, and conditions merge by type."""
+
+from typing import Any
+
+import pytest
+from tests.api.server import Json, Server, model_deployment, training_job
+
+from holdfast.api.meta import MAX_MESSAGE
+from holdfast.api.modeldeployment import ModelDeploymentStatus
+from holdfast.api.trainingjob import TrainingJobStatus
+from holdfast_devcluster.api import ApiError
+
+DIGEST = "sha256:" + "9d" * 32
+
+
+def condition(kind: str, status: str = "True", reason: str = "Serving", **more: Any) -> Json:
+    return {
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": "",
+        "lastTransitionTime": "2026-11-23T14:00:00Z",
+        **more,
+    }
+
+
+def with_status(body: Json, **status: Any) -> Json:
+    """An applied configuration of status alone."""
+    return {
+        "apiVersion": body["apiVersion"],
+        "kind": body["kind"],
+        "metadata": {"name": body["metadata"]["name"]},
+        "status": status,
+    }
+
+
+def test_two_writers_keep_their_own_conditions(server: Server) -> None:
+    body = server.create(model_deployment("two-writers"))
+    server.apply(with_status(body, conditions=[condition("Ready"), condition("Available")]), "status")
+    after = server.apply(with_status(body, conditions=[condition("Audited")]), "status", manager="auditor")
+    assert [each["type"] for each in after["status"]["conditions"]] == ["Ready", "Available", "Audited"]
+
+
+def test_a_condition_that_is_no_longer_applied_goes_and_others_stay(server: Server) -> None:
+    body = server.create(model_deployment("goes"))
+    server.apply(with_status(body, conditions=[condition("Stalled"), condition("Ready", "False")]), "status")
+    server.apply(with_status(body, conditions=[condition("Audited")]), "status", manager="auditor")
+    after = server.apply(with_status(body, conditions=[condition("Ready")]), "status")
+    assert [(each["type"], each["status"]) for each in after["status"]["conditions"]] == [
+        ("Ready", "True"),
+        ("Audited", "True"),
+    ]
+
+
+def test_applying_the_same_status_again_changes_nothing(server: Server) -> None:
+    body = server.create(model_deployment("same-status"))
+    status = with_status(body, observedGeneration=1, replicas=1, conditions=[condition("Ready", observedGeneration=1)])
+    first = server.apply(status, "status")
+    second = server.apply(status, "status")
+    assert first["metadata"]["resourceVersion"] == second["metadata"]["resourceVersion"]
+
+
+def test_a_write_to_status_leaves_spec_and_generation_alone(server: Server) -> None:
+    server.create(model_deployment("status-only"))
+    patch = {"spec": {"serving": {"replicas": 9}}, "status": {"replicas": 1}}
+    after = server.merge("ModelDeployment", "status-only", patch, "status")
+    assert (after["spec"]["serving"]["replicas"], after["metadata"]["generation"]) == (1, 1)
+
+
+def test_a_write_to_spec_leaves_status_alone(server: Server) -> None:
+    server.create(model_deployment("spec-only"))
+    patch = {"spec": {"serving": {"replicas": 2}}, "status": {"replicas": 9}}
+    after = server.merge("ModelDeployment", "spec-only", patch)
+    assert after["metadata"]["generation"] == 2
+    assert "status" not in after
+
+
+def test_a_finished_run_can_still_be_given_a_status(server: Server) -> None:
+    server.create(training_job("run"))
+    after = server.merge("TrainingJob", "run", {"status": {"jobName": "run-1c7d20aa4b"}}, "status")
+    assert after["status"] == {"jobName": "run-1c7d20aa4b"}
+
+
+def test_the_api_server_keeps_all_that_the_types_can_say(server: Server) -> None:
+    full = ModelDeploymentStatus.parse(
+        {
+            "observedGeneration": 7,
+            "conditions": [condition("Ready", observedGeneration=7, message="x" * MAX_MESSAGE)],
+            "replicas": 2,
+            "readyReplicas": 2,
+            "selector": "app.kubernetes.io/component=serving,holdfast.dev/revision=5f3a9c0d1e",
+            "url": "http://wine.default.svc",
+            "stableRevision": "5f3a9c0d1e",
+            "candidateRevision": "c41d7e0a92",
+            "model": {
+                "uri": "pvc://models/wine/wine-1c7d20aa4b",
+                "digest": DIGEST,
+                "source": "TrainingJob",
+                "trainingJobName": "wine",
+                "runtimeImage": "localhost/holdfast-serving:dev",
+            },
+        }
+    ).to_json()
+    body = server.create(model_deployment("full-status"))
+    assert server.apply(with_status(body, **full), "status")["status"] == full
+
+    run = TrainingJobStatus.parse(
+        {
+            "observedGeneration": 1,
+            "conditions": [condition("Succeeded", reason="Completed")],
+            "jobName": "wine-1c7d20aa4b",
+            "image": "localhost/holdfast-training:dev",
+            "startTime": "2026-11-23T14:00:00Z",
+            "completionTime": "2026-11-23T14:00:40Z",
+            "model": {"uri": "pvc://models/wine/w", "digest": DIGEST, "estimator": "Ridge", "sizeBytes": 2**40},
+            "metrics": [{"name": "R2", "value": "-1.5e+20"}, {"name": "RMSE", "value": "0.5"}],
+            "data": {"digest": DIGEST, "rows": 178, "testRows": 36, "columns": 14},
+            "findings": [{"rule": "Empty", "message": "no rows"}, {"rule": "Empty", "message": "no rows"}],
+            "packages": [{"name": "scikit-learn", "version": "1.8.0"}],
+        }
+    ).to_json()
+    body = server.create(training_job("full-status"))
+    assert server.apply(with_status(body, **run), "status")["status"] == run
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ({"conditions": [condition("Ready", "Maybe")]}, "Unsupported value"),
+        ({"conditions": [condition("Ready", reason="not ready")]}, "conditions[0].reason in body should match"),
+        ({"conditions": [condition("Ready", message="x" * (MAX_MESSAGE + 1))]}, "Too long"),
+        ({"conditions": [{"type": "Ready"}]}, "Required value"),
+        ({"conditions": [condition("Ready"), condition("Ready")]}, "duplicate entries for key"),
+        ({"replicas": -1}, "non-negative"),
+        ({"stableRevision": "5F3A9C0D1E"}, "stableRevision in body should match"),
+        ({"model": {"uri": "pvc://models"}}, "status.model.digest: Required value"),
+        ({"phase": "Running"}, "field not declared in schema"),
+    ],
+)
+def test_a_malformed_status_is_refused(server: Server, status: Json, words: str) -> None:
+    body = model_deployment("malformed")
+    server.apply(body, manager="user")
+    with pytest.raises(ApiError) as caught:
+        server.apply(with_status(body, **status), "status")
+    assert words in str(caught.value)
