@@ -63,6 +63,7 @@ class TrainingJobReason(StrEnum):
     COLUMN_NOT_FOUND = "ColumnNotFound"
     DATA_INVALID = "DataInvalid"
     # The model.
+    PARAMETERS_INVALID = "ParametersInvalid"
     REQUIREMENT_NOT_MET = "RequirementNotMet"
     CONVERSION_FAILED = "ConversionFailed"
     PARITY_FAILED = "ParityFailed"
@@ -72,6 +73,7 @@ class TrainingJobReason(StrEnum):
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
     NAME_CONFLICT = "NameConflict"
+    INTERNAL_ERROR = "InternalError"
 
 
 Classifier = Literal[
