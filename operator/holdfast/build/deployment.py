@@ -1,0 +1,91 @@
+"""The Deployment of one revision of a ModelDeployment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from holdfast.build import labels, names, pod
+from holdfast.build.hashing import canonical_json, with_desired_hash
+
+HTTP_PORT = 8080
+MANAGEMENT_PORT = 8081
+PROGRESS_DEADLINE_SECONDS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionManifest:
+    """All that shapes the Deployment of a revision, but its replicas."""
+
+    name: str
+    namespace: str
+    uid: str
+    revision: str
+    intent: str
+    model: Mapping[str, str]
+    """uri, digest, source and, if a run made it, trainingJobName."""
+    image: str
+    pull_policy: str
+    env: Mapping[str, str]
+    """The user's variables, with the values of ConfigMap keys read."""
+    resources: Mapping[str, Any] | None
+    node_selector: Mapping[str, str] | None
+    tolerations: Sequence[Mapping[str, Any]] | None
+
+    def render(self, replicas: int) -> dict[str, Any]:
+        """The manifest for server-side apply."""
+        selector = labels.serving_selector(self.name, self.revision)
+        own = {**labels.serving(self.name), labels.REVISION: self.revision}
+        manifest: dict[str, Any] = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {
+                "name": names.revision_deployment(self.name, self.revision),
+                "namespace": self.namespace,
+                "labels": own,
+                "annotations": {labels.INTENT: self.intent, labels.MODEL: canonical_json(self.model)},
+                "ownerReferences": [labels.owner("ModelDeployment", self.name, self.uid)],
+            },
+            "spec": {
+                "replicas": replicas,
+                # A revision's template never changes, so there is nothing to go back to inside one Deployment.
+                "revisionHistoryLimit": 0,
+                "progressDeadlineSeconds": PROGRESS_DEADLINE_SECONDS,
+                "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+                "selector": {"matchLabels": selector},
+                "template": {"metadata": {"labels": own}, "spec": self._pod()},
+            },
+        }
+        return with_desired_hash(manifest, without_replicas=True)
+
+    def _pod(self) -> dict[str, Any]:
+        claim = pod.claim_of(self.model["uri"])
+        claims = [claim] if claim else []
+        variables = {
+            **self.env,
+            "HOLDFAST_MODEL_NAME": self.name,
+            "HOLDFAST_MODEL_URI": self.model["uri"],
+            "HOLDFAST_MODEL_DIGEST": self.model["digest"],
+            "HOLDFAST_REVISION": self.revision,
+        }
+        server = pod.container(
+            "server", self.image, self.pull_policy, ["serve"], variables, pod.claim_mounts(claims), self.resources
+        )
+        server["ports"] = [
+            {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
+            {"name": "management", "containerPort": MANAGEMENT_PORT, "protocol": "TCP"},
+        ]
+        # Fetching and loading may take long, and a pod that is ready a second earlier takes over a second earlier.
+        server["startupProbe"] = _probe("/readyz", periodSeconds=1, failureThreshold=PROGRESS_DEADLINE_SECONDS)
+        server["readinessProbe"] = _probe("/readyz", periodSeconds=5, failureThreshold=2)
+        server["livenessProbe"] = _probe("/livez", periodSeconds=10, failureThreshold=3)
+        # Endpoints are withdrawn while the pod still answers: kube-proxies learn of it a moment later.
+        server["lifecycle"] = {"preStop": {"sleep": {"seconds": 5}}}
+        spec = pod.pod_spec([server], claims, self.node_selector, self.tolerations)
+        spec["terminationGracePeriodSeconds"] = 45
+        return spec
+
+
+def _probe(path: str, **timing: int) -> dict[str, Any]:
+    return {"httpGet": {"path": path, "port": "management", "scheme": "HTTP"}, "timeoutSeconds": 2, **timing}

@@ -1,0 +1,102 @@
+"""Jobs: the helper that resolves a model, and the run of a TrainingJob. Both are created once and never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from holdfast.api.trainingjob import Preprocessing, Split, TrainingJobSpec
+from holdfast.build import labels, names, pod
+from holdfast.build.hashing import canonical_json
+
+HELPER_TTL_SECONDS = 600
+HELPER_BACKOFF_LIMIT = 6
+
+
+def resolve_job(
+    name: str,
+    namespace: str,
+    uid: str,
+    uri: str,
+    image: str,
+    pull_policy: str,
+    node_selector: Mapping[str, str] | None,
+    tolerations: Sequence[Mapping[str, Any]] | None,
+) -> dict[str, Any]:
+    """The helper that fetches the model at `uri`, verifies it and reports its digest."""
+    claim = pod.claim_of(uri)
+    claims = [claim] if claim else []
+    container = pod.container(
+        "resolve", image, pull_policy, ["resolve"], {"HOLDFAST_MODEL_URI": uri}, pod.claim_mounts(claims), None
+    )
+    spec = pod.pod_spec([container], claims, node_selector, tolerations)
+    owner = labels.owner("ModelDeployment", name, uid)
+    manifest = _job(names.helper_job(name, uid, "resolve", uri), namespace, labels.helper(name, "resolve"), owner, spec)
+    manifest["spec"] |= {"backoffLimit": HELPER_BACKOFF_LIMIT, "ttlSecondsAfterFinished": HELPER_TTL_SECONDS}
+    return manifest
+
+
+def training_job(
+    name: str, namespace: str, uid: str, spec: TrainingJobSpec, image: str, pull_policy: str
+) -> dict[str, Any]:
+    """The run of a TrainingJob."""
+    job_name = names.training_job(name, uid)
+    output = pod.claim_of(spec.output.uri)
+    claims = sorted({claim for claim in (pod.claim_of(spec.data.uri), output) if claim})
+    container = pod.container(
+        "train",
+        image,
+        pull_policy,
+        [],
+        {"HOLDFAST_RUN": canonical_json(run(spec, job_name))},
+        pod.claim_mounts(claims, writable=output),
+        _dumped(spec.resources),
+    )
+    tolerations = [_dumped(toleration) or {} for toleration in spec.tolerations or ()]
+    made = pod.pod_spec([container], claims, spec.node_selector, tolerations)
+    manifest = _job(job_name, namespace, labels.training(name), labels.owner("TrainingJob", name, uid), made)
+    manifest["spec"] |= {
+        "backoffLimit": spec.backoff_limit,
+        "activeDeadlineSeconds": spec.active_deadline_seconds,
+    }
+    return manifest
+
+
+def run(spec: TrainingJobSpec, folder: str) -> dict[str, Any]:
+    """What the trainer is told (docs/design: contracts), with every default filled in."""
+    estimator = spec.estimators[0]
+    told: dict[str, Any] = {
+        "data": spec.data.to_json(),
+        "target": spec.target,
+        "task": spec.task,
+        "preprocessing": (spec.preprocessing or Preprocessing()).to_json(),
+        "split": (spec.split or Split()).to_json(),
+        "estimator": {"name": estimator.name, "parameters": estimator.parameters or {}},
+        "seed": spec.seed,
+        "requirements": [],
+        "output": {"uri": spec.output.uri, "folder": folder},
+    }
+    if spec.features:
+        told["features"] = spec.features.to_json()
+    if spec.evaluation and spec.evaluation.requirements:
+        told["requirements"] = [requirement.to_json() for requirement in spec.evaluation.requirements]
+    return told
+
+
+def _dumped(model: Any) -> Any:
+    return None if model is None else model.to_json()
+
+
+def _job(
+    name: str, namespace: str, own: Mapping[str, str], owner: Mapping[str, Any], spec: Mapping[str, Any]
+) -> dict[str, Any]:
+    rule = {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [pod.PERMANENT_FAILURE]}}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "namespace": namespace, "labels": dict(own), "ownerReferences": [dict(owner)]},
+        "spec": {
+            "podFailurePolicy": {"rules": [rule]},
+            "template": {"metadata": {"labels": dict(own)}, "spec": {**spec, "restartPolicy": "Never"}},
+        },
+    }

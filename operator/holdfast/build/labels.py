@@ -1,0 +1,62 @@
+"""Labels, annotations and owners of children. Nothing is ever copied from a user's object."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from holdfast.api.meta import API_VERSION, GROUP
+
+MANAGED_BY = "app.kubernetes.io/managed-by"
+NAME = "app.kubernetes.io/name"
+COMPONENT = "app.kubernetes.io/component"
+MODEL_DEPLOYMENT = f"{GROUP}/model-deployment"
+TRAINING_JOB = f"{GROUP}/training-job"
+REVISION = f"{GROUP}/revision"
+PURPOSE = f"{GROUP}/purpose"
+
+INTENT = f"{GROUP}/intent"
+"""Annotation of a revision's Deployment: what it was made for."""
+MODEL = f"{GROUP}/model"
+"""Annotation of a revision's Deployment: its model as JSON, so that status can be rebuilt from the cluster."""
+STABLE_REVISION = f"{GROUP}/stable-revision"
+"""Annotation of Service X: the register of who is stable."""
+DESIRED_HASH = f"{GROUP}/desired-hash"
+"""Annotation of every applied child: what was wanted when it was written last."""
+
+
+def serving(name: str) -> dict[str, str]:
+    """Of every child that serves the ModelDeployment `name`."""
+    return {MANAGED_BY: "holdfast", NAME: "holdfast-serving", COMPONENT: "serving", MODEL_DEPLOYMENT: name}
+
+
+def serving_selector(name: str, revision: str) -> dict[str, str]:
+    """Selects the pods of one revision."""
+    return {COMPONENT: "serving", MODEL_DEPLOYMENT: name, REVISION: revision}
+
+
+def helper(name: str, purpose: str) -> dict[str, str]:
+    """Of a helper Job of the ModelDeployment `name`."""
+    return {
+        MANAGED_BY: "holdfast",
+        NAME: "holdfast-serving",
+        COMPONENT: "helper",
+        MODEL_DEPLOYMENT: name,
+        PURPOSE: purpose,
+    }
+
+
+def training(name: str) -> dict[str, str]:
+    """Of the Job of the TrainingJob `name`."""
+    return {MANAGED_BY: "holdfast", NAME: "holdfast-training", COMPONENT: "training", TRAINING_JOB: name}
+
+
+def owner(kind: str, name: str, uid: str) -> dict[str, Any]:
+    """A controller reference. It does not block the owner's deletion: that would need a right on finalizers."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": kind,
+        "name": name,
+        "uid": uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }

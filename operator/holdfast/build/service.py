@@ -1,0 +1,29 @@
+"""Service X: where a ModelDeployment answers, and the register of which revision is stable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from holdfast.build import labels
+from holdfast.build.hashing import with_desired_hash
+
+
+def service(name: str, namespace: str, uid: str, stable_revision: str) -> dict[str, Any]:
+    """The manifest for server-side apply. One write of it moves the traffic and records that it was moved."""
+    return with_desired_hash(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {
+                "name": name,
+                "namespace": namespace,
+                "labels": labels.serving(name),
+                "annotations": {labels.STABLE_REVISION: stable_revision},
+                "ownerReferences": [labels.owner("ModelDeployment", name, uid)],
+            },
+            "spec": {
+                "selector": labels.serving_selector(name, stable_revision),
+                "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP", "appProtocol": "http"}],
+            },
+        }
+    )

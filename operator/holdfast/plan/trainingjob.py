@@ -1,0 +1,187 @@
+"""What to do for a TrainingJob: one Job, created once; what its pod says at the end becomes the status, for good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from holdfast.api.trainingjob import TrainingJobReason as Reason
+from holdfast.api.trainingjob import TrainingJobSpec, TrainingJobStatus
+from holdfast.build import names
+from holdfast.build.job import training_job
+from holdfast.build.pod import claim_of
+from holdfast.plan import conditions, jobs, trouble
+from holdfast.plan.conditions import RECONCILING, STALLED, Condition, Status
+from holdfast.plan.observed import Child, Create, Delete, Event, Needs, Observed, Plan, Pod, Write
+from holdfast.plan.trouble import Trouble
+
+PATIENCE = timedelta(seconds=5)
+POLL_SECONDS = 10.0
+REASONS = frozenset(Reason)
+RESULTS = ("model", "metrics", "data", "findings", "packages")
+"""Parts of the trainer's report that go into the status as they are."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How the run stands, and what it leaves behind."""
+
+    status: Status
+    reason: str
+    message: str
+    results: Mapping[str, Any] = field(default_factory=dict)
+    writes: tuple[Write, ...] = ()
+
+    @property
+    def final(self) -> bool:
+        return self.status != "Unknown"
+
+
+def needs(observed: Observed) -> Needs:
+    """Pods are read at the end, and when they take long to come up."""
+    job = _job(observed)
+    if _is_final(observed) or job is None:
+        return Needs()
+    waited = _waited(observed) and not job.status.get("ready")
+    claims = frozenset(c for c in map(claim_of, (observed.spec["data"]["uri"], observed.spec["output"]["uri"])) if c)
+    return Needs(pods=waited or jobs.finished(job), claims=claims if waited else frozenset())
+
+
+def plan(observed: Observed) -> Plan:
+    """All that is to be done now. A run that has ended is never touched again."""
+    if _is_final(observed):
+        return Plan(observed.status)
+    verdict = judge(observed)
+    status = render_status(observed, verdict)
+    requeue = None if verdict.final else POLL_SECONDS if _waited(observed) else PATIENCE.total_seconds()
+    return Plan(status, verdict.writes, tuple(_events(observed, verdict)), requeue)
+
+
+def judge(observed: Observed) -> Verdict:
+    """How the run stands."""
+    job = _job(observed)
+    if job is None:
+        return _not_created(observed)
+    pods = sorted((p for p in observed.pods if p.owner_uid == job.uid), key=lambda p: p.created, reverse=True)
+    if jobs.succeeded(job):
+        return _succeeded(observed, job, pods)
+    if condition := jobs.condition(job, "Failed"):
+        return _failed(condition, pods)
+    return _under_way(observed, job, pods)
+
+
+def _not_created(observed: Observed) -> Verdict:
+    metadata, settings = observed.metadata, observed.settings
+    name = names.training_job(metadata.name, metadata.uid)
+    for foreign in observed.foreign:
+        if (foreign.kind, foreign.name) == ("Job", name):
+            return Verdict(
+                "False", Reason.NAME_CONFLICT, f"Job {name} exists and belongs to {foreign.owner}; remove it"
+            )
+    spec = TrainingJobSpec.parse(observed.spec)
+    manifest = training_job(
+        metadata.name, metadata.namespace, metadata.uid, spec, settings.training_image, settings.image_pull_policy
+    )
+    create = (Create(manifest),)
+    if refused := observed.create_errors.get(("Job", name)):
+        return Verdict("Unknown", Reason.QUOTA_EXCEEDED, f"{refused}; it is tried again", writes=create)
+    return Verdict("Unknown", Reason.PENDING, f"Job {name} is about to start", writes=create)
+
+
+def _under_way(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:
+    if job.status.get("ready"):
+        return Verdict("Unknown", Reason.RUNNING, f"Job {job.name} runs")
+    present = [pod for pod in pods if pod.phase == "Pending"]
+    wrong = trouble.of_claims(observed.claims) or trouble.of_pods(present, observed.claims, REASONS)
+    if wrong:
+        return Verdict("Unknown", wrong.reason, wrong.message)
+    if attempts := int(job.status.get("failed") or 0):
+        limit = observed.spec.get("backoffLimit", 0)
+        last = trouble.of_pods([pod for pod in pods if pod.phase == "Failed"], (), REASONS)
+        said = f": {last.message}" if last else ""
+        return Verdict("Unknown", Reason.RETRYING, f"attempt {attempts} of {limit + 1} failed{said}")
+    return Verdict("Unknown", Reason.PENDING, f"Job {job.name} waits for its pod")
+
+
+def _succeeded(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:
+    said = next((r for r in map(trouble.report, pods) if r.get("result") == "Completed"), None)
+    if said is None and not pods:
+        # Its pod, and what it said, are gone. The next one finds the bundle by the run's uid and reports it again.
+        return Verdict("Unknown", Reason.RETRYING, "the report of the run is lost", writes=(_delete(job),))
+    results = {part: said[part] for part in RESULTS if part in said} if said else {}
+    image = next((pod.image_id for pod in pods if pod.image_id), None)
+    results |= {"image": image} if image else {}
+    try:
+        TrainingJobStatus.parse(results)
+        model, metric, data = results["model"], results["metrics"][0], results["data"]
+    except (ValueError, KeyError, IndexError, TypeError):
+        message = "the trainer ended well, but what it reported cannot be read: is its image the operator's own?"
+        return Verdict("False", Reason.BACKOFF_LIMIT_EXCEEDED, message)
+    message = (
+        f"{model['estimator']}, {metric['name']} {metric['value']} on {data['testRows']} held-out rows; {model['uri']}"
+    )
+    return Verdict("True", Reason.COMPLETED, message, results)
+
+
+def _failed(condition: Mapping[str, Any], pods: list[Pod]) -> Verdict:
+    if condition.get("reason") == "DeadlineExceeded":
+        wrong = trouble.of_pods(pods, (), REASONS)
+        said = f": {wrong.message}" if wrong else ""
+        return Verdict("False", Reason.DEADLINE_EXCEEDED, f"it took longer than activeDeadlineSeconds{said}")
+    wrong = trouble.of_pods(pods, (), REASONS) or Trouble("", condition.get("message", ""))
+    reason = wrong.reason if wrong.reason in REASONS else Reason.BACKOFF_LIMIT_EXCEEDED
+    findings = [r["findings"] for r in map(trouble.report, pods) if r.get("findings")]
+    return Verdict("False", reason, wrong.message, {"findings": findings[0]} if findings else {})
+
+
+def render_status(observed: Observed, verdict: Verdict) -> dict[str, Any]:
+    """The whole status."""
+    metadata, job = observed.metadata, _job(observed)
+    found = [Condition("Succeeded", verdict.status, verdict.reason, verdict.message)]
+    if verdict.status != "True":
+        kind = STALLED if verdict.final else RECONCILING
+        found.append(Condition(kind, "True", verdict.reason, verdict.message))
+    status: dict[str, Any] = {
+        "observedGeneration": metadata.generation,
+        "conditions": conditions.rendered(found, observed.status, metadata.generation, observed.now),
+        "jobName": names.training_job(metadata.name, metadata.uid),
+        **verdict.results,
+    }
+    if job and (started := job.status.get("startTime")):
+        status["startTime"] = started
+    if job and verdict.final:
+        ended = jobs.condition(job, "Failed") or {}
+        status["completionTime"] = (
+            job.status.get("completionTime") or ended.get("lastTransitionTime") or conditions.rfc3339(observed.now)
+        )
+    return status
+
+
+def _events(observed: Observed, verdict: Verdict) -> Iterable[Event]:
+    before: Mapping[str, Any] = conditions.find(observed.status, "Succeeded") or {}
+    if before.get("reason") == verdict.reason or verdict.reason == Reason.PENDING:
+        return
+    good = verdict.status == "True" or verdict.reason == Reason.RUNNING
+    yield Event("Normal" if good else "Warning", verdict.reason, conditions.shortened(verdict.message))
+
+
+def _is_final(observed: Observed) -> bool:
+    before = conditions.find(observed.status, "Succeeded")
+    return before is not None and before["status"] != "Unknown"
+
+
+def _waited(observed: Observed) -> bool:
+    begun = conditions.since(observed.status, RECONCILING)
+    return begun is not None and observed.now - begun >= PATIENCE
+
+
+def _job(observed: Observed) -> Child | None:
+    name = names.training_job(observed.metadata.name, observed.metadata.uid)
+    found = (c for c in observed.children if c.kind == "Job" and c.name == name and not c.deleting)
+    return next(found, None)
+
+
+def _delete(job: Child) -> Delete:
+    return Delete("Job", job.name, job.uid)
