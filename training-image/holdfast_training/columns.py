@@ -135,7 +135,7 @@ def examine(table: pa.Table, target: str, task: Task, features: Features) -> Exa
         elif cells.null_count == len(cells):
             faults.append(Finding("AllMissing", "every row is missing", name, len(cells)))
         elif _is_numeric(name, cells, features):
-            numbers, found = _numbers(name, cells)
+            numbers, found = _numbers(name, cells, "correct them, or name the column in features.categorical")
             faults += found
             numeric[name], found = _to_fp32(name, numbers)
             faults += [finding for finding in found if finding.rule != "PrecisionLost"]
@@ -191,7 +191,7 @@ def _is_numeric(name: str, cells: pa.Array, features: Features) -> bool:
     return bool(2 * numbers > len(cells) - cells.null_count)
 
 
-def _numbers(name: str, cells: pa.Array) -> tuple[npt.NDArray[np.float64], list[Finding]]:
+def _numbers(name: str, cells: pa.Array, hint: str = "") -> tuple[npt.NDArray[np.float64], list[Finding]]:
     """float64 with NaN for missing; text is a finding."""
     if not pa.types.is_large_string(cells.type):
         return cells.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), []
@@ -201,7 +201,7 @@ def _numbers(name: str, cells: pa.Array) -> tuple[npt.NDArray[np.float64], list[
     bad = np.flatnonzero(~fits.to_numpy(zero_copy_only=False))
     if not len(bad):
         return values, []
-    message = f"{_hold(bad)} text in a numeric column, {_first(bad)}; correct them, or treat it as categorical"
+    message = f"{_hold(bad)} text in a numeric column, {_first(bad)}; {hint}"
     return values, [Finding("NotNumeric", message, name, len(bad))]
 
 
@@ -265,7 +265,7 @@ def _labels(name: str, cells: pa.Array) -> tuple[npt.NDArray[Any] | None, list[F
 def _regression_target(name: str, cells: pa.Array) -> tuple[npt.NDArray[Any] | None, list[Finding]]:
     if missing := _missing_target(name, cells):
         return None, missing
-    numbers, faults = _numbers(name, cells)
+    numbers, faults = _numbers(name, cells, "is the task Classification?")
     if faults:
         return None, faults
     _, faults = _to_fp32(name, numbers)

@@ -6,6 +6,7 @@ estimator has them, `probabilities`; or `prediction`. skl2onnx converts the esti
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,9 +91,9 @@ def convert(model: Model) -> Converted:
         graph = _graph(model)
         checker.check_model(graph, full_check=True)
         serialized = graph.SerializeToString(deterministic=True)
-    except Exception as error:  # skl2onnx raises whatever comes to it
-        words = " ".join(str(error).split())[:200]
-        message = f"{name} with these parameters cannot be made an ONNX model ({type(error).__name__}: {words})"
+    except Exception as error:  # skl2onnx raises whatever comes to it, with trees and labels in the text
+        traceback.print_exc()
+        message = f"{name} with these parameters cannot be made an ONNX model; the pod's log has the details"
         raise TrainingError("ConversionFailed", message) from error
     return Converted(serialized, _inputs(model.columns), _outputs(model))
 
@@ -105,6 +106,7 @@ def check_parity(model: Model, converted: Converted, held_out: Frame, expected: 
     Raises:
         TrainingError: `ParityFailed`.
     """
+    name = type(model.estimator).__name__
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -113,8 +115,9 @@ def check_parity(model: Model, converted: Converted, held_out: Frame, expected: 
         chunks = np.split(np.arange(len(held_out)), range(_ROWS_AT_ONCE, len(held_out), _ROWS_AT_ONCE))
         parts = [session.run(None, feeds(model.columns, held_out.take(rows))) for rows in chunks]
     except Exception as error:  # ONNX Runtime's exceptions have no common base
-        words = " ".join(str(error).split())[:200]
-        raise TrainingError("ParityFailed", f"ONNX Runtime cannot run the converted model ({words})") from error
+        traceback.print_exc()
+        message = f"ONNX Runtime cannot run the ONNX model of {name}; the pod's log has the details"
+        raise TrainingError("ParityFailed", message) from error
     outputs = [np.concatenate(part) for part in zip(*parts, strict=True)]
     return _compare(model, expected, outputs)
 
@@ -191,6 +194,11 @@ def _graph(model: Model) -> onnx.ModelProto:
     constants.extend(estimator.graph.initializer)
     outputs = _outputs(model)
     answers = [output.name for output in estimator.graph.output]
+    loss = model.estimator.get_params(deep=False).get("loss")
+    if type(model.estimator).__name__ == "HistGradientBoostingRegressor" and loss in ("poisson", "gamma"):
+        # skl2onnx 1.20 forgets the link function of these losses.
+        nodes.append(helper.make_node("Exp", [answers[0]], [f"{inner}exp"], name=f"{inner}exp"))
+        answers = [f"{inner}exp"]
     for answer, output in zip(answers, outputs, strict=False):
         if output.datatype == "FP32":
             cast = f"{inner}cast_{output.name}"
@@ -214,12 +222,13 @@ def _convert_estimator(model: Model) -> onnx.ModelProto:
     estimator: Any = model.estimator
     name = type(estimator).__name__
     tensor_type = DoubleTensorType if name in _IN_FP64 else FloatTensorType
-    options = {id(estimator): {"zipmap": False}} if model.has_probabilities else None
+    # LinearSVC has no such option; of all others the default is a sequence of maps, which is no tensor.
+    plain = model.task == "Regression" or name == "LinearSVC"
     converted: onnx.ModelProto = convert_sklearn(
         estimator,
         "estimator",
         [("features", tensor_type([None, estimator.n_features_in_]))],
-        options=options,
+        options=None if plain else {id(estimator): {"zipmap": False}},
         target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
     )
     return converted
@@ -249,7 +258,7 @@ update_registered_converter(
     "HoldfastHistGradientBoostingClassifier",
     calculate_linear_classifier_output_shapes,
     _with_integers(convert_sklearn_random_forest_classifier),
-    options={"zipmap": [True, False, "columns"], "raw_scores": [True, False], "output_class_labels": [False, True]},
+    options={"zipmap": [True, False], "raw_scores": [False], "nocl": [False], "output_class_labels": [False]},
 )
 update_registered_converter(
     HistGradientBoostingRegressor,

@@ -22,6 +22,10 @@ def threads(cgroup: Path = CGROUP) -> int:
 
 
 def limit_libraries(number: int) -> None:
-    """For OpenMP and BLAS; they read it when they are loaded, so call this before importing numpy."""
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[variable] = str(number)
+    """For OpenMP and BLAS; they read it when they are loaded, so call this before importing numpy.
+
+    BLAS gets one thread: it adds up in another order when it has more, and a model should not depend on
+    `resources`. scikit-learn's own parallel code (OpenMP, and joblib's threads in `fit`) does not.
+    """
+    os.environ["OMP_NUM_THREADS"] = str(number)
+    os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"

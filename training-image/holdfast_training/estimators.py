@@ -115,11 +115,14 @@ def fit(estimator: Estimator, features: Floats, target: npt.NDArray[Any]) -> lis
         warnings.simplefilter("always")
         try:
             estimator.fit(features, target)
-        except (ValueError, TypeError, OverflowError, AttributeError) as error:
-            raise TrainingError("ParametersInvalid", f"{name}: {_one_line(error)}") from error
+        except (ValueError, TypeError, OverflowError) as error:
+            raise refused(estimator, error) from error
     if "n_jobs" in estimator.get_params(deep=False):
         # Threads that add up votes in the order in which they finish change the last bit of an answer.
         estimator.set_params(n_jobs=1)
+    fitted: Any = estimator
+    if type(getattr(fitted, "intercept_", None)) is float:  # without an intercept; skl2onnx wants numpy's float
+        fitted.intercept_ = np.float64(0)
     if name.startswith("HistGradientBoosting"):
         _round_thresholds_down(estimator)
     if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
@@ -175,6 +178,8 @@ def _check_target(estimator: Estimator, name: str, target: npt.NDArray[Any]) -> 
         raise data_invalid([Finding("OutOfRange", message, rows=bad)])
 
 
-def _one_line(error: Exception) -> str:
+def refused(estimator: Estimator, error: Exception) -> TrainingError:
+    """scikit-learn's refusal of a parameter, in its own words."""
     words = " ".join(str(error).split()) or type(error).__name__
-    return words if len(words) <= 500 else words[:499] + "…"
+    words = words if len(words) <= 500 else words[:499] + "…"
+    return TrainingError("ParametersInvalid", f"{type(estimator).__name__}: {words}")

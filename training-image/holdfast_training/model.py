@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from holdfast_training import estimators
 from holdfast_training.columns import Columns, Frame
+from holdfast_training.errors import TrainingError
 from holdfast_training.estimators import Estimator
 from holdfast_training.preprocessing import Preprocessor
 from holdfast_training.spec import Task
@@ -48,18 +50,31 @@ class Model:
         return hasattr(self.estimator, "predict_proba")
 
     def answer(self, frame: Frame) -> Answers:
-        """What scikit-learn says."""
+        """What scikit-learn says.
+
+        Raises:
+            TrainingError: `ParametersInvalid` when it cannot answer, or not with finite numbers.
+        """
         estimator: Any = self.estimator
         features = self.preprocessor.transform(frame)
-        values = estimator.predict(features)
-        if self.task == "Regression":
-            return Answers(values.astype(np.float64).ravel())
-        if self.has_probabilities:
-            probabilities = estimator.predict_proba(features).astype(np.float64)
-            return Answers(values, probabilities, _lead(probabilities))
-        scores = estimator.decision_function(features).astype(np.float64)
+        try:
+            values = estimator.predict(features)
+            if self.task == "Regression":
+                return Answers(self._finite(values).ravel())
+            if self.has_probabilities:
+                probabilities = self._finite(estimator.predict_proba(features))
+                return Answers(values, probabilities, _lead(probabilities))
+            scores = self._finite(estimator.decision_function(features))
+        except ValueError as error:  # such as: more neighbours asked for than rows there are
+            raise estimators.refused(estimator, error) from error
         margins = np.abs(scores) if scores.ndim == 1 else _lead(scores)
         return Answers(values, None, margins / max(1.0, float(np.abs(scores).max(initial=0))))
+
+    def _finite(self, numbers: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        if not np.all(np.isfinite(numbers)):
+            message = f"{type(self.estimator).__name__} diverged: its answers are not finite; scale the features"
+            raise TrainingError("ParametersInvalid", message)
+        return numbers.astype(np.float64)
 
 
 def _lead(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

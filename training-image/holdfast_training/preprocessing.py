@@ -28,7 +28,7 @@ _IMPUTERS: dict[str, dict[str, Any]] = {
 _SCALERS = {"Standard": StandardScaler, "MinMax": MinMaxScaler, "Robust": RobustScaler, "None": None}
 _STEPS = (("center_", "Sub"), ("mean_", "Sub"), ("scale_", "Div"))
 _MIN_MAX_STEPS = (("scale_", "Mul"), ("min_", "Add"))
-UNKNOWN = -1.0
+UNKNOWN = -1
 """Ordinal code of a category that the training rows did not have; its one-hot code is all zeros."""
 
 
@@ -139,7 +139,5 @@ class _Graph:
 
     def encode_ordinal(self, column: str, categories: npt.NDArray[np.object_]) -> str:
         texts = [str(category) for category in categories]
-        codes = [float(code) for code in range(len(texts))]
-        return self.node(
-            "LabelEncoder", column, domain="ai.onnx.ml", keys_strings=texts, values_floats=codes, default_float=UNKNOWN
-        )
+        codes = {"values_floats": [float(code) for code in range(len(texts))], "default_float": float(UNKNOWN)}
+        return self.node("LabelEncoder", column, domain="ai.onnx.ml", keys_strings=texts, **codes)
