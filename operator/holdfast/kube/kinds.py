@@ -1,0 +1,84 @@
+"""The kinds that the operator touches, and where the API server keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+MANAGED_BY = "app.kubernetes.io/managed-by=holdfast"
+"""Selects every child, and keeps everybody else's objects out of memory."""
+
+
+class Key(NamedTuple):
+    """Names one object of a kind below."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A resource of the API."""
+
+    name: str
+    group: str
+    version: str
+    plural: str
+    selector: str | None = None
+    """Only objects with these labels are watched and listed."""
+    owner_label: str | None = None
+    """Of a custom resource: the label on its children that holds its name."""
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
+        """The URL's path of an object, or of all (in one namespace; None: in the cluster)."""
+        parts = ["/apis", self.group, self.version] if self.group else ["/api", self.version]
+        if namespace is not None:
+            parts += ["namespaces", namespace]
+        parts.append(self.plural)
+        if name is not None:
+            parts.append(name)
+        if subresource is not None:
+            parts.append(subresource)
+        return "/".join(parts)
+
+
+MODEL_DEPLOYMENT = Kind(
+    "ModelDeployment", "holdfast.dev", "v1alpha1", "modeldeployments", owner_label="holdfast.dev/model-deployment"
+)
+TRAINING_JOB = Kind("TrainingJob", "holdfast.dev", "v1alpha1", "trainingjobs", owner_label="holdfast.dev/training-job")
+DEPLOYMENT = Kind("Deployment", "apps", "v1", "deployments", selector=MANAGED_BY)
+JOB = Kind("Job", "batch", "v1", "jobs", selector=MANAGED_BY)
+SERVICE = Kind("Service", "", "v1", "services", selector=MANAGED_BY)
+POD_DISRUPTION_BUDGET = Kind("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets", selector=MANAGED_BY)
+NAMESPACE = Kind("Namespace", "", "v1", "namespaces", selector="holdfast.dev/operator=namespaced")
+"""Of those, only the ones that a cluster-wide operator leaves alone."""
+
+POD = Kind("Pod", "", "v1", "pods")
+CLAIM = Kind("PersistentVolumeClaim", "", "v1", "persistentvolumeclaims")
+CONFIG_MAP = Kind("ConfigMap", "", "v1", "configmaps")
+EVENT = Kind("Event", "", "v1", "events")
+LEASE = Kind("Lease", "coordination.k8s.io", "v1", "leases")
+
+OWNERS: Mapping[str, Kind] = {kind.name: kind for kind in (MODEL_DEPLOYMENT, TRAINING_JOB)}
+CHILDREN: Mapping[str, Kind] = {kind.name: kind for kind in (DEPLOYMENT, JOB, SERVICE, POD_DISRUPTION_BUDGET)}
+
+
+def key_of(manifest: Mapping[str, Any]) -> Key:
+    """The key of an object or a manifest that says its kind."""
+    metadata = manifest["metadata"]
+    return Key(manifest["kind"], metadata.get("namespace", ""), metadata["name"])
+
+
+def controller_of(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The ownerReference of the controller, if there is one."""
+    references: list[Mapping[str, Any]] = metadata.get("ownerReferences") or []
+    return next((reference for reference in references if reference.get("controller")), None)
