@@ -106,6 +106,15 @@ MODULES = (
             "coredns",
         ),
     ),
+    Module(
+        "kind",
+        "sigs.k8s.io/kind",
+        {"kind": "sigs.k8s.io/kind"},
+        Release(
+            "https://kind.sigs.k8s.io/dl/v{version}/kind-linux-{arch}",
+            "https://kind.sigs.k8s.io/dl/v{version}/kind-linux-{arch}.sha256sum",
+        ),
+    ),
     # kwok's releases carry no checksum file, so it is always built.
     Module("kwok", "sigs.k8s.io/kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, None),
 )
@@ -159,7 +168,8 @@ def _make(module: Module, names: list[str], report: Report) -> dict[str, Found]:
     with paths.locked(module.cache / ".lock"):  # two test runs must not build the same thing side by side
         found = {name: hit for name in names if (hit := _in_cache(module, name))}
         missing = [name for name in names if name not in found]
-        if missing and module.release and _download(module, missing, report):
+        linux = platform.system() == "Linux"
+        if missing and linux and module.release and _download(module, missing, report):
             return found | {name: Found(module.cache / name, "the official release") for name in missing}
         if missing:
             _build(module, missing, report)

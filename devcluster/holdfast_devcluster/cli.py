@@ -3,18 +3,24 @@
 import argparse
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from holdfast_devcluster import images
+from holdfast_devcluster.backends import ENVIRONMENT, NAMES, backend, builder
+from holdfast_devcluster.binaries import Report
 from holdfast_devcluster.controlplane import control_plane
-from holdfast_devcluster.embedded import Embedded
 from holdfast_devcluster.errors import ClusterError
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = argparse.ArgumentParser(prog="python -m holdfast_devcluster", description=__doc__)
+    top = argparse.ArgumentParser(
+        prog="python -m holdfast_devcluster",
+        description="A real Kubernetes on one machine, for the demo and the tests of Holdfast.",
+        epilog=f"{ENVIRONMENT} names the kind of cluster: {', '.join(NAMES)} (default: auto).",
+    )
     commands = top.add_subparsers(dest="command", required=True)
     for name, help_text in (
         ("up", "bring the cluster up; again when it is half made or was killed"),
@@ -68,30 +74,42 @@ def _control_plane(options: argparse.Namespace) -> None:
 
 
 def _up(options: argparse.Namespace) -> None:
-    Embedded(options.name).up()
+    backend(options.name, progress()).up()
 
 
 def _down(options: argparse.Namespace) -> None:
-    Embedded(options.name).down()
+    backend(options.name, progress()).down()
 
 
 def _status(options: argparse.Namespace) -> None:
-    print(Embedded(options.name).status())
+    print(backend(options.name, progress()).status())
 
 
 def _kubeconfig(options: argparse.Namespace) -> None:
-    print(Embedded(options.name).kubeconfig())
+    print(backend(options.name, progress()).kubeconfig())
 
 
 def _build_image(options: argparse.Namespace) -> None:
+    report = progress()
     for image in _chosen(options):
-        images.build(image, images.BuildahBuilder(print), print)
+        images.build(image, builder(report), report)
 
 
 def _load_image(options: argparse.Namespace) -> None:
+    cluster = backend(options.name, progress())
     for image in _chosen(options):
-        Embedded(options.name).load_archive(image.archive, image.reference)
+        cluster.load(image)
 
 
 def _chosen(options: argparse.Namespace) -> list[images.Image]:
     return [images.IMAGES[name] for name in (images.IMAGES if "all" in options.images else options.images)]
+
+
+def progress() -> Report:
+    """A report that prints each message with the seconds since the start."""
+    started = time.monotonic()
+
+    def report(message: str) -> None:
+        print(f"  {time.monotonic() - started:6.1f} s  {message}", flush=True)
+
+    return report

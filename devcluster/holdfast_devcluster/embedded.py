@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from holdfast_devcluster import binaries, cgroups, components, namespaces, oci, packages, paths, provisioner
+from holdfast_devcluster import binaries, cgroups, components, images, namespaces, oci, packages, paths, provisioner
 from holdfast_devcluster.api import ApiError, Client, Json
 from holdfast_devcluster.binaries import Report
 from holdfast_devcluster.certificates import Pair
 from holdfast_devcluster.errors import ClusterError
+from holdfast_devcluster.images import Image
 from holdfast_devcluster.network import SLOTS, Network
 from holdfast_devcluster.node import PAUSE_IMAGE, Node
 
@@ -70,22 +71,20 @@ class Embedded:
 
     def status(self) -> str:
         """A few lines for a person."""
+        verdict = f"embedded cluster {self.name}: "
         if not self.exists():
-            return f"embedded cluster {self.name}: none"
+            return verdict + "none"
+        lines = [f"folder      {self.folder}", f"kubeconfig  {self.folder / 'kubeconfig'}"]
         init = namespaces.init_pid(self.folder)
-        lines = [
-            f"embedded cluster {self.name}: {'runs' if init else 'stopped; `up` starts it again'}",
-            f"  folder      {self.folder}",
-            f"  kubeconfig  {self.folder / 'kubeconfig'}",
-        ]
-        if init:
-            lines += [f"  namespaces  nsenter --target {init} --mount --pid --net"]
-            try:
-                nodes = self._api.request("GET", "/api/v1/nodes")["items"]
-                lines += [f"  node        {node['metadata']['name']}: {_readiness(node)}" for node in nodes]
-            except (ApiError, OSError) as error:
-                lines += [f"  API server  does not answer: {error}"]
-        return "\n".join(lines)
+        if init is None:
+            return "\n".join([*lines, verdict + "stopped"])
+        lines.append(f"namespaces  nsenter --target {init} --mount --pid --net")
+        try:
+            nodes = self._api.request("GET", "/api/v1/nodes")["items"]
+            lines += [f"node        {node['metadata']['name']}: {_readiness(node)}" for node in nodes]
+        except (ApiError, OSError) as error:
+            lines.append(f"API server  does not answer: {error}")
+        return "\n".join([*lines, verdict + "running"])
 
     def kubeconfig(self) -> Path:
         """The administrator's kubeconfig. Raises ClusterError when there is no cluster."""
@@ -94,18 +93,20 @@ class Embedded:
             raise ClusterError(f"There is no cluster {self.name}; `up` makes it.")
         return path
 
-    def load_archive(self, archive: Path, image: str) -> None:
-        """Give the node an image from a docker or OCI archive; returns when pods can use it."""
-        self._ctr("import", str(archive))
-        self._ctr("label", image, "io.cri-containerd.image=managed")
-
-    def has_image(self, image: str) -> bool:
-        """Does the node know an image of this name?"""
-        return self._ctr("list", "--quiet", f"name=={image}").strip() == image
+    def load(self, image: Image) -> None:
+        """Have the node know a built image; quick when it does already."""
+        images.load(image, self.folder, lambda archive: self._import(archive, image.reference), self._report)
 
     def exists(self) -> bool:
         """Is there anything of it, whole or half made?"""
         return self.folder.exists()
+
+    # --- the node's images ----------------------------------------------------------------------------
+
+    def _import(self, archive: Path, reference: str) -> None:
+        self._ctr("import", str(archive))
+        # The label is what makes the kubelet see it; containerd sets it too, but only a moment later.
+        self._ctr("label", reference, "io.cri-containerd.image=managed")
 
     def _ctr(self, *arguments: str) -> str:
         socket_path = str(self.folder / "containerd.sock")
@@ -213,8 +214,8 @@ class Embedded:
 
         def load() -> None:
             try:
-                if not self.has_image(PAUSE_IMAGE):
-                    self.load_archive(archive, PAUSE_IMAGE)
+                if not self._ctr("list", "--quiet", f"name=={PAUSE_IMAGE}").strip():
+                    self._import(archive, PAUSE_IMAGE)
             except ClusterError as error:
                 raise ConnectionError(str(error)) from error
 

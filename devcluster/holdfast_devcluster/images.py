@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -95,6 +95,7 @@ def build(image: Image, builder: Builder, report: Report) -> bool:
     with paths.locked(paths.cache() / "images" / ".lock"):
         digest = inputs_digest(image, f"{reference} {builder.base(reference)}")
         if built_from(image) == digest:
+            report(f"image {image.name} is up to date")
             return False
         collect_wheels(image, report)
         report(f"building image {image.name}")
@@ -107,6 +108,23 @@ def build(image: Image, builder: Builder, report: Report) -> bool:
         new.rename(image.archive)
         _stamp(image).write_text(digest)
     return True
+
+
+def load(image: Image, folder: Path, load_archive: Callable[[Path], None], report: Report) -> None:
+    """Hand the image's archive to a cluster unless it has this very one; `folder` is where that is remembered."""
+    digest = built_from(image)
+    if digest is None:
+        raise ClusterError(f"Image {image.name} has not been built; `build-image {image.name}` does that.")
+    if not folder.exists():
+        raise ClusterError("There is no cluster to load images into; `up` makes it.")
+    stamp = folder / "loaded" / image.name
+    if _text(stamp) == digest:
+        report(f"image {image.name} is loaded already")
+        return
+    report(f"loading image {image.name}")
+    load_archive(image.archive)
+    stamp.parent.mkdir(exist_ok=True)
+    stamp.write_text(digest)
 
 
 def built_from(image: Image) -> str | None:
