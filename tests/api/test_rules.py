@@ -65,6 +65,8 @@ REFUSED: list[tuple[Json, str, str]] = [
     (model(uri="https://h/wine#part"), "spec.model.uri", NO_URI),
     (model(uri="https://h\\wine"), "spec.model.uri", NO_URI),
     (model(uri="https://h/wine\nhttps://i"), "spec.model.uri", NO_URI),
+    (model(uri="https://h/wine\x07"), "spec.model.uri", NO_URI),
+    (model(uri="pvc://models/wine\x0b"), "spec.model.uri", NO_URI),
     (model(uri="pvc://Models/wine"), "spec.model.uri", NO_URI),
     (model(uri="pvc:///wine"), "spec.model.uri", NO_URI),
     (model(uri="pvc://models/wine?version=1"), "spec.model.uri", NO_URI),

@@ -106,8 +106,9 @@ Time = Annotated[datetime, Field(strict=False), PlainSerializer(_rfc3339, when_u
 
 # --- URIs ---------------------------------------------------------------------------------------------------------
 
-_CLAIM_URI = r"pvc://[a-z0-9]([-.a-z0-9]*[a-z0-9])?(/[^\\s\\\\?#]*)?"
-_WEB_URI = r"https?://[^\\s\\\\/?#]+([/?][^\\s\\\\#]*)?"
+_BLANK = r"\\x00-\\x20\\x7f\\\\"
+_CLAIM_URI = rf"pvc://[a-z0-9]([-.a-z0-9]*[a-z0-9])?(/[^{_BLANK}?#]*)?"
+_WEB_URI = rf"https?://[^{_BLANK}/?#]+([/?][^{_BLANK}#]*)?"
 
 
 def _uri_rules(pattern: str, usable: str) -> JsonDict:

@@ -303,7 +303,9 @@ class TrainingJobStatus(Model):
     observed_generation: Count | None = Field(None, description="The metadata.generation that this status describes.")
     conditions: Conditions = Field(default_factory=tuple, description="Current state, one entry per type.")
     job_name: Annotated[str, Field(max_length=63)] | None = Field(None, description="The Job that runs it.")
-    image: Annotated[str, Field(max_length=512)] | None = Field(None, description="Image of the trainer, as the node knows it.")
+    image: Annotated[str, Field(max_length=512)] | None = Field(
+        None, description="Image of the trainer, as the node knows it."
+    )
     start_time: Time | None = Field(None, description="When its Job started.")
     completion_time: Time | None = Field(None, description="When it ended.")
     model: TrainedModel | None = Field(None, description="The bundle that came out; absent unless it was published.")
