@@ -9,6 +9,7 @@ COPY .build/wheels/operator/requirements.txt /build/
 RUN --mount=type=bind,source=.build/wheels/operator/locked,target=/wheels \
     /build/bin/pip --python /opt/holdfast/bin/python install --no-index --find-links /wheels --no-deps \
         --require-hashes --no-cache-dir --no-compile -q -r /build/requirements.txt \
+    && find /opt/holdfast/lib -depth -type d \( -name tests -o -path '*/onnx/backend/test' \) -exec rm -r {} + \
     && /opt/holdfast/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/holdfast/lib
 
 FROM dependencies AS package

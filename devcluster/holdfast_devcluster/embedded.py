@@ -64,9 +64,10 @@ class Embedded:
                 self._report(f"there is no cluster {self.name}")
                 return
             self._stop()
-            if (self.folder / "made-cni-state").exists():
-                CNI_STATE.rmdir()
             shutil.rmtree(self.folder)
+            if not list(clusters().glob("*/cluster.json")) and _made_cni_state().exists():
+                CNI_STATE.rmdir()  # not while another cluster has its own mounted there
+                _made_cni_state().unlink()
         self._report(f"cluster {self.name} is gone")
 
     def status(self) -> str:
@@ -143,7 +144,7 @@ class Embedded:
     def _start(self, node: Node) -> int:
         self._stop()  # what a killed run or machine left
         if not CNI_STATE.exists():
-            (self.folder / "made-cni-state").touch()
+            _made_cni_state().touch()
             CNI_STATE.mkdir(parents=True)
         node.write_configuration()
         cgroups.create(node.cgroup)
@@ -244,6 +245,11 @@ class Embedded:
 def clusters() -> Path:
     """The folder with one folder per embedded cluster."""
     return paths.cache() / "clusters"
+
+
+def _made_cni_state() -> Path:
+    """Exists when the folder CNI_STATE is of our making."""
+    return clusters() / ".made-cni-state"
 
 
 def busybox_archive(report: Report) -> Path:
