@@ -1,0 +1,35 @@
+"""python -m holdfast_serving serve | resolve"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from holdfast_serving import settings as settings_module
+
+
+def main() -> int:
+    """Run a command; return the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        command, settings = settings_module.read(sys.argv[1:], os.environ)
+    except settings_module.SettingsError as error:
+        logging.error("%s", error)
+        return 2
+    if command == "serve":
+        import uvloop
+
+        from holdfast_serving.lifecycle import serve
+
+        return uvloop.run(serve(settings))
+    from holdfast_bundle import termination
+    from holdfast_serving.resolve import resolve
+
+    code, message = resolve(settings)
+    termination.write(message, settings.termination_log)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""Runs calls, several at once where that is right.
+
+All calls that the event loop reads in one turn are one batch: the first schedules a flush behind the turn, and
+no timer ever makes a lone call wait. A run that takes long goes to a thread; calls that arrive meanwhile are the
+next batch. Strangers share a batch, so calls are checked before they get here, and a batch that fails is run
+again call by call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from holdfast_serving.inference import Call, Outputs, feeds
+from holdfast_serving.metrics import ABANDONED, FAILED, OK, Metrics
+from holdfast_serving.problems import Problem, busy
+from holdfast_serving.session import Model
+
+log = logging.getLogger(__name__)
+
+MAX_QUEUED = 1024
+"""Calls that may wait; each connection has at most one."""
+
+INLINE_SECONDS = 0.0005
+"""Runs that take longer go to a thread: the hop costs about a tenth of this."""
+
+TURN_SECONDS = 0.002
+"""After this much work in a row the event loop gets its turn."""
+
+BATCH_SECONDS = 0.05
+"""A batch is not made larger than what runs in this time."""
+
+MAX_BATCH_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Seconds that a run takes: `base + per_row * rows`."""
+
+    base: float
+    per_row: float
+
+    def rows_within(self, seconds: float) -> int:
+        """How many rows run in this time, 1 to `MAX_BATCH_ROWS`."""
+        if self.base + self.per_row * MAX_BATCH_ROWS <= seconds:
+            return MAX_BATCH_ROWS
+        return max(1, int((seconds - self.base) / self.per_row)) if self.per_row > 0 else 1
+
+
+class Batcher:
+    """The queue before one model, in one event loop."""
+
+    def __init__(self, model: Model, metrics: Metrics, cost: Cost, *, joins: bool) -> None:
+        """`joins`: whether calls may share a run; False runs them one by one."""
+        self._model = model
+        self._metrics = metrics
+        self._cost = cost
+        self._slowness = 1.0  # of late, against `cost`
+        self._joins = joins
+        self._max_rows = cost.rows_within(BATCH_SECONDS)
+        self._uniform = all(-1 not in tensor.shape[1:] for tensor in model.signature.inputs)
+        self._queue: deque[Call] = deque()
+        self._queued_rows = 0
+        self._working = False  # a flush is scheduled or a thread runs
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, "inference")
+        self._waited = False  # so long that clients may have left the queue
+        self._quiet_until = 0.0
+
+    def submit(self, call: Call) -> None:
+        """Take a checked call; it is answered later. Raises Problem 503 when too many wait."""
+        if len(self._queue) >= MAX_QUEUED:
+            raise busy("too many requests are waiting; try again")
+        self._metrics.in_flight += 1
+        self._queue.append(call)
+        self._queued_rows += call.rows
+        if not self._working:
+            self._working = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        turn_ends = time.perf_counter() + TURN_SECONDS
+        while batch := self._take():
+            started = time.perf_counter()
+            predicted = self._predict(batch)
+            if predicted > INLINE_SECONDS:
+                future = self._loop.run_in_executor(self._thread, self._run, batch)
+                future.add_done_callback(partial(self._finish, started, predicted))
+                return
+            self._reply(started, predicted, self._run(batch))
+            if self._queue and time.perf_counter() > turn_ends:
+                self._loop.call_soon(self._flush)
+                return
+        self._working = False
+
+    def _finish(self, started: float, predicted: float, future: asyncio.Future[list[_Result]]) -> None:
+        """A thread is done: its answers, then at once the next batch."""
+        self._reply(started, predicted, future.result())
+        self._waited = True
+        self._flush()
+        self._waited = False
+
+    def _take(self) -> list[Call]:
+        """The next calls to run together; empty when none waits."""
+        queue = self._queue
+        if self._joins and self._uniform and self._queued_rows <= self._max_rows and not self._waited:
+            batch = list(queue)
+            queue.clear()
+            self._queued_rows = 0
+            return batch
+        batch = []
+        rows, key = 0, None
+        skipped: list[Call] = []
+        while queue:
+            call = queue.popleft()
+            if call.gone:
+                self._metrics.in_flight -= 1
+                self._metrics.outcomes[ABANDONED] += 1
+            elif not batch:
+                batch.append(call)
+                rows, key = call.rows, call.key
+                if not self._joins:
+                    break
+            elif call.key == key and rows + call.rows <= self._max_rows:
+                batch.append(call)
+                rows += call.rows
+            else:
+                skipped.append(call)
+                if rows >= self._max_rows:
+                    break
+        queue.extendleft(reversed(skipped))
+        self._queued_rows = sum([call.rows for call in queue])
+        return batch
+
+    def _predict(self, batch: Sequence[Call]) -> float:
+        rows = sum([call.rows for call in batch])
+        return (self._cost.base + self._cost.per_row * rows) * self._slowness
+
+    def _run(self, batch: list[Call]) -> list[_Result]:
+        """Run a batch; of one that fails, every call on its own. Called in any thread, but one at a time."""
+        rows = sum([call.rows for call in batch])
+        try:
+            outputs = Outputs(self._model.run(feeds(self._model.signature, batch)), self._joins)
+            if self._joins and any(array.shape[:1] != (rows,) for array in outputs.arrays):
+                raise RuntimeError(f"the model gave another number of rows than {rows}")
+        except Exception as error:
+            if len(batch) > 1:
+                return [result for call in batch for result in self._run([call])]
+            return [_Result(batch, rows, None, error, time.perf_counter())]
+        return [_Result(batch, rows, outputs, None, time.perf_counter())]
+
+    def _reply(self, started: float, predicted: float, results: list[_Result]) -> None:
+        metrics = self._metrics
+        for result in results:
+            metrics.batch.observe(result.rows)
+            metrics.in_flight -= len(result.calls)
+            row = 0
+            for call in result.calls:
+                metrics.queue.observe(started - call.arrived)
+                try:
+                    if result.outputs is None:
+                        raise self._failure(result.error)
+                    if self._joins:
+                        call.answer(result.outputs, row, row + call.rows)
+                        row += call.rows
+                    else:
+                        call.answer(result.outputs, 0, 1)
+                except Problem as problem:
+                    metrics.outcomes[FAILED] += 1
+                    call.fail(problem)
+                except Exception:
+                    log.exception("an answer could not be sent")
+                    metrics.outcomes[FAILED] += 1
+                    call.fail(Problem(500, "the server failed on this request"))
+                else:
+                    metrics.outcomes[OK] += 1
+                    metrics.duration.observe(time.perf_counter() - call.arrived)
+        took = results[-1].finished - started
+        self._slowness = max(1.0, 0.8 * self._slowness + 0.2 * min(took / predicted, 1000.0) * self._slowness)
+
+    def _failure(self, error: Exception | None) -> Problem:
+        now = time.perf_counter()
+        if now >= self._quiet_until:  # whoever sends bad input shall not fill the log
+            self._quiet_until = now + 10
+            log.warning("the model failed on a request (logged at most every 10 s): %s", error)
+        return Problem(500, "the model failed on this request")
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What became of calls that were run together."""
+
+    calls: list[Call]
+    rows: int
+    outputs: Outputs | None
+    error: Exception | None
+    finished: float

@@ -1,0 +1,95 @@
+"""The bundle's golden requests: the model must answer them as its trainer said it would."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from holdfast_bundle.errors import BundleError
+from holdfast_serving.codec import JsonCodec
+from holdfast_serving.inference import Array, feeds
+from holdfast_serving.problems import Problem
+from holdfast_serving.rows import Row, close
+from holdfast_serving.session import Model
+from holdfast_serving.signature import NUMPY
+
+GOLDEN = "golden.json"
+_MAX_BYTES = 64 << 20
+
+
+class _Nobody:
+    """The client of a golden request."""
+
+    transport = None
+
+    def respond(self, status: int, body: bytes) -> None: ...
+
+    def respond_problem(self, problem: Problem) -> None: ...
+
+
+def check(model: Model, codec: JsonCodec, folder: Path) -> list[Row]:
+    """Answer all golden requests and return their rows; nothing in a bundle without any.
+
+    Raises:
+        BundleError: `Invalid` with the number of the request and the output, never with values.
+    """
+    path = folder / GOLDEN
+    if not path.exists():
+        return []
+    document = _read(path)
+    rows: list[Row] = []
+    try:
+        relative, absolute = (float(document["tolerance"][kind]) for kind in ("relative", "absolute"))
+        for number, request in enumerate(document["requests"], 1):
+            where = f"golden request {number} of {len(document['requests'])}"
+            given = _feeds(model, codec, request, where)
+            _compare(model, given, request["outputs"], relative, absolute, where)
+            rows += _rows(given)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BundleError("Invalid", f"{GOLDEN} is not of the agreed form ({type(error).__name__})") from error
+    return rows
+
+
+def _read(path: Path) -> Any:
+    if path.stat().st_size > _MAX_BYTES:
+        raise BundleError("Invalid", f"{GOLDEN} is larger than {_MAX_BYTES >> 20} MiB")
+    try:
+        return orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise BundleError("Invalid", f"{GOLDEN} is not JSON: {error}") from error
+
+
+def _feeds(model: Model, codec: JsonCodec, request: Any, where: str) -> dict[str, Array]:
+    try:
+        call = codec.decode(orjson.dumps({"inputs": request["inputs"]}), _Nobody())
+    except Problem as problem:
+        raise BundleError("Invalid", f"{where} does not fit the model: {problem.message}") from problem
+    return feeds(model.signature, [call])
+
+
+def _compare(model: Model, given: Row, expected: Sequence[Any], relative: float, absolute: float, where: str) -> None:
+    try:
+        answers = model.run(given)
+    except Exception as error:
+        raise BundleError("Invalid", f"the model fails on {where}") from error
+    by_name = {tensor.name: (tensor, answer) for tensor, answer in zip(model.signature.outputs, answers, strict=True)}
+    for output in expected:
+        name = output["name"]
+        if name not in by_name:
+            raise BundleError("Invalid", f"{where} expects an output {name!r}, which the model does not have")
+        tensor, answer = by_name[name]
+        wanted = np.array(output["data"], NUMPY[tensor.datatype]).reshape(output["shape"])
+        if answer.shape != wanted.shape or not close(answer, wanted, relative, absolute):
+            raise BundleError("Invalid", f"{where} gets another answer in {name!r} than its trainer wrote down")
+
+
+def _rows(given: Row) -> list[Row]:
+    """A request cut into rows; nothing for a model without rows."""
+    counts = {len(values) if values.ndim else 0 for values in given.values()}
+    if len(counts) != 1:
+        return []
+    return [{name: values[row : row + 1] for name, values in given.items()} for row in range(counts.pop())]

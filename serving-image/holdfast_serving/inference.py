@@ -1,0 +1,105 @@
+"""What lies between a wire format and the model.
+
+A wire format (V2 over JSON; later binary tensors and gRPC) makes a `Call` of a request. The batcher runs calls,
+several as one where that is right, and hands every call its rows of the result. So the batcher knows nothing of
+wire formats, and they know nothing of batches.
+"""
+
+from __future__ import annotations
+
+import array
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from holdfast_bundle.manifest import Tensor
+from holdfast_serving.problems import Problem
+from holdfast_serving.signature import NUMPY, Signature
+
+Array = npt.NDArray[Any]
+
+Data: TypeAlias = "bytes | bytearray | memoryview | array.array[Any] | list[str]"
+"""A tensor's elements in row-major order: their bytes (native, little-endian), or str for BYTES."""
+
+
+class Call(ABC):
+    """One request for an inference, fully checked.
+
+    Attributes:
+        inputs: data per input of the signature, in its order.
+        shapes: their shapes.
+        rows: first dimension of the first input, 1 for a scalar.
+        key: calls with equal keys may share a run; always equal where only the first dimension varies.
+        arrived: time.perf_counter() of the request's last byte.
+    """
+
+    __slots__ = ("arrived", "inputs", "key", "rows", "shapes")
+
+    inputs: list[Data]
+    shapes: list[Sequence[int]]
+    rows: int
+    key: object
+    arrived: float
+
+    @property
+    @abstractmethod
+    def gone(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+
+    @abstractmethod
+    def answer(self, outputs: Outputs, first: int, last: int) -> None:
+        """Send rows `first` to `last` (not included) of `outputs`; raises Problem before anything was sent."""
+
+    @abstractmethod
+    def fail(self, problem: Problem) -> None:
+        """Send an error."""
+
+
+class Outputs:
+    """The result of one run.
+
+    Attributes:
+        arrays: per output of the signature, in its order.
+        has_rows: whether the first dimension of all is that of the calls, one after the other.
+        encoded: for a wire format to keep what it needs for all calls of the run.
+    """
+
+    __slots__ = ("arrays", "encoded", "has_rows")
+
+    def __init__(self, arrays: list[Array], has_rows: bool) -> None:
+        self.arrays = arrays
+        self.has_rows = has_rows
+        self.encoded: Any = None
+
+
+def to_array(tensor: Tensor, data: Data, shape: Sequence[int]) -> Array:
+    """The array of one call's input."""
+    if isinstance(data, list):
+        made = np.empty(len(data), object)
+        made[:] = data
+    else:
+        made = np.frombuffer(data, NUMPY[tensor.datatype])
+    return made.reshape(shape)
+
+
+def feeds(signature: Signature, calls: Sequence[Call]) -> dict[str, Array]:
+    """Arrays by input name; of several calls, their rows one after the other."""
+    if len(calls) == 1:
+        (call,) = calls
+        return {
+            tensor.name: to_array(tensor, data, shape)
+            for tensor, data, shape in zip(signature.inputs, call.inputs, call.shapes, strict=True)
+        }
+    made = {}
+    for index, tensor in enumerate(signature.inputs):
+        parts = [call.inputs[index] for call in calls]
+        joined = _join_texts(parts) if tensor.datatype == "BYTES" else b"".join(cast(list[bytes], parts))
+        made[tensor.name] = to_array(tensor, joined, (-1, *calls[0].shapes[index][1:]))
+    return made
+
+
+def _join_texts(parts: Sequence[Data]) -> list[str]:
+    return [text for part in cast(Sequence[list[str]], parts) for text in part]

@@ -1,0 +1,30 @@
+"""What one client, and all of them together, may ask of the server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes in bytes, times in seconds.
+
+    Attributes:
+        head_bytes: request line and header fields.
+        body_bytes: body of one request.
+        buffered_bytes: large bodies on their way in, over all connections.
+        head_seconds: from a request's first byte (or a connection's start) to the end of its head.
+        body_seconds: from there to the end of the body.
+        idle_seconds: between requests. More than the 60 s that load balancers are used to reuse a connection in.
+        write_seconds: that a client may leave an answer unread.
+        linger_seconds: that the rest of a refused request is read and dropped, so that the client sees why.
+    """
+
+    head_bytes: int = 16 << 10
+    body_bytes: int = 16 << 20
+    buffered_bytes: int = 128 << 20
+    head_seconds: float = 10
+    body_seconds: float = 30
+    idle_seconds: float = 120
+    write_seconds: float = 30
+    linger_seconds: float = 2

@@ -1,0 +1,141 @@
+"""From a URI to a model that may be served: fetched, verified, tried, warm."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from holdfast_bundle import manifest
+from holdfast_bundle.fetch import fetch_model
+from holdfast_bundle.onnx_safety import check_external_data
+from holdfast_bundle.uris import CLAIMS
+from holdfast_bundle.verify import verify
+from holdfast_bundle.web import Web
+from holdfast_serving import golden, rows, session
+from holdfast_serving.batching import Cost
+from holdfast_serving.codec import JsonCodec
+from holdfast_serving.probe import probe
+from holdfast_serving.session import Model
+
+log = logging.getLogger(__name__)
+
+_PRODUCTION = Web()
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A model's files in this pod, verified and safe to give to the runtime.
+
+    Attributes:
+        folder: the bundle, or the folder around a bare file.
+        model: the ONNX file.
+        bundle: its manifest; None for a bare file.
+        size: bytes of all files.
+    """
+
+    folder: Path
+    model: Path
+    digest: str
+    bundle: manifest.Manifest | None
+    size: int
+
+
+def fetch(uri: str, folder: Path, digest: str | None, *, claims: Path = CLAIMS, web: Web = _PRODUCTION) -> Fetched:
+    """Bring a model into `folder` and refuse what must not reach the runtime.
+
+    Args:
+        digest: that it must have; None to find out.
+
+    Raises:
+        BundleError: any reason.
+    """
+    path = fetch_model(uri, folder, claims=claims, web=web)
+    found = verify(path, digest)
+    bundle = manifest.read(path) if path.is_dir() else None
+    model = path / manifest.MODEL if bundle else path
+    check_external_data(model, folder)
+    probe(model)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return Fetched(folder, model, found, bundle, size)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A warm model and all that is known about how to run it.
+
+    Attributes:
+        apart: why its rows may not share a run; None when they may.
+        cost: measured just now.
+    """
+
+    model: Model
+    codec: JsonCodec
+    cost: Cost
+    apart: str | None
+
+    def metadata(self, name: str, revision: str) -> dict[str, Any]:
+        """The model's metadata in V2, with what was found out about batching as parameters."""
+        signature = self.model.signature
+        parameters: dict[str, Any] = {"batching": self.apart is None}
+        if self.apart is not None:
+            parameters["batching_reason"] = self.apart
+        return {
+            "name": name,
+            "versions": [revision],
+            "platform": "onnx_onnxv1",
+            "inputs": [_described(tensor) for tensor in signature.inputs],
+            "outputs": [_described(tensor) for tensor in signature.outputs],
+            "parameters": parameters,
+        }
+
+
+def load(fetched: Fetched, name: str, revision: str, threads: int) -> Loaded:
+    """Load a fetched model, hold it to its manifest and golden requests, and find out how to run it.
+
+    Raises:
+        BundleError: `Invalid`.
+    """
+    model = session.load(fetched.model, threads)
+    if fetched.bundle is not None:
+        model.signature = model.signature.with_manifest(fetched.bundle)
+    codec = JsonCodec(model.signature, name, revision)
+    samples = golden.check(model, codec, fetched.folder) if fetched.bundle is not None else []
+    apart = rows.why_apart(model, fetched.model, samples)
+    if apart is not None:
+        log.info("requests are not batched for this model: %s", apart)
+    return Loaded(model, codec, _measure(model, samples, joins=apart is None), apart)
+
+
+def _measure(model: Model, samples: list[rows.Row], *, joins: bool) -> Cost:
+    """Run until warm, and take the time of one row and of many."""
+    row = samples[0] if samples else rows.made_up(model.signature, 1)[0]
+    try:
+        one = _best_time(model, row)
+    except Exception:  # made-up values are not for every model: be careful with this one
+        return Cost(1.0, 0.0)
+    if not joins:
+        return Cost(0.0, one)
+    count = 32
+    many = _best_time(model, {name: values.repeat(count, axis=0) for name, values in row.items()})
+    per_row = max(many - one, 0.0) / (count - 1)
+    return Cost(max(one - per_row, 0.0), per_row)
+
+
+def _best_time(model: Model, feeds: rows.Row) -> float:
+    """Seconds of the fastest of some runs; few of them when they are long."""
+    best, spent = float("inf"), 0.0
+    for _ in range(20):
+        started = time.perf_counter()
+        model.run(feeds)
+        took = time.perf_counter() - started
+        best, spent = min(best, took), spent + took
+        if spent > 0.5:
+            break
+    return best
+
+
+def _described(tensor: manifest.Tensor) -> dict[str, Any]:
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}

@@ -1,0 +1,123 @@
+"""Counters of one model, and how Prometheus sees them.
+
+A request costs a few list items here; labels, names and text exist only while somebody scrapes.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+OUTCOMES = ("ok", "client_error", "rejected", "failed", "abandoned")
+"""How a request ended: answered; 4xx; 503 before it was tried; 5xx; its client was gone before its turn."""
+
+OK, CLIENT_ERROR, REJECTED, FAILED, ABANDONED = range(len(OUTCOMES))
+
+LATENCY_EDGES = tuple(
+    milliseconds / 1000
+    for milliseconds in (
+        1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200, 250, 300, 400, 500, 750, 1000, 1500, 2000, 3000,
+        5000, 7500, 10000, 15000, 30000, 60000,
+    )
+)  # fmt: skip
+"""Seconds. Fixed: an SLO's threshold is one of these, so that changing it restarts nothing."""
+
+BATCH_EDGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Histogram:
+    """Counts of observations by upper edge, and their sum."""
+
+    __slots__ = ("counts", "edges", "sum")
+
+    def __init__(self, edges: Sequence[float]) -> None:
+        self.edges = edges
+        self.counts = [0] * (len(edges) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.edges, value)] += 1
+        self.sum += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative, as Prometheus wants them."""
+        names = [*(f"{edge:g}" for edge in self.edges), "+Inf"]
+        return list(zip(names, accumulate(self.counts), strict=True))
+
+
+class Metrics:
+    """What is counted about a revision of a model.
+
+    Attributes:
+        outcomes: requests by index in `OUTCOMES`.
+        duration: seconds from the last byte of a request to its answer; answered requests only.
+        queue: seconds that a request waited before the model saw it.
+        batch: rows per run of the model.
+        in_flight: requests that are there and not yet answered.
+        load_seconds: from the start of the process until ready; 0 before.
+        info: labels of the info metric.
+    """
+
+    def __init__(self, model: str, revision: str) -> None:
+        self.labels = {"model": model, "revision": revision}
+        self.outcomes = [0] * len(OUTCOMES)
+        self.duration = Histogram(LATENCY_EDGES)
+        self.queue = Histogram(LATENCY_EDGES)
+        self.batch = Histogram(BATCH_EDGES)
+        self.in_flight = 0
+        self.load_seconds = 0.0
+        self.info: dict[str, str] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        """For a prometheus_client registry."""
+        from prometheus_client.core import (
+            CounterMetricFamily,
+            GaugeMetricFamily,
+            HistogramMetricFamily,
+            InfoMetricFamily,
+        )
+
+        names, values = list(self.labels), list(self.labels.values())
+        requests = CounterMetricFamily(
+            "holdfast_inference_requests", "Inference requests by how they ended.", labels=[*names, "outcome"]
+        )
+        for outcome, count in zip(OUTCOMES, self.outcomes, strict=True):
+            requests.add_metric([*values, outcome], count)
+        yield requests
+        for name, text, histogram in (
+            ("duration_seconds", "From a request's last byte to its answer, answered requests.", self.duration),
+            ("queue_seconds", "From a request's last byte to its run.", self.queue),
+            ("batch_rows", "Rows per run of the model.", self.batch),
+        ):
+            family = HistogramMetricFamily(f"holdfast_inference_{name}", text, labels=names)
+            family.add_metric(values, buckets=histogram.buckets(), sum_value=histogram.sum)
+            yield family
+        for name, text, value in (
+            ("holdfast_inference_in_flight", "Requests being worked on.", float(self.in_flight)),
+            (
+                "holdfast_model_load_seconds",
+                "From the start until the model was ready.",
+                self.load_seconds,
+            ),
+        ):
+            gauge = GaugeMetricFamily(name, text, labels=names)
+            gauge.add_metric(values, value)
+            yield gauge
+        info = InfoMetricFamily("holdfast_model", "What is served.", labels=names)
+        info.add_metric(values, self.info)
+        yield info
+
+
+def exposition(metrics: Metrics) -> tuple[bytes, str]:
+    """(text, content type) of a scrape, with the process's own metrics."""
+    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+
+    registry = CollectorRegistry(auto_describe=False)
+    ProcessCollector(registry=registry)
+    registry.register(metrics)
+    return generate_latest(registry), CONTENT_TYPE_LATEST

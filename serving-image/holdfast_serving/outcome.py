@@ -1,0 +1,18 @@
+"""How a pod of ours ends: exit code and last word."""
+
+from __future__ import annotations
+
+from holdfast_bundle.errors import BundleError
+
+DONE, MAY_PASS, PERMANENT = 0, 1, 3
+"""Exit codes. The Job's policy takes `PERMANENT` for a reason not to try again."""
+
+_MODEL_REASONS = {"NotFound", "AccessDenied", "Unreachable", "Invalid"}
+_MAY_PASS = {"NotFound", "AccessDenied", "Unreachable"}
+
+
+def of_error(error: BundleError, uri: str) -> tuple[int, dict[str, str]]:
+    """(exit code, termination message); the message names the model's URI."""
+    reason = f"Model{error.reason}" if error.reason in _MODEL_REASONS else error.reason
+    message = error.message if uri and uri in error.message else f"{uri}: {error.message}"
+    return MAY_PASS if error.reason in _MAY_PASS else PERMANENT, {"reason": reason, "message": message}

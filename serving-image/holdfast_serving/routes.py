@@ -1,0 +1,64 @@
+"""From method and path to a handler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from holdfast_serving.connection import Handler
+from holdfast_serving.problems import Problem, quoted
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Answers one method of a path. `takes_json`: only with a JSON body."""
+
+    call: Handler
+    takes_json: bool = False
+
+
+Paths = Mapping[str, Mapping[str, Endpoint]]
+"""Endpoints by path (decoded, without a slash at the end) and method."""
+
+
+class Routes:
+    """A fixed set of paths; each may be asked for with a slash at its end, too.
+
+    Args:
+        missing: what to say of a path that there is not.
+    """
+
+    def __init__(self, paths: Paths, missing: Callable[[str], str] = lambda path: f"no such path: {quoted(path)}"):
+        self._paths = paths
+        self._missing = missing
+        self._exact = {
+            (method.encode(), path.encode()): endpoint
+            for path, methods in paths.items()
+            for method, endpoint in methods.items()
+        }
+
+    def find(self, method: bytes, target: bytes) -> Endpoint:
+        """The endpoint for a request line. Raises Problem 404 or 405."""
+        return self._exact.get((method, target)) or self._search(method.decode(), target)
+
+    def _search(self, method: str, target: bytes) -> Endpoint:
+        path = self._path(target)
+        methods = self._paths.get(path)
+        if methods is None:
+            raise Problem(404, self._missing(path))
+        endpoint = methods.get("GET" if method == "HEAD" else method)
+        if endpoint is None:
+            allowed = ", ".join(sorted({*methods, *({"HEAD"} if "GET" in methods else ())}))
+            raise Problem(
+                405, f"{method} is not for this path, which takes {allowed}", f"allow: {allowed}\r\n".encode()
+            )
+        return endpoint
+
+    @staticmethod
+    def _path(target: bytes) -> str:
+        """The decoded path of a request target in origin or absolute form."""
+        text = target.decode("latin-1")
+        if not text.startswith("/"):
+            text = "/" + text.partition("://")[2].partition("/")[2]
+        return unquote(text.partition("?")[0], errors="replace").rstrip("/") or "/"

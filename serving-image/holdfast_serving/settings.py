@@ -1,0 +1,71 @@
+"""What the pod was told: by its environment, and by arguments that only tests and people give."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast_bundle import termination
+from holdfast_bundle.uris import CLAIMS
+
+
+class SettingsError(Exception):
+    """A setting is missing or unusable; the text says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Of `serve` and `resolve`.
+
+    Attributes:
+        model_uri: where the model lies.
+        model_name, revision, digest: only for `serve`.
+        host: address to listen on; empty for all, IPv4 and IPv6.
+        port, management_port: 0 lets the system choose.
+        drain_seconds: that new connections are still taken after SIGTERM, since endpoints are removed meanwhile.
+        claims: where claims are mounted.
+        scratch: where the model is copied to.
+        termination_log: where the last word goes.
+    """
+
+    model_uri: str
+    model_name: str = ""
+    revision: str = ""
+    digest: str = ""
+    host: str = ""
+    port: int = 8080
+    management_port: int = 8081
+    drain_seconds: float = 5
+    claims: Path = CLAIMS
+    scratch: Path = Path("/tmp")  # noqa: S108 - the pod's own emptyDir
+    termination_log: Path = termination.PATH
+
+
+def read(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[str, Settings]:
+    """(`serve` or `resolve`, settings).
+
+    Raises:
+        SettingsError: a variable is missing.
+        SystemExit: wrong arguments, as argparse does it.
+    """
+    parser = argparse.ArgumentParser(prog="python -m holdfast_serving", description="Serve, or resolve, one model.")
+    parser.add_argument("command", choices=["serve", "resolve"])
+    for name in ("host", "port", "management_port", "drain_seconds", "claims", "scratch", "termination_log"):
+        default = Settings.__dataclass_fields__[name].default
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+    given = vars(parser.parse_args(arguments))
+    command = given.pop("command")
+    given["model_uri"] = _needed(environment, "HOLDFAST_MODEL_URI")
+    if command == "serve":
+        given["model_name"] = _needed(environment, "HOLDFAST_MODEL_NAME")
+        given["revision"] = _needed(environment, "HOLDFAST_REVISION")
+        given["digest"] = _needed(environment, "HOLDFAST_MODEL_DIGEST")
+    return command, Settings(**given)
+
+
+def _needed(environment: Mapping[str, str], name: str) -> str:
+    if not environment.get(name):
+        raise SettingsError(f"the environment variable {name} is not set")
+    return environment[name]
