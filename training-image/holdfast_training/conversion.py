@@ -7,6 +7,7 @@ estimator has them, `probabilities`; or `prediction`. skl2onnx converts the esti
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -88,7 +89,9 @@ def convert(model: Model) -> Converted:
     """
     name = type(model.estimator).__name__
     try:
-        graph = _graph(model)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # skl2onnx reads attributes of SVC that are to go
+            graph = _graph(model)
         checker.check_model(graph, full_check=True)
         serialized = graph.SerializeToString(deterministic=True)
     except Exception as error:  # skl2onnx raises whatever comes to it, with trees and labels in the text

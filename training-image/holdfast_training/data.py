@@ -203,7 +203,7 @@ def _read_csv(file: Path, columns: Sequence[str], rows_before: int) -> pa.Table:
                 quoted_strings_can_be_null=True,
             ),
         )
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         if "UTF8" in str(error):
             raise _not_utf8() from error
         raise _unusable("NotReadable", "the file is not readable as CSV; is a quote left open?") from error
@@ -217,19 +217,24 @@ def _read_csv(file: Path, columns: Sequence[str], rows_before: int) -> pa.Table:
 
 
 def _parquet_columns(file: Path) -> tuple[str, ...]:
-    try:
-        return tuple(pyarrow.parquet.read_schema(file).names)
-    except pa.ArrowInvalid as error:
-        raise _unusable("NotReadable", "the file is not readable as Parquet") from error
+    with _parquet(file) as parquet:
+        return tuple(parquet.schema_arrow.names)
 
 
 def _read_parquet(file: Path, columns: Sequence[str]) -> pa.Table:
+    with _parquet(file) as parquet:
+        return parquet.read(list(columns), use_threads=False).select(list(columns)).replace_schema_metadata(None)
+
+
+@contextmanager
+def _parquet(file: Path) -> Iterator[pyarrow.parquet.ParquetFile]:
     try:
         with pyarrow.parquet.ParquetFile(file) as parquet:
-            table = parquet.read(list(columns), use_threads=False).select(list(columns))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            yield parquet
+    except (pa.ArrowException, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise  # of the file system; what Arrow cannot decode has no number
         raise _unusable("NotReadable", "the file is not readable as Parquet") from error
-    return table.replace_schema_metadata(None)
 
 
 def _differing(tables: Sequence[pa.Table]) -> str:

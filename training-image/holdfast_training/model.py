@@ -71,8 +71,10 @@ class Model:
         return Answers(values, None, margins / max(1.0, float(np.abs(scores).max(initial=0))))
 
     def _finite(self, numbers: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        if not np.all(np.isfinite(numbers)):
-            message = f"{type(self.estimator).__name__} diverged: its answers are not finite; scale the features"
+        if not np.all(np.abs(numbers) <= np.finfo(np.float32).max):
+            message = (
+                f"{type(self.estimator).__name__} diverged: its answers are not numbers of FP32; scale the features"
+            )
             raise TrainingError("ParametersInvalid", message)
         return numbers.astype(np.float64)
 
