@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.build import labels, names, pod
-from holdfast.build.hashing import canonical_json, with_desired_hash
+from holdfast.build.hashing import with_desired_hash
 
 HTTP_PORT = 8080
 MANAGEMENT_PORT = 8081
@@ -23,8 +23,10 @@ class RevisionManifest:
     uid: str
     revision: str
     intent: str
-    model: Mapping[str, str]
-    """uri, digest, source and, if a run made it, trainingJobName."""
+    model_uri: str
+    model_digest: str
+    model_annotation: str
+    """All that is known of the model, to be read again from the cluster."""
     image: str
     pull_policy: str
     env: Mapping[str, str]
@@ -44,7 +46,7 @@ class RevisionManifest:
                 "name": names.revision_deployment(self.name, self.revision),
                 "namespace": self.namespace,
                 "labels": own,
-                "annotations": {labels.INTENT: self.intent, labels.MODEL: canonical_json(self.model)},
+                "annotations": {labels.INTENT: self.intent, labels.MODEL: self.model_annotation},
                 "ownerReferences": [labels.owner("ModelDeployment", self.name, self.uid)],
             },
             "spec": {
@@ -60,13 +62,13 @@ class RevisionManifest:
         return with_desired_hash(manifest, without_replicas=True)
 
     def _pod(self) -> dict[str, Any]:
-        claim = pod.claim_of(self.model["uri"])
+        claim = pod.claim_of(self.model_uri)
         claims = [claim] if claim else []
         variables = {
             **self.env,
             "HOLDFAST_MODEL_NAME": self.name,
-            "HOLDFAST_MODEL_URI": self.model["uri"],
-            "HOLDFAST_MODEL_DIGEST": self.model["digest"],
+            "HOLDFAST_MODEL_URI": self.model_uri,
+            "HOLDFAST_MODEL_DIGEST": self.model_digest,
             "HOLDFAST_REVISION": self.revision,
         }
         server = pod.container(

@@ -1,37 +1,42 @@
 """Resource quantities in the form in which the API server stores them.
 
 A child is compared with what is wanted; `0.5` that comes back as `500m` would look like a change made by others.
-The rules are those of k8s.io/apimachinery/pkg/api/resource.
+The rules are those of k8s.io/apimachinery/pkg/api/resource, and of containers: they get no less than a thousandth.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from decimal import ROUND_UP, Decimal
+from decimal import ROUND_UP, Context, Decimal
 from functools import lru_cache
 
-_PATTERN = re.compile(r"^\+?([0-9]+\.?[0-9]*|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$")
+_PATTERN = re.compile(r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$")
 _BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
-_NANO = Decimal("1e-9")
+_MOST = 2**63 - 1
+_EXACT = Context(prec=100)
 
 
 @lru_cache(maxsize=1024)
 def canonical(quantity: int | str) -> str:
-    """The canonical form of one quantity. Raises ValueError for what is not a quantity."""
+    """The canonical form of one quantity that is not negative. Raises ValueError for what is not a quantity."""
     match = _PATTERN.match(str(quantity))
     if match is None:
         raise ValueError(f"{quantity!r} is not a quantity")
     number, suffix = Decimal(match[1]), match[2] or ""
     if suffix in _BINARY:
-        value = number * 1024 ** _BINARY[suffix]
-        if value >= 1024:
-            return _binary(int(value.to_integral_value(ROUND_UP)))
-        return _decimal(value, _suffixes())
-    if suffix in _DECIMAL:
-        return _decimal(number.scaleb(_DECIMAL[suffix]), _suffixes())
-    return _decimal(number.scaleb(int(suffix[1:])), _exponents())
+        value = _EXACT.multiply(number, 1024 ** _BINARY[suffix])
+    else:
+        exponent = _DECIMAL[suffix] if suffix in _DECIMAL else int(suffix[1:])
+        value = number.scaleb(max(-50, min(50, exponent)), _EXACT)  # beyond, it is cut off all the same
+    thousandths = int(_EXACT.multiply(value, 1000).to_integral_value(ROUND_UP))
+    if thousandths >= _MOST * 1000:
+        return str(_MOST)
+    if suffix in _BINARY and thousandths % 1000 == 0 and thousandths >= 1024_000:
+        return _shortest(thousandths // 1000, [(name, 1024**power) for name, power in _BINARY.items()])
+    units = [(name, 10 ** (power + 3)) for name, power in _DECIMAL.items() if power >= -3]
+    return _shortest(thousandths, units) if thousandths else "0"
 
 
 def resources(given: Mapping[str, Mapping[str, int | str]]) -> dict[str, dict[str, str]]:
@@ -39,27 +44,9 @@ def resources(given: Mapping[str, Mapping[str, int | str]]) -> dict[str, dict[st
     return {part: {name: canonical(value) for name, value in values.items()} for part, values in given.items()}
 
 
-def _suffixes() -> dict[int, str]:
-    return {exponent: suffix for suffix, exponent in _DECIMAL.items()}
-
-
-def _exponents() -> dict[int, str]:
-    return {exponent: f"e{exponent}" if exponent else "" for exponent in _DECIMAL.values()}
-
-
-def _binary(value: int) -> str:
-    for suffix, power in reversed(_BINARY.items()):
-        if value % 1024**power == 0:
-            return f"{value // 1024**power}{suffix}"
+def _shortest(value: int, units: list[tuple[str, int]]) -> str:
+    """The value in the largest unit that makes it a whole number."""
+    for name, size in reversed(units):
+        if value % size == 0:
+            return f"{value // size}{name}"
     return str(value)
-
-
-def _decimal(value: Decimal, suffixes: dict[int, str]) -> str:
-    value = value.quantize(_NANO, rounding=ROUND_UP)
-    if not value:
-        return "0"
-    for exponent in sorted(suffixes, reverse=True):
-        mantissa = value.scaleb(-exponent)
-        if mantissa == mantissa.to_integral_value():
-            return f"{int(mantissa)}{suffixes[exponent]}"
-    raise AssertionError("a multiple of a nano has a suffix")

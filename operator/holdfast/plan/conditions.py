@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from holdfast.api.meta import MAX_MESSAGE
@@ -29,10 +29,12 @@ def find(status: Mapping[str, Any], type_: str) -> Mapping[str, Any] | None:
     return next((c for c in status.get("conditions", ()) if c["type"] == type_), None)
 
 
-def since(status: Mapping[str, Any], type_: str) -> datetime | None:
-    """When the condition of that type last changed its status."""
+def lasts(status: Mapping[str, Any], type_: str, value: Status, now: datetime, least: timedelta) -> bool:
+    """Whether the condition of that type has had this value for `least` or longer."""
     found = find(status, type_)
-    return datetime.fromisoformat(found["lastTransitionTime"]) if found else None
+    if found is None or found["status"] != value:
+        return False
+    return now - datetime.fromisoformat(found["lastTransitionTime"]) >= least
 
 
 def rendered(

@@ -84,7 +84,7 @@ class Pod:
     termination_message: str | None = None
     image_id: str | None = None
     mount_message: str | None = None
-    """The newest Warning Event about its volumes (FailedMount, FailedAttachVolume), if it hangs in ContainerCreating."""
+    """The newest Warning Event about its volumes (FailedMount …), if it hangs in ContainerCreating."""
 
 
 @dataclass(frozen=True, slots=True)

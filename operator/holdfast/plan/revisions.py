@@ -24,11 +24,25 @@ class Model:
     digest: str
     source: str = "URI"
     training_job_name: str | None = None
+    resolved: bool = False
+    """The digest was found out by us, and not asked for."""
 
     def to_json(self) -> dict[str, str]:
-        """As in `status.model` and in the Deployment's annotation."""
+        """As in `status.model`."""
         made = {"uri": self.uri, "digest": self.digest, "source": self.source}
         return made | ({"trainingJobName": self.training_job_name} if self.training_job_name else {})
+
+    def annotation(self) -> str:
+        """As on the revision's Deployment."""
+        return canonical_json(self.to_json() | ({"resolved": True} if self.resolved else {}))
+
+    @classmethod
+    def from_annotation(cls, text: str) -> Model:
+        """Raises ValueError, KeyError or TypeError for what `annotation` did not write."""
+        said = json.loads(text)
+        return cls(
+            said["uri"], said["digest"], said["source"], said.get("trainingJobName"), said.get("resolved") is True
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +71,10 @@ class Revision:
 def read(child: Child) -> Revision | None:
     """The revision that a Deployment is; None when it lacks the annotations that we give ours."""
     try:
-        model = json.loads(child.annotations[labels.MODEL])
         return Revision(
             name=child.labels[labels.REVISION],
             intent=child.annotations[labels.INTENT],
-            model=Model(model["uri"], model["digest"], model["source"], model.get("trainingJobName")),
+            model=Model.from_annotation(child.annotations[labels.MODEL]),
             image=child.spec["template"]["spec"]["containers"][0]["image"],
             child=child,
         )
@@ -84,6 +97,7 @@ def manifest(
 ) -> RevisionManifest:
     """How the revision would be rendered now, with the runtime image that it has or, if it is new, gets."""
     wanted = intent(model, serving, env)
+    kept = existing.model if existing else model
     image = existing.image if existing else settings.serving_image
     name = existing.name if existing else digest10(metadata.uid, wanted, image)
     shape = _shape(serving, env)
@@ -93,7 +107,9 @@ def manifest(
         uid=metadata.uid,
         revision=name,
         intent=wanted,
-        model=(existing.model if existing else model).to_json(),
+        model_uri=kept.uri,
+        model_digest=kept.digest,
+        model_annotation=kept.annotation(),
         image=image,
         pull_policy=settings.image_pull_policy,
         env=env,

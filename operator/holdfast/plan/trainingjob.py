@@ -22,6 +22,10 @@ POLL_SECONDS = 10.0
 REASONS = frozenset(Reason)
 RESULTS = ("model", "metrics", "data", "findings", "packages")
 """Parts of the trainer's report that go into the status as they are."""
+WAITING = frozenset({Reason.IMAGE_PULL_FAILED, Reason.UNSCHEDULABLE, Reason.QUOTA_EXCEEDED, Reason.CLAIM_NOT_FOUND})
+"""Why a pod does not start. They pass once the cause is mended, and end the run at its deadline."""
+
+_TOO_LONG = "it took longer than activeDeadlineSeconds"
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def judge(observed: Observed) -> Verdict:
     if jobs.succeeded(job):
         return _succeeded(observed, job, pods)
     if condition := jobs.condition(job, "Failed"):
-        return _failed(condition, pods)
+        return _failed(observed, condition, pods)
     return _under_way(observed, job, pods)
 
 
@@ -77,15 +81,17 @@ def _not_created(observed: Observed) -> Verdict:
     name = names.training_job(metadata.name, metadata.uid)
     for foreign in observed.foreign:
         if (foreign.kind, foreign.name) == ("Job", name):
-            return Verdict(
-                "False", Reason.NAME_CONFLICT, f"Job {name} exists and belongs to {foreign.owner}; remove it"
-            )
+            message = f"Job {name} exists and belongs to {foreign.owner}; remove it and give the run a new name"
+            return Verdict("False", Reason.NAME_CONFLICT, message)
     spec = TrainingJobSpec.parse(observed.spec)
     manifest = training_job(
         metadata.name, metadata.namespace, metadata.uid, spec, settings.training_image, settings.image_pull_policy
     )
     create = (Create(manifest),)
     if refused := observed.create_errors.get(("Job", name)):
+        deadline = timedelta(seconds=spec.active_deadline_seconds)
+        if conditions.lasts(observed.status, RECONCILING, "True", observed.now, deadline):
+            return Verdict("False", Reason.QUOTA_EXCEEDED, f"{refused}; given up: {_TOO_LONG}")
         return Verdict("Unknown", Reason.QUOTA_EXCEEDED, f"{refused}; it is tried again", writes=create)
     return Verdict("Unknown", Reason.PENDING, f"Job {name} is about to start", writes=create)
 
@@ -96,7 +102,7 @@ def _under_way(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:
     present = [pod for pod in pods if pod.phase == "Pending"]
     wrong = trouble.of_claims(observed.claims) or trouble.of_pods(present, observed.claims, REASONS)
     if wrong:
-        return Verdict("Unknown", wrong.reason, wrong.message)
+        return Verdict("Unknown", wrong.reason if wrong.reason in WAITING else Reason.PENDING, wrong.message)
     if attempts := int(job.status.get("failed") or 0):
         limit = observed.spec.get("backoffLimit", 0)
         last = trouble.of_pods([pod for pod in pods if pod.phase == "Failed"], (), REASONS)
@@ -107,7 +113,7 @@ def _under_way(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:
 
 def _succeeded(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:
     said = next((r for r in map(trouble.report, pods) if r.get("result") == "Completed"), None)
-    if said is None and not pods:
+    if said is None and not any(pod.phase == "Succeeded" for pod in pods):
         # Its pod, and what it said, are gone. The next one finds the bundle by the run's uid and reports it again.
         return Verdict("Unknown", Reason.RETRYING, "the report of the run is lost", writes=(_delete(job),))
     results = {part: said[part] for part in RESULTS if part in said} if said else {}
@@ -118,18 +124,19 @@ def _succeeded(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:
         model, metric, data = results["model"], results["metrics"][0], results["data"]
     except (ValueError, KeyError, IndexError, TypeError):
         message = "the trainer ended well, but what it reported cannot be read: is its image the operator's own?"
-        return Verdict("False", Reason.BACKOFF_LIMIT_EXCEEDED, message)
-    message = (
-        f"{model['estimator']}, {metric['name']} {metric['value']} on {data['testRows']} held-out rows; {model['uri']}"
-    )
+        return Verdict("False", Reason.INTERNAL_ERROR, message)
+    fitted = f"{model['estimator']}, {metric['name']} {metric['value']} on {data['testRows']} held-out rows"
+    message = f"{fitted}; {model['uri']}"
     return Verdict("True", Reason.COMPLETED, message, results)
 
 
-def _failed(condition: Mapping[str, Any], pods: list[Pod]) -> Verdict:
+def _failed(observed: Observed, condition: Mapping[str, Any], pods: list[Pod]) -> Verdict:
     if condition.get("reason") == "DeadlineExceeded":
+        before = conditions.find(observed.status, "Succeeded")
+        if before and before["reason"] in WAITING:  # its pod, which would still say so, is deleted at the deadline
+            return Verdict("False", before["reason"], f"{before['message']}; given up: {_TOO_LONG}")
         wrong = trouble.of_pods(pods, (), REASONS)
-        said = f": {wrong.message}" if wrong else ""
-        return Verdict("False", Reason.DEADLINE_EXCEEDED, f"it took longer than activeDeadlineSeconds{said}")
+        return Verdict("False", Reason.DEADLINE_EXCEEDED, f"{_TOO_LONG}: {wrong.message}" if wrong else _TOO_LONG)
     wrong = trouble.of_pods(pods, (), REASONS) or Trouble("", condition.get("message", ""))
     reason = wrong.reason if wrong.reason in REASONS else Reason.BACKOFF_LIMIT_EXCEEDED
     findings = [r["findings"] for r in map(trouble.report, pods) if r.get("findings")]
@@ -173,8 +180,7 @@ def _is_final(observed: Observed) -> bool:
 
 
 def _waited(observed: Observed) -> bool:
-    begun = conditions.since(observed.status, RECONCILING)
-    return begun is not None and observed.now - begun >= PATIENCE
+    return conditions.lasts(observed.status, RECONCILING, "True", observed.now, PATIENCE)
 
 
 def _job(observed: Observed) -> Child | None:

@@ -1,0 +1,215 @@
+"""The revision that a ModelDeployment's spec asks for, or what stands in its way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from holdfast.api.modeldeployment import ModelDeploymentReason as Reason
+from holdfast.build import names
+from holdfast.build.deployment import RevisionManifest
+from holdfast.build.job import resolve_job
+from holdfast.plan import conditions, jobs, revisions, trouble
+from holdfast.plan.conditions import Status
+from holdfast.plan.observed import Child, Create, Delete, Write
+from holdfast.plan.revisions import Model, Revision
+from holdfast.plan.view import REASONS, View
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The revision that the spec asks for: how it would be rendered now, and its Deployment if it has one."""
+
+    manifest: RevisionManifest
+    existing: Revision | None
+
+    @property
+    def name(self) -> str:
+        return self.manifest.revision
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why there is no wanted revision yet, and what to do about it."""
+
+    status: Status
+    reason: str
+    message: str
+    writes: tuple[Write, ...] = ()
+
+
+def wanted_revision(view: View) -> Wanted | Obstacle:
+    """The revision that the spec asks for. One that exists for the same intent is it, with the image that it has."""
+    model = wanted_model(view)
+    if isinstance(model, Obstacle):
+        return model
+    env = environment(view)
+    if isinstance(env, Obstacle):
+        return env
+    intent = revisions.intent(model, view.spec.serving, env)
+    same = [revision for revision in view.revisions if revision.intent == intent]
+    existing = view.stable if view.stable in same else same[0] if same else None
+    manifest = revisions.manifest(view.metadata, view.observed.settings, model, view.spec.serving, env, existing)
+    return Wanted(manifest, existing)
+
+
+# --- The model ------------------------------------------------------------------------------------------------------
+
+
+def wanted_model(view: View) -> Model | Obstacle:
+    """The model that the spec asks for, pinned to a digest."""
+    asked = view.spec.model
+    if asked.training_job_ref:
+        return _trained_model(view, asked.training_job_ref.name)
+    if asked.uri and asked.digest:
+        return Model(asked.uri, asked.digest)
+    return _known_model(view) or _resolved_model(view, asked.uri or "")
+
+
+def resolving_job(view: View) -> str | None:
+    """The name of the helper Job that has to find out what the model is, if one has to."""
+    asked = view.spec.model
+    if asked.uri is None or asked.digest or _known_model(view):
+        return None
+    return names.helper_job(view.metadata.name, view.metadata.uid, "resolve", asked.uri)
+
+
+def _trained_model(view: View, name: str) -> Model | Obstacle:
+    output = view.observed.training_output
+    if output and output.state == "Succeeded" and output.uri and output.digest:
+        return Model(output.uri, output.digest, "TrainingJob", name)
+    # Once known, the TrainingJob is needed no more. A candidate has the newer output.
+    for revision in (view.revision(view.status.get("candidateRevision")), view.stable):
+        if revision and revision.model.training_job_name == name:
+            return revision.model
+    if output is None or output.state == "Missing":
+        message = f"TrainingJob {name} does not exist in this namespace; apply it"
+        return Obstacle("False", Reason.TRAINING_JOB_NOT_FOUND, message)
+    if output.state == "Failed":
+        message = f"TrainingJob {name} failed: {output.message}. Give a new run a new name and refer to that"
+        return Obstacle("False", Reason.TRAINING_JOB_FAILED, message)
+    return Obstacle(
+        "Unknown", Reason.WAITING_FOR_TRAINING_JOB, f"TrainingJob {name} has no output yet: {output.message}"
+    )
+
+
+def _known_model(view: View) -> Model | None:
+    """What the URI was found to be: resolved once per wish, what lies behind it by now is another matter.
+
+    A revision that never served and was pinned by its user says nothing about what is there.
+    """
+    for revision in view.revisions:
+        model = revision.model
+        served = revision is view.stable and view.has_served
+        if model.source == "URI" and model.uri == view.spec.model.uri and (model.resolved or served):
+            return model
+    return None
+
+
+def _resolved_model(view: View, uri: str) -> Model | Obstacle:
+    observed = view.observed
+    name = names.helper_job(view.metadata.name, view.metadata.uid, "resolve", uri)
+    helper = view.job(name)
+    if helper is None:
+        return _ask(view, uri, name)
+    pods = [pod for pod in observed.pods if pod.owner_uid == helper.uid]
+    if jobs.succeeded(helper):
+        digests = [said["digest"] for said in map(trouble.report, pods) if "digest" in said]
+        if digests:
+            return Model(uri, digests[0], resolved=True)
+        # Its pod, and what it said, are gone: ask again.
+        return _still_asking(view, uri, name, Delete("Job", name, helper.uid))
+    newest_first = sorted(pods, key=lambda pod: pod.created, reverse=True)
+    wrong = trouble.of_claims(observed.claims) or trouble.of_pods(newest_first, observed.claims, REASONS)
+    if wrong is None:
+        return _still_asking(view, uri, name)
+    return Obstacle("False", wrong.reason, f"{uri}: {wrong.message}; it is tried again")
+
+
+def _ask(view: View, uri: str, name: str) -> Obstacle:
+    if conflict := name_conflict(view, "Job", name):
+        return conflict
+    settings, serving = view.observed.settings, view.spec.serving
+    create = Create(
+        resolve_job(
+            view.metadata.name,
+            view.metadata.namespace,
+            view.metadata.uid,
+            uri,
+            settings.serving_image,
+            settings.image_pull_policy,
+            serving.node_selector,
+            [toleration.to_json() for toleration in serving.tolerations or ()],
+        )
+    )
+    if refused := view.observed.create_errors.get(("Job", name)):
+        return Obstacle("False", Reason.QUOTA_EXCEEDED, refused, (create,))
+    return _still_asking(view, uri, name, create)
+
+
+def _still_asking(view: View, uri: str, name: str, *writes: Write) -> Obstacle:
+    """No answer yet. Where there was one about this URI, and it was bad, it stands until there is another."""
+    before = conditions.find(view.status, "Ready")
+    if before and before["status"] == "False" and before["message"].startswith(f"{uri}: "):
+        return Obstacle("False", before["reason"], before["message"], writes)
+    return Obstacle("Unknown", Reason.RESOLVING, f"finding out what {uri} is (Job {name})", writes)
+
+
+def unneeded_helpers(view: View) -> list[Child]:
+    """Helper Jobs that were asked about another URI and have not come to an end. Finished ones go by themselves."""
+    needed = resolving_job(view)
+    return [
+        child
+        for child in view.observed.children
+        if child.kind == "Job" and child.name != needed and not child.deleting and not jobs.finished(child)
+    ]
+
+
+# --- The environment ------------------------------------------------------------------------------------------------
+
+
+def environment(view: View) -> dict[str, str] | Obstacle:
+    """The server's variables, with ConfigMap keys read."""
+    values: dict[str, str] = {}
+    keys = config_map_keys(view)
+    for variable in view.spec.serving.env or ():
+        if variable.name not in keys:
+            values[variable.name] = variable.value or ""
+            continue
+        config_map, key = keys[variable.name]
+        value = view.observed.config_maps.get((config_map, key))
+        if value is None:
+            what = f"ConfigMap {config_map} with key {key}, for the variable {variable.name},"
+            return Obstacle("False", Reason.CONFIG_MAP_NOT_FOUND, f"{what} is not there; create it")
+        values[variable.name] = value
+    return values
+
+
+def config_map_keys(view: View) -> dict[str, tuple[str, str]]:
+    """Variable → (ConfigMap, key)."""
+    return {
+        variable.name: (variable.value_from.config_map_key_ref.name, variable.value_from.config_map_key_ref.key)
+        for variable in view.spec.serving.env or ()
+        if variable.value_from
+    }
+
+
+# --- Names ----------------------------------------------------------------------------------------------------------
+
+
+def name_conflict(view: View, kind: str, name: str) -> Obstacle | None:
+    """Somebody else's object where one of ours belongs."""
+    foreign = view.foreign(kind, name)
+    if foreign is None:
+        return None
+    message = f"{kind} {name} exists and belongs to {foreign.owner}; rename this ModelDeployment or remove it"
+    return Obstacle("False", Reason.NAME_CONFLICT, message)
+
+
+def any_conflict(view: View, wanted: Wanted) -> Obstacle | None:
+    """The first name that the wanted revision needs and cannot have."""
+    name = view.metadata.name
+    return (
+        name_conflict(view, "Service", name)
+        or name_conflict(view, "Deployment", names.revision_deployment(name, wanted.name))
+        or (name_conflict(view, "PodDisruptionBudget", name) if view.replicas >= 2 else None)
+    )
