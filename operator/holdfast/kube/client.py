@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -42,7 +42,7 @@ Guard = Callable[[], None]
 
 
 async def load_configuration() -> Configuration:
-    """Where the API server is and how to authenticate: $KUBECONFIG, else the pod's service account, else ~/.kube/config.
+    """How to reach the API server: by $KUBECONFIG, else the pod's service account, else ~/.kube/config.
 
     Raises kubernetes.aio.config.ConfigException or OSError.
     """
@@ -90,6 +90,31 @@ class Client:
         configuration.client_session_kwargs = options
         self._configuration = configuration
         self._api = ApiClient(configuration)
+
+    def session(self, *traces: aiohttp.TraceConfig) -> aiohttp.ClientSession:
+        """A session of its own for whoever speaks HTTP to the same API server, renewed tokens included."""
+
+        async def authorize(
+            request: aiohttp.ClientRequest, send: Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
+        ) -> aiohttp.ClientResponse:
+            if authorization := await self._authorization():
+                request.headers["Authorization"] = authorization
+            return await send(request)
+
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=self._api.rest_client.ssl_context),
+            headers={"User-Agent": USER_AGENT},
+            middlewares=(authorize,),
+            trace_configs=list(traces),
+        )
+
+    @property
+    def host(self) -> str:
+        """The API server's URL."""
+        return str(self._configuration.host)
+
+    async def _authorization(self) -> str | None:
+        return await self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
 
     async def close(self) -> None:
         await self._api.close()  # type: ignore[no-untyped-call]
@@ -166,6 +191,15 @@ class Client:
         finally:
             response.close()
 
+    async def resources(self, kind: Kind) -> set[str]:
+        """Plural names of what the API server has in the group and version of `kind`; empty if it has none."""
+        prefix, _, _ = kind.path(None).rpartition("/")
+        try:
+            answer = await self._request("GET", prefix)
+        except errors.NotFound:
+            return set()
+        return {resource["name"] for resource in answer["resources"]}
+
     # --- Writing ----------------------------------------------------------------------------------------------------
 
     async def apply(self, kind: Kind, manifest: Mapping[str, Any]) -> Object:
@@ -232,7 +266,7 @@ class Client:
         )
 
     async def delete(self, kind: Kind, key: Key, uid: str) -> None:
-        """Delete the object with this uid, then its dependents. Raises NotFound, or Conflict when the uid is another."""
+        """Delete the object with this uid, then its dependents. Raises NotFound, or Conflict for another uid."""
         await self._request(
             "DELETE",
             kind.path(key.namespace, key.name),
@@ -241,14 +275,6 @@ class Client:
         )
 
     # --- Below ------------------------------------------------------------------------------------------------------
-
-    async def exists(self, path: str) -> bool:
-        """Whether a GET on a path of the API finds something."""
-        try:
-            await self._request("GET", path)
-        except errors.NotFound:
-            return False
-        return True
 
     async def _request(
         self,
@@ -302,10 +328,9 @@ class Client:
         accept: str = _JSON,
     ) -> aiohttp.ClientResponse:
         headers = {"Accept": accept, "Content-Type": content, "User-Agent": USER_AGENT}
-        authorization = await self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
-        if authorization is not None:
+        if authorization := await self._authorization():
             headers["Authorization"] = authorization
-        url = f"{self._configuration.host}{path}{'?' + urlencode(query) if query else ''}"
+        url = f"{self.host}{path}{'?' + urlencode(query) if query else ''}"
         try:
             answer = await self._api.call_api(method, url, headers, body, _request_timeout=timeout)
         except (aiohttp.ClientError, OSError) as error:
@@ -321,8 +346,3 @@ def _no_answer(method: str, path: str, error: BaseException) -> errors.Unavailab
 
 def _present(**items: str | None) -> dict[str, str]:
     return {name: value for name, value in items.items() if value is not None}
-
-
-def selector(labels: Mapping[str, str] | Iterable[tuple[str, str]]) -> str:
-    """Labels as the API's label selector."""
-    return ",".join(f"{name}={value}" for name, value in dict(labels).items())

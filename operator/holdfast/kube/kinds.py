@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-MANAGED_BY = "app.kubernetes.io/managed-by=holdfast"
+from holdfast.api.meta import GROUP, VERSION
+from holdfast.build import labels
+
+MANAGED_BY = f"{labels.MANAGED_BY}=holdfast"
 """Selects every child, and keeps everybody else's objects out of memory."""
 
 
@@ -51,15 +54,13 @@ class Kind:
         return "/".join(parts)
 
 
-MODEL_DEPLOYMENT = Kind(
-    "ModelDeployment", "holdfast.dev", "v1alpha1", "modeldeployments", owner_label="holdfast.dev/model-deployment"
-)
-TRAINING_JOB = Kind("TrainingJob", "holdfast.dev", "v1alpha1", "trainingjobs", owner_label="holdfast.dev/training-job")
+MODEL_DEPLOYMENT = Kind("ModelDeployment", GROUP, VERSION, "modeldeployments", owner_label=labels.MODEL_DEPLOYMENT)
+TRAINING_JOB = Kind("TrainingJob", GROUP, VERSION, "trainingjobs", owner_label=labels.TRAINING_JOB)
 DEPLOYMENT = Kind("Deployment", "apps", "v1", "deployments", selector=MANAGED_BY)
 JOB = Kind("Job", "batch", "v1", "jobs", selector=MANAGED_BY)
 SERVICE = Kind("Service", "", "v1", "services", selector=MANAGED_BY)
 POD_DISRUPTION_BUDGET = Kind("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets", selector=MANAGED_BY)
-NAMESPACE = Kind("Namespace", "", "v1", "namespaces", selector="holdfast.dev/operator=namespaced")
+NAMESPACE = Kind("Namespace", "", "v1", "namespaces", selector=f"{GROUP}/operator=namespaced")
 """Of those, only the ones that a cluster-wide operator leaves alone."""
 
 POD = Kind("Pod", "", "v1", "pods")

@@ -1,0 +1,136 @@
+"""kopf: watches and the life of the process. The only module that imports it.
+
+Only `on.event`, `on.startup`, `on.cleanup` and `on.login` are used: they write nothing. (`on.create`, `on.update`,
+timers and daemons put annotations and finalizers on users' objects; indices do not scale.) An event only wakes; what
+is to be done follows from the state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import kopf
+
+from holdfast.kube.client import load_configuration
+from holdfast.kube.controller import Controller
+from holdfast.kube.queue import Backoff
+from holdfast.kube.watches import WATCH_SECONDS
+from holdfast.settings import Settings
+
+EXIT_SECONDS = 20
+"""Less than the pod's terminationGracePeriodSeconds."""
+
+
+class ForEver:
+    """Pauses between attempts, without end: by default kopf gives up after a minute and ends the process."""
+
+    def __iter__(self) -> Iterator[float]:
+        backoff = Backoff(first=0.5, cap=15.0)
+        failures = 0
+        while True:
+            yield backoff.delay(failures, random.random())  # noqa: S311 - no secret
+            failures += 1
+
+
+class NoDiffBase(kopf.DiffBaseStorage):
+    """No diffs of specs: kopf computes them for every event, and none of our handlers asks for them."""
+
+    def build(self, *, body: Any, extra_fields: Any = None) -> Any:
+        return {}
+
+    def fetch(self, *, body: Any) -> None:
+        return None
+
+    def store(self, *, body: Any, patch: Any, essence: Any) -> None:
+        raise RuntimeError("the operator writes no annotations to users' objects")
+
+
+class NoProgress(kopf.ProgressStorage):
+    """No progress of handlers: ours have none that outlives an event."""
+
+    def fetch(self, *, key: Any, body: Any) -> None:
+        return None
+
+    def store(self, *, key: Any, record: Any, body: Any, patch: Any) -> None:
+        raise RuntimeError("the operator writes no annotations to users' objects")
+
+    def purge(self, *, key: Any, body: Any, patch: Any) -> None:
+        return None
+
+    def touch(self, *, body: Any, patch: Any, value: Any) -> None:
+        return None
+
+    def clear(self, *, essence: Any) -> Any:
+        return essence
+
+
+def kopf_settings(controller: Controller) -> kopf.OperatorSettings:
+    """kopf as a watcher that neither gives up nor interferes."""
+    settings = kopf.OperatorSettings()
+    settings.peering.standalone = True  # or any kopf operator's ClusterKopfPeering could pause this one
+    settings.posting.enabled = False
+    settings.scanning.disabled = True  # no rights on CRDs and namespaces; `lead` waits for our kinds
+    settings.persistence.diffbase_storage = NoDiffBase()
+    settings.persistence.progress_storage = NoProgress()
+    settings.persistence.finalizer = "holdfast.dev/never-set"
+    settings.networking.error_backoffs = ForEver()
+    settings.networking.connect_timeout = 5
+    settings.networking.request_timeout = 60
+    settings.watching.server_timeout = WATCH_SECONDS
+    settings.watching.reconnect_backoff = 0.5
+    settings.watching.chunk_size = 500
+    settings.queueing.idle_timeout = 0.2  # each object's idle task holds memory, thousands of them after a list
+    settings.process.ultimate_exiting_timeout = EXIT_SECONDS
+    for kind in controller.kinds:
+        if kind.selector:
+            settings.watching.label_selectors[kind.group, kind.version, kind.plural] = kind.selector
+    return settings
+
+
+def registry(controller: Controller) -> kopf.OperatorRegistry:
+    """The handlers. Not the default registry: that one logs in by whatever client library it finds."""
+    handlers = kopf.OperatorRegistry()
+    logins = 0
+
+    @kopf.on.login(registry=handlers)
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        nonlocal logins
+        logins += 1
+        if logins > 1:  # after a 401, which closes the session; a token that is refused for good must not be a storm
+            await asyncio.sleep(min(2.0**logins, 30.0))
+        session = controller.client.session(controller.watches.trace())
+        return kopf.AiohttpSession(server=controller.client.host, aiohttp_session=session)
+
+    @kopf.on.startup(registry=handlers)
+    async def startup(**_: Any) -> None:
+        await controller.lead()  # kopf watches nothing until this returns
+
+    @kopf.on.cleanup(registry=handlers)
+    async def cleanup(**_: Any) -> None:
+        await controller.stop()
+
+    async def event(event: Any, **_: Any) -> None:
+        controller.observe(event["type"], event["object"])
+
+    for kind in controller.kinds:
+        kopf.on.event(kind.group, kind.version, kind.plural, registry=handlers)(event)
+    return handlers
+
+
+async def run(settings: Settings) -> None:
+    """Run until a signal asks to end. Raises when the process cannot go on and should be started again."""
+    controller = Controller(settings, await load_configuration())
+    await controller.open()
+    try:
+        await kopf.operator(
+            registry=registry(controller),
+            settings=kopf_settings(controller),
+            standalone=True,
+            clusterwide=not settings.namespaces,
+            namespaces=settings.namespaces,
+        )
+    finally:
+        await controller.close()

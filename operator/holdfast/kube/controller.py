@@ -1,0 +1,186 @@
+"""All parts of the operator but kopf, wired together, and their life: stand by, lead, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from kubernetes.aio.client import Configuration
+
+from holdfast.kube import errors, metrics
+from holdfast.kube.client import Client
+from holdfast.kube.events import Recorder
+from holdfast.kube.health import MAX_LAG, Health, HealthServer, Ticker
+from holdfast.kube.kinds import CHILDREN, NAMESPACE, OWNERS, TRAINING_JOB, Key, Kind, key_of
+from holdfast.kube.lease import Elector, Lease, boottime
+from holdfast.kube.queue import WorkQueue
+from holdfast.kube.reconcile import Reconciler
+from holdfast.kube.resync import Resync
+from holdfast.kube.store import Store
+from holdfast.kube.watches import Scope, Watches
+from holdfast.kube.workers import PASS_SECONDS, Workers
+from holdfast.settings import Settings
+
+LEASE_NAME = "holdfast-operator"
+COALESCE_SECONDS = 0.1
+"""Children change several times within a moment; a person's change of a custom resource waits for nothing."""
+DRAIN_SECONDS = 2.0
+LOST = 1
+log = logging.getLogger(__name__)
+
+
+def _exit_on_loss(reason: str) -> None:
+    """End at once: whatever this process still did could cross what the next leader does."""
+    log.error("leadership is lost, ending: %s", reason)
+    os._exit(LOST)
+
+
+class Controller:
+    """The operator's process. To be made inside the event loop."""
+
+    def __init__(self, settings: Settings, configuration: Configuration) -> None:
+        identity = f"{settings.pod_name}_{uuid.uuid4().hex[:8]}"
+        self._settings = settings
+        # The election has connections of its own: renewals must not wait behind anything.
+        self._lease_client = Client(configuration)
+        lease = Lease(self._lease_client, settings.pod_namespace, LEASE_NAME)
+        self.elector = Elector(lease, identity, _exit_on_loss)
+        self.client = Client(configuration, guard=self.elector.guard)
+        self.store = Store()
+        self.queue: WorkQueue[Key] = WorkQueue()
+        self.watches = Watches(self.kinds, settings.namespaces, self._listed, boottime)
+        self.resync = Resync(self.client, self.store, self.queue, self.watches.scopes)
+        recorder = Recorder(self.client, identity)
+        reconciler = Reconciler(self.client, self.store, recorder, settings.plan)
+        self.workers = Workers(self.queue, reconciler.reconcile, settings.workers)
+        self._ticker = Ticker()
+        self._health = HealthServer(settings.health_port, self.judge)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._working = False
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Those that are watched. Namespaces only by an operator for all of them: it alone may be told to keep out."""
+        return (*OWNERS.values(), *CHILDREN.values(), *(() if self._settings.namespaces else (NAMESPACE,)))
+
+    # --- Life -------------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Answer probes. Raises OSError when the port is taken."""
+        await self._health.start()
+        self._spawn(self._ticker.run(), "ticker")
+
+    async def lead(self) -> None:
+        """Stand by until this process leads and there is something to watch; then get ready for the watches."""
+        log.info("standing by", extra={"fields": {"identity": self.elector.identity}})
+        await self.elector.acquire()
+        await self._wait_for_kinds()
+        self.watches.begin()
+        self._spawn(self.resync.run(), "resync")
+        self._spawn(self._work(), "start of the workers")
+
+    def observe(self, type_: str | None, raw: Mapping[str, Any]) -> None:
+        """A watch's event; type None: from the list that a watch begins with."""
+        key = key_of(raw)
+        self.watches.fed(Scope(key.kind, key.namespace if self._settings.namespaces else None))
+        if type_ == "DELETED":
+            wake = self.store.remove(key, int(raw["metadata"]["resourceVersion"]))
+        else:
+            wake = self.store.put(raw)
+        for concerned in wake:
+            if key.kind in CHILDREN:
+                self.queue.add_after(concerned, COALESCE_SECONDS)
+            else:
+                self.queue.add(concerned)
+
+    async def stop(self) -> None:
+        """End what is under way, let the next one lead, leave no task behind. Harmless when it was stopped before."""
+        await self.workers.stop(DRAIN_SECONDS)
+        await self.elector.release()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._health.stop()
+
+    async def close(self) -> None:
+        """Stop, whatever went before, and close all connections."""
+        await self.stop()
+        await self.client.close()
+        await self._lease_client.close()
+
+    async def _wait_for_kinds(self) -> None:
+        wanted = {kind.plural for kind in OWNERS.values()}
+        told = False
+        while True:
+            try:
+                missing = wanted - await self.client.resources(TRAINING_JOB)
+            except errors.ApiError as error:
+                log.warning("the API server cannot be asked for its kinds, trying again: %s", error)
+            else:
+                if not missing:
+                    return
+                if not told:
+                    log.warning("waiting for the CustomResourceDefinitions of %s: apply crds/", ", ".join(missing))
+                    told = True
+            await asyncio.sleep(2.0)
+
+    async def _work(self) -> None:
+        await self.resync.synced.wait()
+        for key in self.store.owners():
+            self.queue.add(key)
+        # What is here now stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        self.workers.start()
+        self._working = True
+
+    def _listed(self, scope: Scope) -> None:
+        self.resync.request(scope, "gap" if self.resync.synced.is_set() else "start")
+
+    def _spawn(self, coroutine: Any, name: str) -> None:
+        self._tasks.append(asyncio.create_task(coroutine, name=name))
+
+    # --- Health -----------------------------------------------------------------------------------------------------
+
+    def judge(self) -> Health:
+        """How this process is; also sets the gauges that nobody else sets."""
+        leading, synced = self.elector.leading, self.resync.synced.is_set()
+        ages = {kind.name: 0.0 for kind in self.kinds} if self.watches.ages() else {}
+        for scope, age in self.watches.ages().items():
+            ages[scope.kind] = max(ages[scope.kind], age)
+        fatal = [f"the watch of {scope.kind} has ended" for scope in self.watches.dead()]
+        if self._working and self.workers.alive < self._settings.workers:
+            fatal.append(f"only {self.workers.alive} of {self._settings.workers} workers are left")
+        if self.workers.longest_pass > 2 * PASS_SECONDS:
+            fatal.append(f"a pass has gone on for {self.workers.longest_pass:.0f} s")
+        problems = [f"the watch of {scope.kind} stands still: {why}" for scope, why in self.watches.stale().items()]
+        if leading and not synced:
+            problems.append("the first lists have not been read yet")
+        if self._ticker.lag > MAX_LAG:
+            problems.append(f"the event loop is {self._ticker.lag:.0f} s late")
+        self._set_gauges(leading, ages)
+        details = {
+            "leader": leading,
+            "synced": synced,
+            "queue": len(self.queue),
+            "scheduled": self.queue.scheduled,
+            "watchAgeSeconds": {kind: round(age, 1) for kind, age in ages.items()},
+            "workers": self.workers.alive,
+            "longestPassSeconds": round(self.workers.longest_pass, 1),
+            "eventLoopLagSeconds": round(self._ticker.lag, 3),
+        }
+        return Health(tuple(fatal), tuple(problems), details)
+
+    def _set_gauges(self, leading: bool, ages: Mapping[str, float]) -> None:
+        metrics.LEADER.set(leading)
+        metrics.QUEUE_DEPTH.set(len(self.queue))
+        metrics.QUEUE_SCHEDULED.set(self.queue.scheduled)
+        for kind, age in ages.items():
+            metrics.WATCH_AGE.labels(kind).set(age)
+        for kind, count in self.store.count().items():
+            metrics.OBJECTS.labels(kind).set(count)

@@ -1,0 +1,109 @@
+"""What plans need beyond the store: pods, claims and ConfigMap keys, read only when a plan asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from holdfast.kube import errors
+from holdfast.kube.client import Client
+from holdfast.kube.kinds import CLAIM, CONFIG_MAP, EVENT, OWNERS, POD, Key, controller_of
+from holdfast.plan.observed import Claim, Pod
+
+MOUNT_REASONS = frozenset({"FailedMount", "FailedAttachVolume"})
+MAX_MOUNT_LOOKUPS = 3
+"""Pods of one Deployment hang for one reason."""
+
+Object = Mapping[str, Any]
+
+
+class Reader:
+    """Reads at the API server. Methods raise errors.ApiError."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def pods(self, owner: Key) -> tuple[Pod, ...]:
+        """All pods of a custom resource."""
+        label = OWNERS[owner.kind].owner_label
+        raws = await self._client.list(POD, owner.namespace, selector=f"{label}={owner.name}")
+        hanging = [raw for raw in raws if _hangs(raw)][:MAX_MOUNT_LOOKUPS]
+        words = {raw["metadata"]["uid"]: await self._mount_message(raw) for raw in hanging}
+        return tuple(pod(raw, words.get(raw["metadata"]["uid"])) for raw in raws)
+
+    async def claims(self, namespace: str, names: Iterable[str]) -> tuple[Claim, ...]:
+        return tuple([await self._claim(namespace, name) for name in sorted(names)])
+
+    async def config_map_keys(
+        self, namespace: str, keys: Iterable[tuple[str, str]]
+    ) -> Mapping[tuple[str, str], str | None]:
+        """The values of (ConfigMap, key) pairs; None where the one or the other is missing."""
+        values: dict[tuple[str, str], str | None] = {}
+        data: dict[str, Mapping[str, str]] = {}
+        for name, key in sorted(keys):
+            if name not in data:
+                try:
+                    data[name] = (await self._client.get(CONFIG_MAP, namespace, name)).get("data") or {}
+                except errors.NotFound:
+                    data[name] = {}
+            values[name, key] = data[name].get(key)
+        return values
+
+    async def _claim(self, namespace: str, name: str) -> Claim:
+        try:
+            raw = await self._client.get(CLAIM, namespace, name)
+        except errors.NotFound:
+            return Claim(name, exists=False)
+        modes = tuple(raw["spec"].get("accessModes") or ())
+        return Claim(name, exists=True, access_modes=modes, phase=(raw.get("status") or {}).get("phase", ""))
+
+    async def _mount_message(self, raw: Object) -> str | None:
+        metadata = raw["metadata"]
+        fields = f"involvedObject.uid={metadata['uid']},type=Warning"
+        events = await self._client.list(EVENT, metadata["namespace"], fields=fields)
+        about_mounts = [event for event in events if event.get("reason") in MOUNT_REASONS]
+        newest = max(about_mounts, key=lambda event: event.get("lastTimestamp") or "", default=None)
+        return str(newest["message"]) if newest else None
+
+
+def pod(raw: Object, mount_message: str | None = None) -> Pod:
+    """What a plan sees of a pod. Our pods have one container."""
+    metadata, status = raw["metadata"], raw.get("status") or {}
+    controller = controller_of(metadata) or {}
+    container: Object = next(iter(status.get("containerStatuses") or ()), {})
+    state: Object = container.get("state") or {}
+    waiting: Object = state.get("waiting") or {}
+    ended: Object = state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
+    scheduled = _condition(status, "PodScheduled")
+    unschedulable = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
+    return Pod(
+        name=metadata["name"],
+        owner_uid=controller.get("uid", ""),
+        labels=metadata.get("labels") or {},
+        phase=status.get("phase", ""),
+        created=datetime.fromisoformat(metadata["creationTimestamp"]),
+        ready=_condition(status, "Ready").get("status") == "True",
+        unschedulable=scheduled.get("message", "") if unschedulable else None,
+        waiting_reason=waiting.get("reason"),
+        waiting_message=waiting.get("message"),
+        restarts=int(container.get("restartCount") or 0),
+        exit_code=ended.get("exitCode"),
+        termination_reason=ended.get("reason"),
+        termination_message=ended.get("message"),
+        image_id=container.get("imageID") or None,
+        mount_message=mount_message,
+    )
+
+
+def _condition(status: Object, type_: str) -> Object:
+    return next((c for c in status.get("conditions") or () if c["type"] == type_), {})
+
+
+def _hangs(raw: Object) -> bool:
+    status = raw.get("status") or {}
+    if status.get("phase") != "Pending" or _condition(status, "PodScheduled").get("status") != "True":
+        return False
+    container: Object = next(iter(status.get("containerStatuses") or ()), {})
+    waiting: Object = (container.get("state") or {}).get("waiting") or {}
+    return bool(waiting.get("reason", "ContainerCreating") == "ContainerCreating")

@@ -1,0 +1,256 @@
+"""One pass over one custom resource: observe, plan, write in the plan's order, status, Events.
+
+The pass decides nothing. What the API server refuses is told to the plan, which finds the words for it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from holdfast.kube import errors
+from holdfast.kube.apply import Applier, NameTaken
+from holdfast.kube.client import Client
+from holdfast.kube.events import Recorder
+from holdfast.kube.kinds import OWNERS, TRAINING_JOB, Key
+from holdfast.kube.reads import Reader
+from holdfast.kube.store import Live, Resource, Store
+from holdfast.plan import modeldeployment, trainingjob
+from holdfast.plan.observed import (
+    Apply,
+    Child,
+    Create,
+    Delete,
+    Foreign,
+    Metadata,
+    Needs,
+    Observed,
+    Plan,
+    Scale,
+    Settings,
+    TrainingOutput,
+    Write,
+)
+
+SETTLE_SECONDS = 0.2
+"""After writes to children: a moment for what others do next, so that one pass sees all of it."""
+OWN_PREFIX = "holdfast.dev/"
+
+
+class Planner(Protocol):
+    """The planning of one kind, a module of holdfast.plan."""
+
+    def needs(self, observed: Observed) -> Needs: ...
+    def plan(self, observed: Observed) -> Plan: ...
+
+
+@dataclass(frozen=True)
+class Functions:
+    """A Planner made of functions."""
+
+    needs: Callable[[Observed], Needs]
+    plan: Callable[[Observed], Plan]
+
+
+PLANNERS: Mapping[str, Functions] = {
+    "ModelDeployment": Functions(modeldeployment.needs, modeldeployment.plan),
+    "TrainingJob": Functions(trainingjob.needs, trainingjob.plan),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a pass ended."""
+
+    requeue_after: float | None = None
+    refused: bool = False
+    """The API server refused a write: try again, later each time."""
+
+
+@dataclass(frozen=True)
+class Obstacles:
+    """What stood in the way of writes, kept between passes because nothing else remembers it."""
+
+    foreign: Mapping[Key, Foreign] = field(default_factory=dict)
+    refusals: Mapping[Key, str] = field(default_factory=dict)
+
+    def without(self, key: Key) -> Obstacles:
+        if key not in self.foreign and key not in self.refusals:
+            return self
+        return Obstacles(
+            {other: foreign for other, foreign in self.foreign.items() if other != key},
+            {other: words for other, words in self.refusals.items() if other != key},
+        )
+
+
+class Reconciler:
+    """Carries out plans. `reconcile` raises errors.ApiError and NotLeading; the key is then to be tried again."""
+
+    def __init__(self, client: Client, store: Store, recorder: Recorder, settings: Settings) -> None:
+        self._client = client
+        self._store = store
+        self._applier = Applier(client, store)
+        self._reader = Reader(client)
+        self._recorder = recorder
+        self._settings = settings
+        self._obstacles: dict[Key, Obstacles] = {}
+
+    async def reconcile(self, key: Key) -> Outcome:
+        """One pass."""
+        resource = self._store.resource(key)
+        if resource is None or resource.deleting or self._store.is_left_alone(key.namespace):
+            self._obstacles.pop(key, None)
+            return Outcome()
+        planner = PLANNERS[key.kind]
+        obstacles = before = await self._still_there(resource)
+        await self._adopt_orphans(resource)
+        observed = await self._read(resource, planner, self._observe(resource, obstacles))
+        plan = planner.plan(observed)
+        wrote = refused = False
+        for write in plan.writes:
+            target = _target(resource, write)
+            try:
+                wrote |= await self._carry_out(resource, write)
+            except NameTaken as taken:
+                obstacles = replace(obstacles, foreign={**obstacles.foreign, target: taken.foreign})
+                break
+            except errors.Refused as refusal:
+                obstacles = replace(obstacles, refusals={**obstacles.refusals, target: str(refusal)})
+                refused = True
+                break
+            obstacles = obstacles.without(target)
+        self._remember(key, obstacles)
+        if obstacles != before:
+            plan = planner.plan(self._with(observed, resource, obstacles))
+        await self._report(resource, plan)
+        return Outcome(SETTLE_SECONDS if wrote else plan.requeue_after, refused)
+
+    # --- Observing --------------------------------------------------------------------------------------------------
+
+    def _observe(self, resource: Resource, obstacles: Obstacles) -> Observed:
+        key = resource.key
+        observed = Observed(
+            now=datetime.now(UTC),
+            settings=self._settings,
+            metadata=Metadata(key.name, key.namespace, resource.uid, resource.generation),
+            spec=resource.spec,
+            status=resource.status,
+            training_output=self._training_output(resource),
+        )
+        return self._with(observed, resource, obstacles)
+
+    def _with(self, observed: Observed, resource: Resource, obstacles: Obstacles) -> Observed:
+        return replace(
+            observed,
+            children=tuple(_child(live) for live in self._store.children(resource.key, resource.uid)),
+            foreign=tuple(obstacles.foreign.values()),
+            create_errors={(key.kind, key.name): words for key, words in obstacles.refusals.items()},
+        )
+
+    async def _read(self, resource: Resource, planner: Planner, observed: Observed) -> Observed:
+        needs = planner.needs(observed)
+        namespace = resource.key.namespace
+        if needs.pods:
+            observed = replace(observed, pods=await self._reader.pods(resource.key))
+        if needs.claims:
+            observed = replace(observed, claims=await self._reader.claims(namespace, needs.claims))
+        if needs.config_maps:
+            values = await self._reader.config_map_keys(namespace, needs.config_maps)
+            observed = replace(observed, config_maps=values)
+        return observed
+
+    def _training_output(self, resource: Resource) -> TrainingOutput | None:
+        reference = (resource.spec.get("model") or {}).get("trainingJobRef")
+        if not reference:
+            return None
+        name = reference["name"]
+        run = self._store.resource(Key(TRAINING_JOB.name, resource.key.namespace, name))
+        return training_output(name, run)
+
+    async def _still_there(self, resource: Resource) -> Obstacles:
+        """Objects of others are not watched: those that stood in the way are looked at again."""
+        obstacles = self._obstacles.get(resource.key, Obstacles())
+        for key in obstacles.foreign:
+            foreign = await self._applier.foreign(resource, key)
+            if foreign is None:
+                obstacles = obstacles.without(key)
+            else:
+                obstacles = replace(obstacles, foreign={**obstacles.foreign, key: foreign})
+        return obstacles
+
+    def _remember(self, key: Key, obstacles: Obstacles) -> None:
+        if obstacles.foreign or obstacles.refusals:
+            self._obstacles[key] = obstacles
+        else:
+            self._obstacles.pop(key, None)
+
+    # --- Writing ----------------------------------------------------------------------------------------------------
+
+    async def _adopt_orphans(self, resource: Resource) -> None:
+        for live in self._store.children(resource.key, resource.uid):
+            if live.controller is None and not live.deleting:
+                await self._applier.adopt(resource, live)
+
+    async def _carry_out(self, resource: Resource, write: Write) -> bool:
+        match write:
+            case Apply(manifest):
+                return await self._applier.apply(resource, manifest)
+            case Create(manifest):
+                return await self._applier.create(resource, manifest)
+            case Scale(_, replicas):
+                return await self._applier.scale(resource, _target(resource, write), replicas)
+            case Delete(_, _, uid):
+                return await self._applier.delete(resource, _target(resource, write), uid)
+
+    async def _report(self, resource: Resource, plan: Plan) -> None:
+        key = resource.key
+        if plan.status != resource.status and json.loads(json.dumps(plan.status)) != resource.status:
+            self._store.put(await self._client.set_status(OWNERS[key.kind], key, resource.uid, plan.status))
+        for event in plan.events:
+            await self._recorder.post(resource, event)
+
+
+def training_output(name: str, run: Resource | None) -> TrainingOutput:
+    """What a ModelDeployment sees of a TrainingJob."""
+    if run is None:
+        return TrainingOutput(name, "Missing")
+    conditions = run.status.get("conditions") or ()
+    succeeded: Mapping[str, Any] = next((c for c in conditions if c["type"] == "Succeeded"), {})
+    message = succeeded.get("message", "it has not started yet")
+    model = run.status.get("model") or {}
+    match succeeded.get("status"):
+        case "True":
+            return TrainingOutput(name, "Succeeded", model.get("uri"), model.get("digest"), message)
+        case "False":
+            return TrainingOutput(name, "Failed", message=message)
+        case _:
+            return TrainingOutput(name, "Running", message=message)
+
+
+def _child(live: Live) -> Child:
+    own = {name: value for name, value in live.annotations.items() if name.startswith(OWN_PREFIX)}
+    return Child(
+        kind=live.key.kind,
+        name=live.key.name,
+        uid=live.uid,
+        labels=live.labels,
+        annotations=own,
+        spec=live.spec,
+        status=live.status,
+        controlled=live.controller is not None,
+        deleting=live.deleting,
+    )
+
+
+def _target(resource: Resource, write: Write) -> Key:
+    namespace = resource.key.namespace
+    match write:
+        case Apply(manifest) | Create(manifest):
+            return Key(manifest["kind"], namespace, manifest["metadata"]["name"])
+        case Scale(name, _):
+            return Key("Deployment", namespace, name)
+        case Delete(kind, name, _):
+            return Key(kind, namespace, name)

@@ -1,0 +1,83 @@
+"""The operator's settings: its environment, read once and checked at the start."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from holdfast.plan.observed import Settings as PlanSettings
+
+PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+class SettingsError(Exception):
+    """The environment cannot be used; the message names every variable that is wrong, and what it may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an administrator can set."""
+
+    plan: PlanSettings
+    namespaces: tuple[str, ...]
+    """Those to work in; empty: all."""
+    pod_name: str
+    pod_namespace: str
+    """Where the Lease is."""
+    workers: int
+    log_level: int
+    health_port: int
+
+
+def read(environment: Mapping[str, str]) -> Settings:
+    """Raises SettingsError."""
+    reader = _Reader(environment)
+    settings = Settings(
+        plan=PlanSettings(
+            serving_image=reader.text("HOLDFAST_SERVING_IMAGE"),
+            training_image=reader.text("HOLDFAST_TRAINING_IMAGE"),
+            image_pull_policy=reader.choice("HOLDFAST_IMAGE_PULL_POLICY", "IfNotPresent", PULL_POLICIES),
+        ),
+        namespaces=reader.names("HOLDFAST_NAMESPACES"),
+        pod_name=reader.text("POD_NAME", socket.gethostname()),
+        pod_namespace=reader.text("POD_NAMESPACE", "holdfast-system"),
+        workers=reader.number("HOLDFAST_WORKERS", 16, 1, 256),
+        log_level=logging.getLevelNamesMapping()[reader.choice("HOLDFAST_LOG_LEVEL", "INFO", LOG_LEVELS)],
+        health_port=reader.number("HOLDFAST_HEALTH_PORT", 8081, 1, 65535),
+    )
+    if reader.wrong:
+        raise SettingsError("; ".join(reader.wrong))
+    return settings
+
+
+class _Reader:
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self.wrong: list[str] = []
+
+    def text(self, name: str, default: str = "") -> str:
+        value = self._environment.get(name, "").strip() or default
+        if not value:
+            self.wrong.append(f"{name} must be set")
+        return value
+
+    def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
+        value = self.text(name, default)
+        if value not in choices:
+            self.wrong.append(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+            return default
+        return value
+
+    def number(self, name: str, default: int, least: int, most: int) -> int:
+        value = self.text(name, str(default))
+        if not value.isascii() or not value.isdigit() or not least <= int(value) <= most:
+            self.wrong.append(f"{name} must be a whole number from {least} to {most}, not {value!r}")
+            return default
+        return int(value)
+
+    def names(self, name: str) -> tuple[str, ...]:
+        parts = [part.strip() for part in self._environment.get(name, "").split(",")]
+        return tuple(dict.fromkeys(part for part in parts if part))
