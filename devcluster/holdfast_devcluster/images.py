@@ -246,14 +246,12 @@ class BuildahBuilder:
         return self._id(reference)
 
     def build(self, image: Image, base: str) -> None:
-        # The stage that is slow and seldom changes gets a name: what has none is pruned.
-        for target, tag in (("dependencies", f"{image.reference}-dependencies"), ("", image.reference)):
-            self._buildah(
-                *("bud", "--isolation", "chroot", "--layers", "--pull-never", "--quiet"),
-                *(("--target", target) if target else ()),
-                *("--build-arg", f"BASE_IMAGE={base}", "--tag", tag),
-                *("--file", str(paths.REPOSITORY / image.dockerfile), str(paths.REPOSITORY)),
-            )
+        self._buildah("rm", "--all")  # what failed and killed builds left; nobody else builds in this storage
+        self._buildah(
+            *("bud", "--isolation", "chroot", "--layers", "--pull-never", "--quiet"),
+            *("--build-arg", f"BASE_IMAGE={base}", "--tag", image.reference),
+            *("--file", str(paths.REPOSITORY / image.dockerfile), str(paths.REPOSITORY)),
+        )
         self._buildah("rmi", "--prune")
 
     def save(self, image: Image, archive: Path) -> None:
