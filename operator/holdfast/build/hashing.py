@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from holdfast.build import labels
@@ -18,14 +17,14 @@ def canonical_json(value: Any) -> str:
 def with_desired_hash(manifest: dict[str, Any], *, without_replicas: bool = False) -> dict[str, Any]:
     """The manifest with its own hash as an annotation (16 hexadecimal digits).
 
-    `without_replicas` leaves `spec.replicas` out of the hash: it then tells whether the *template* is the one that
-    would be rendered now.
+    The owner is left out: an orphan that is adopted is still what it was. `without_replicas` leaves `spec.replicas` out
+    as well: the hash then tells whether the *template* is the one that would be rendered now.
     """
-    hashed: Mapping[str, Any] = manifest
+    metadata, spec = dict(manifest["metadata"]), dict(manifest["spec"])
+    metadata.pop("ownerReferences", None)
     if without_replicas:
-        spec = {key: value for key, value in manifest["spec"].items() if key != "replicas"}
-        hashed = {**manifest, "spec": spec}
+        spec.pop("replicas")
+    hashed = {**manifest, "metadata": metadata, "spec": spec}
     value = hashlib.sha256(canonical_json(hashed).encode()).hexdigest()[:16]
-    metadata = manifest["metadata"]
     annotations = {**metadata.get("annotations", {}), labels.DESIRED_HASH: value}
-    return {**manifest, "metadata": {**metadata, "annotations": annotations}}
+    return {**manifest, "metadata": {**manifest["metadata"], "annotations": annotations}}

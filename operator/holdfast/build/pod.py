@@ -42,7 +42,6 @@ def container(
         "name": name,
         "image": image,
         "imagePullPolicy": pull_policy,
-        "args": list(args),
         "env": environment(variables),
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -52,6 +51,8 @@ def container(
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, *mounts],  # noqa: S108
     }
+    if args:
+        made["args"] = list(args)
     if resources:
         made["resources"] = quantities.resources(resources)
     return made

@@ -111,11 +111,7 @@ def _deployment(wanted: Wanted, replicas: int) -> Iterable[Write]:
     manifest = wanted.manifest.render(replicas)
     existing = wanted.existing
     rendered = manifest["metadata"]["annotations"][labels.DESIRED_HASH]
-    if (
-        existing is None
-        or not existing.child.controlled  # to be adopted
-        or existing.child.annotations.get(labels.DESIRED_HASH) == rendered
-    ):
+    if existing is None or existing.child.annotations.get(labels.DESIRED_HASH) == rendered:
         yield Apply(manifest)
     else:  # rendered by an earlier operator: its template stays, or an upgrade would restart every model
         yield from _scaled(existing, replicas)

@@ -1,0 +1,71 @@
+"""Manifests with every optional part in them."""
+
+from typing import Any
+
+from holdfast.api.trainingjob import TrainingJobSpec
+from holdfast.build import job, quantities
+from holdfast.build.deployment import RevisionManifest
+from holdfast.build.poddisruptionbudget import pod_disruption_budget
+from holdfast.build.service import service
+
+NAME = "wine"
+UID = "00000000-0000-4000-8000-000000000001"
+REVISION = "5f3a9c0d1e"
+IMAGE = "localhost/holdfast-serving:dev"
+DIGEST = "sha256:" + "9d0c4f3b" * 8
+TOLERATIONS: list[dict[str, str | int]] = [
+    {"key": "gpu", "operator": "Exists", "effect": "NoSchedule"},
+    {"key": "spot", "value": "yes", "effect": "NoExecute", "tolerationSeconds": 0},
+]
+RESOURCES: dict[str, dict[str, str | int]] = {
+    "requests": {"cpu": "0.5", "memory": "524288Ki", "ephemeral-storage": "1.5Gi"},
+    "limits": {"memory": 1073741824, "example.com/gpu": 1},
+}
+
+
+def revision(name: str = NAME, namespace: str = "default", **changes: Any) -> RevisionManifest:
+    given: dict[str, Any] = {
+        "name": name,
+        "namespace": namespace,
+        "uid": UID,
+        "revision": REVISION,
+        "intent": "0" * 64,
+        "model_uri": "pvc://models/wine/3",
+        "model_digest": DIGEST,
+        "model_annotation": "{}",
+        "image": IMAGE,
+        "pull_policy": "IfNotPresent",
+        "env": {"OMP_NUM_THREADS": "2", "EMPTY": ""},
+        "resources": quantities.resources(RESOURCES),
+        "node_selector": {"disk": "ssd"},
+        "tolerations": TOLERATIONS,
+    }
+    return RevisionManifest(**(given | changes))
+
+
+def training_spec(**changes: Any) -> TrainingJobSpec:
+    given = {
+        "data": {"uri": "pvc://lake/wine.csv", "digest": DIGEST, "format": "CSV"},
+        "target": "quality",
+        "task": "Classification",
+        "estimators": [{"name": "RandomForestClassifier", "parameters": {"n_estimators": "200"}}],
+        "output": {"uri": "pvc://models/wine"},
+        "evaluation": {"requirements": [{"metric": "Accuracy", "minimum": "0.9"}]},
+        "resources": RESOURCES,
+        "nodeSelector": {"disk": "ssd"},
+        "tolerations": TOLERATIONS,
+    }
+    return TrainingJobSpec.parse(given | changes)
+
+
+def every_manifest(namespace: str = "default", name: str = NAME) -> dict[str, dict[str, Any]]:
+    """One of each child, by what it is."""
+    return {
+        "deployment": revision(name, namespace).render(0),
+        "service": service(name, namespace, UID, REVISION),
+        "budget": pod_disruption_budget(name, namespace, UID, REVISION),
+        "resolve job": job.resolve_job(
+            name, namespace, UID, "pvc://models/wine", IMAGE, "IfNotPresent", {"disk": "ssd"}, TOLERATIONS
+        ),
+        "training job": job.training_job(name, namespace, UID, training_spec(), IMAGE, "Always"),
+    }

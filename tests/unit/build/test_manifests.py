@@ -1,0 +1,142 @@
+"""What children look like. What the API server makes of them is tested in tests/api/test_children.py."""
+
+import json
+from typing import Any
+
+import pytest
+from tests.unit.build import samples
+
+from holdfast.build import job, labels
+from holdfast.build.hashing import with_desired_hash
+
+POD_CHILDREN = ["deployment", "resolve job", "training job"]
+
+
+def pod(child: str) -> dict[str, Any]:
+    spec: dict[str, Any] = samples.every_manifest()[child]["spec"]["template"]["spec"]
+    return spec
+
+
+def claims(spec: dict[str, Any]) -> dict[str, tuple[str, bool]]:
+    """Claim → (where it is mounted, whether read-only)."""
+    [container] = spec["containers"]
+    mounts = {mount["name"]: (mount["mountPath"], mount.get("readOnly", False)) for mount in container["volumeMounts"]}
+    assert len(mounts) == len(container["volumeMounts"])
+    found = [volume for volume in spec["volumes"] if "persistentVolumeClaim" in volume]
+    assert len({volume["name"] for volume in spec["volumes"]}) == len(spec["volumes"])
+    return {volume["persistentVolumeClaim"]["claimName"]: mounts[volume["name"]] for volume in found}
+
+
+@pytest.mark.parametrize("child", POD_CHILDREN)
+def test_pods_are_restricted_and_get_no_token(child: str) -> None:
+    spec = pod(child)
+    [container] = spec["containers"]
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+@pytest.mark.parametrize("child", POD_CHILDREN)
+def test_pods_go_where_the_user_says(child: str) -> None:
+    spec = pod(child)
+    assert spec["nodeSelector"] == {"disk": "ssd"}
+    assert spec["tolerations"] == samples.TOLERATIONS
+
+
+@pytest.mark.parametrize("child", samples.every_manifest())
+def test_children_belong_to_their_owner_and_do_not_block_its_deletion(child: str) -> None:
+    [owner] = samples.every_manifest()[child]["metadata"]["ownerReferences"]
+    assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == (samples.UID, True, False)
+
+
+def test_a_run_mounts_its_input_read_only_and_its_output_writable() -> None:
+    assert claims(pod("training job")) == {"lake": ("/mnt/claims/lake", True), "models": ("/mnt/claims/models", False)}
+
+
+def test_a_claim_that_is_input_and_output_is_mounted_once_and_writable() -> None:
+    spec = samples.training_spec(data={"uri": "pvc://models/data.csv"})
+    made = job.training_job("wine", "default", samples.UID, spec, samples.IMAGE, "Always")
+    assert claims(made["spec"]["template"]["spec"]) == {"models": ("/mnt/claims/models", False)}
+
+
+def test_a_server_reads_its_claim_and_cannot_write_it() -> None:
+    assert claims(pod("deployment")) == {"models": ("/mnt/claims/models", True)}
+
+
+def test_a_server_of_a_model_on_the_web_mounts_no_claim() -> None:
+    made = samples.revision(model_uri="https://models.example.com/wine.onnx").render(1)
+    assert claims(made["spec"]["template"]["spec"]) == {}
+
+
+def test_claims_whose_names_differ_late_get_different_volumes() -> None:
+    long = "c" * 250
+    spec = samples.training_spec(data={"uri": f"pvc://{long}a/x.csv"}, output={"uri": f"pvc://{long}b/y"})
+    made = job.training_job("wine", "default", samples.UID, spec, samples.IMAGE, "Always")
+    assert set(claims(made["spec"]["template"]["spec"])) == {f"{long}a", f"{long}b"}
+
+
+def test_the_server_is_told_what_to_serve_and_the_user_cannot_say_otherwise() -> None:
+    made = samples.revision(env={"HOLDFAST_MODEL_DIGEST": "forged", "A": "1"}).render(1)
+    [container] = made["spec"]["template"]["spec"]["containers"]
+    env = {variable["name"]: variable.get("value", "") for variable in container["env"]}
+    assert len(env) == len(container["env"])
+    assert env == {
+        "A": "1",
+        "HOLDFAST_MODEL_NAME": "wine",
+        "HOLDFAST_MODEL_URI": "pvc://models/wine/3",
+        "HOLDFAST_MODEL_DIGEST": samples.DIGEST,
+        "HOLDFAST_REVISION": samples.REVISION,
+    }
+
+
+def test_a_service_selects_pods_of_the_stable_revision_alone() -> None:
+    manifests = samples.every_manifest()
+    selector = manifests["service"]["spec"]["selector"]
+    assert selector.items() <= manifests["deployment"]["spec"]["template"]["metadata"]["labels"].items()
+    assert selector[labels.REVISION] == samples.REVISION
+    assert manifests["budget"]["spec"]["selector"]["matchLabels"] == selector
+
+
+def test_a_run_is_told_all_defaults() -> None:
+    made = job.training_job("wine", "default", samples.UID, samples.training_spec(), samples.IMAGE, "Always")
+    [container] = made["spec"]["template"]["spec"]["containers"]
+    [variable] = container["env"]
+    assert json.loads(variable["value"]) == {
+        "data": {"uri": "pvc://lake/wine.csv", "digest": samples.DIGEST, "format": "CSV"},
+        "target": "quality",
+        "task": "Classification",
+        "preprocessing": {"imputeNumeric": "Median", "scaleNumeric": "Standard", "encodeCategorical": "OneHot"},
+        "split": {"testPercent": 20},
+        "estimator": {"name": "RandomForestClassifier", "parameters": {"n_estimators": "200"}},
+        "seed": 0,
+        "requirements": [{"metric": "Accuracy", "minimum": "0.9"}],
+        "output": {"uri": "pvc://models/wine", "folder": made["metadata"]["name"]},
+    }
+
+
+def test_a_permanent_failure_ends_a_job_at_once() -> None:
+    for child in ("resolve job", "training job"):
+        [rule] = samples.every_manifest()[child]["spec"]["podFailurePolicy"]["rules"]
+        assert rule == {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [3]}}
+
+
+def desired_hash(manifest: dict[str, Any]) -> str:
+    value: str = manifest["metadata"]["annotations"][labels.DESIRED_HASH]
+    return value
+
+
+def test_the_hash_of_a_revision_tells_its_template_and_not_its_scale() -> None:
+    assert desired_hash(samples.revision().render(1)) == desired_hash(samples.revision().render(5))
+    assert desired_hash(samples.revision().render(1)) != desired_hash(samples.revision(image="other").render(1))
+
+
+def test_the_hash_does_not_depend_on_the_owner() -> None:
+    manifest = samples.every_manifest()["service"]
+    plain = {**manifest, "metadata": {k: v for k, v in manifest["metadata"].items() if k != "annotations"}}
+    orphan = {**plain, "metadata": {**plain["metadata"], "ownerReferences": []}}
+    assert desired_hash(with_desired_hash(plain)) == desired_hash(with_desired_hash(orphan))
