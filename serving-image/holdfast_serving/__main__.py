@@ -11,6 +11,8 @@ from holdfast_serving import settings as settings_module
 
 def main() -> int:
     """Run a command; return the exit code."""
+    # numpy's own thread pool, one thread per core of the node, is of no use here.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
         command, settings = settings_module.read(sys.argv[1:], os.environ)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from holdfast_serving.inference import Call, Outputs, feeds
-from holdfast_serving.metrics import ABANDONED, FAILED, OK, Metrics
+from holdfast_serving.metrics import ABANDONED, CLIENT_ERROR, FAILED, OK, Metrics
 from holdfast_serving.problems import Problem, busy
 from holdfast_serving.session import Model
 
@@ -37,6 +38,9 @@ BATCH_SECONDS = 0.05
 """A batch is not made larger than what runs in this time."""
 
 MAX_BATCH_ROWS = 256
+
+
+_NODE = re.compile(r"while running (\w+ node)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,22 +90,23 @@ class Batcher:
 
     def _flush(self) -> None:
         turn_ends = time.perf_counter() + TURN_SECONDS
-        while batch := self._take():
-            started = time.perf_counter()
-            predicted = self._predict(batch)
-            if predicted > INLINE_SECONDS:
+        while calls := self._take():
+            batch = _Batch(calls)
+            if self._expect(batch) > INLINE_SECONDS:
                 future = self._loop.run_in_executor(self._thread, self._run, batch)
-                future.add_done_callback(partial(self._finish, started, predicted))
+                future.add_done_callback(partial(self._finish, batch))
                 return
-            self._reply(started, predicted, self._run(batch))
+            self._run(batch)
+            self._reply(batch)
             if self._queue and time.perf_counter() > turn_ends:
                 self._loop.call_soon(self._flush)
                 return
         self._working = False
 
-    def _finish(self, started: float, predicted: float, future: asyncio.Future[list[_Result]]) -> None:
+    def _finish(self, batch: _Batch, future: asyncio.Future[None]) -> None:
         """A thread is done: its answers, then at once the next batch."""
-        self._reply(started, predicted, future.result())
+        future.result()
+        self._reply(batch)
         self._waited = True
         self._flush()
         self._waited = False
@@ -138,41 +143,51 @@ class Batcher:
         self._queued_rows = sum([call.rows for call in queue])
         return batch
 
-    def _predict(self, batch: Sequence[Call]) -> float:
-        rows = sum([call.rows for call in batch])
-        return (self._cost.base + self._cost.per_row * rows) * self._slowness
+    def _expect(self, batch: _Batch) -> float:
+        """Seconds that a run is likely to take."""
+        batch.expected = self._cost.base + self._cost.per_row * batch.rows
+        return batch.expected * self._slowness
 
-    def _run(self, batch: list[Call]) -> list[_Result]:
+    def _run(self, batch: _Batch) -> None:
         """Run a batch; of one that fails, every call on its own. Called in any thread, but one at a time."""
-        rows = sum([call.rows for call in batch])
+        began = time.thread_time()
         try:
-            outputs = Outputs(self._model.run(feeds(self._model.signature, batch)), self._joins)
-            if self._joins and any(array.shape[:1] != (rows,) for array in outputs.arrays):
-                raise RuntimeError(f"the model gave another number of rows than {rows}")
+            batch.parts = [(batch.calls, self._outputs(batch.calls, batch.rows))]
         except Exception as error:
-            if len(batch) > 1:
-                return [result for call in batch for result in self._run([call])]
-            return [_Result(batch, rows, None, error, time.perf_counter())]
-        return [_Result(batch, rows, outputs, None, time.perf_counter())]
+            alone = len(batch.calls) == 1
+            batch.parts = [([call], error if alone else self._alone(call)) for call in batch.calls]
+        batch.seconds = time.thread_time() - began
 
-    def _reply(self, started: float, predicted: float, results: list[_Result]) -> None:
+    def _alone(self, call: Call) -> Outputs | Exception:
+        try:
+            return self._outputs([call], call.rows)
+        except Exception as error:
+            return error
+
+    def _outputs(self, calls: Sequence[Call], rows: int) -> Outputs:
+        arrays = self._model.run(feeds(self._model.signature, calls))
+        if self._joins and any(array.shape[:1] != (rows,) for array in arrays):
+            raise RuntimeError(f"{rows} rows got another number of answers")
+        return Outputs(arrays, self._joins)
+
+    def _reply(self, batch: _Batch) -> None:
         metrics = self._metrics
-        for result in results:
-            metrics.batch.observe(result.rows)
-            metrics.in_flight -= len(result.calls)
+        metrics.batch.observe(batch.rows)
+        metrics.in_flight -= len(batch.calls)
+        for calls, outputs in batch.parts:
             row = 0
-            for call in result.calls:
-                metrics.queue.observe(started - call.arrived)
+            for call in calls:
+                metrics.queue.observe(batch.started - call.arrived)
                 try:
-                    if result.outputs is None:
-                        raise self._failure(result.error)
+                    if isinstance(outputs, Exception):
+                        raise self._failure(outputs)
                     if self._joins:
-                        call.answer(result.outputs, row, row + call.rows)
+                        call.answer(outputs, row, row + call.rows)
                         row += call.rows
                     else:
-                        call.answer(result.outputs, 0, 1)
+                        call.answer(outputs, 0, 1)
                 except Problem as problem:
-                    metrics.outcomes[FAILED] += 1
+                    metrics.outcomes[FAILED if problem.status >= 500 else CLIENT_ERROR] += 1
                     call.fail(problem)
                 except Exception:
                     log.exception("an answer could not be sent")
@@ -181,23 +196,38 @@ class Batcher:
                 else:
                     metrics.outcomes[OK] += 1
                     metrics.duration.observe(time.perf_counter() - call.arrived)
-        took = results[-1].finished - started
-        self._slowness = max(1.0, 0.8 * self._slowness + 0.2 * min(took / predicted, 1000.0) * self._slowness)
+        # What the load measured need not hold for every input. CPU time, since a busy node says nothing of a model.
+        lately = min(batch.seconds / batch.expected, 1000.0)
+        self._slowness = max(1.0, 0.8 * self._slowness + 0.2 * lately)
 
-    def _failure(self, error: Exception | None) -> Problem:
+    def _failure(self, error: Exception) -> Problem:
         now = time.perf_counter()
         if now >= self._quiet_until:  # whoever sends bad input shall not fill the log
             self._quiet_until = now + 10
-            log.warning("the model failed on a request (logged at most every 10 s): %s", error)
+            where = _NODE.search(str(error))  # the rest of the text can hold values
+            log.warning(
+                "the model failed on a request%s: %s (said at most every 10 s)",
+                f" in node {where[1]}" if where else "",
+                type(error).__name__,
+            )
         return Problem(500, "the model failed on this request")
 
 
-@dataclass(frozen=True, slots=True)
-class _Result:
-    """What became of calls that were run together."""
+class _Batch:
+    """Calls that run together.
 
-    calls: list[Call]
-    rows: int
-    outputs: Outputs | None
-    error: Exception | None
-    finished: float
+    Attributes:
+        started: time.perf_counter().
+        expected: seconds of the run as measured at load.
+        seconds: CPU time that it took.
+        parts: calls with their common outputs, or with the error that they ended in.
+    """
+
+    __slots__ = ("calls", "expected", "parts", "rows", "seconds", "started")
+
+    def __init__(self, calls: list[Call]) -> None:
+        self.calls = calls
+        self.rows = sum([call.rows for call in calls])
+        self.started = time.perf_counter()
+        self.expected = self.seconds = 0.0
+        self.parts: list[tuple[list[Call], Outputs | Exception]] = []

@@ -20,8 +20,8 @@ from holdfast_serving import cgroup
 PROBE_SECONDS = 300
 """CPU and wall time. The largest models take a minute."""
 
-_BASE_BYTES = 3 << 29
-"""Address space of the interpreter, the runtime and its threads' stacks; little of it is ever touched."""
+_BASE_BYTES = 512 << 20
+"""Address space of the interpreter and the runtime; less than half of it is ever touched."""
 
 _INVALID_EXIT = 3
 
@@ -37,7 +37,9 @@ def probe(path: Path, *, seconds: float = PROBE_SECONDS, memory: int | None = No
     """
     memory = memory or _allowance()
     command = [sys.executable, "-P", "-m", "holdfast_serving.probe", str(path), str(memory), str(seconds)]
-    environment = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(sys.path), "MALLOC_ARENA_MAX": "1"}
+    # Each thread and each arena would take address space.
+    single = {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    environment = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **single}
     try:
         done = subprocess.run(  # noqa: S603 - our own module
             command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False

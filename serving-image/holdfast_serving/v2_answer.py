@@ -1,0 +1,114 @@
+"""Writing V2 answers: the outputs of a run to JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import orjson
+
+from holdfast_bundle.manifest import Tensor
+from holdfast_serving.inference import Array, Outputs
+from holdfast_serving.problems import Problem, quoted
+
+_MAX_LAYOUTS = 100
+
+
+class NotANumberError(Problem):
+    """An output holds NaN or infinity, for which JSON has no number."""
+
+    def __init__(self, output: str) -> None:
+        super().__init__(500, f"output {quoted(output)} holds NaN or infinity, which JSON cannot carry")
+
+
+class Answers:
+    """Writes the answers of one revision of a model."""
+
+    def __init__(self, outputs: Sequence[Tensor], model_name: str, version: str) -> None:
+        self.names = [tensor.name for tensor in outputs]
+        self.begin = orjson.dumps({"model_name": model_name, "model_version": version})[:-1] + b","
+        self._heads = [
+            orjson.dumps({"name": tensor.name, "datatype": tensor.datatype})[:-1] + b',"shape":[' for tensor in outputs
+        ]
+        self._layouts: dict[object, _Layout] = {}
+
+    def of_run(self, outputs: Outputs) -> Run:
+        """Encode a run, once for all calls that were in it."""
+        skip = 1 if outputs.has_rows else 0
+        shapes = tuple([array.shape[skip:] for array in outputs.arrays])
+        layout = self._layouts.get(shapes)
+        if layout is None:
+            if len(self._layouts) >= _MAX_LAYOUTS:
+                self._layouts.clear()
+            layout = self._layouts[shapes] = _Layout(self, shapes, outputs.has_rows)
+        return Run(layout, outputs)
+
+    def output(self, index: int, shape: bytes, data: bytes) -> bytes:
+        """One output object."""
+        return b'%b%b],"data":[%b]}' % (self._heads[index], shape, data)
+
+
+class _Layout:
+    """All of an answer that depends on the shapes alone.
+
+    Attributes:
+        row_shapes: JSON of the dimensions behind the rows, with a comma before each; of all for outputs without.
+        frame: a whole answer of one row with all outputs, to be filled in by `%`.
+    """
+
+    def __init__(self, answers: Answers, shapes: Sequence[tuple[int, ...]], has_rows: bool) -> None:
+        self.answers = answers
+        texts = [orjson.dumps(list(shape))[1:-1] for shape in shapes]
+        self.row_shapes = [b"," + text if text and has_rows else text for text in texts]
+        mark = b"\x00"  # JSON text never holds one
+        listed = [
+            answers.output(index, b"1" + shape if has_rows else shape, mark)
+            for index, shape in enumerate(self.row_shapes)
+        ]
+        whole = b'%b"outputs":[%b]}' % (answers.begin, b",".join(listed))
+        self.frame = whole.replace(b"%", b"%%").replace(mark, b"%b")
+
+
+class Run:
+    """The outputs of one run as JSON text, cut into rows.
+
+    All rows of an output are written in one call and then cut apart, which costs far less than a call per row.
+    """
+
+    __slots__ = ("_broken", "_has_rows", "_layout", "_pieces", "_rows")
+
+    def __init__(self, layout: _Layout, outputs: Outputs) -> None:
+        self._layout = layout
+        self._has_rows = outputs.has_rows
+        self._broken: set[int] = set()  # outputs with a value that is no number
+        self._pieces = [self._cut(index, array) for index, array in enumerate(outputs.arrays)]
+        self._rows = list(zip(*self._pieces, strict=True))
+
+    def answer(self, first: int, last: int) -> bytes:
+        """All outputs of rows `first` to `last` (not included), as an answer without id. Raises NotANumberError."""
+        if last - first == 1 and not self._broken:
+            return self._layout.frame % self._rows[first]
+        return self.chosen_answer(None, range(len(self._pieces)), first, last)
+
+    def chosen_answer(self, identifier: str | None, wanted: Sequence[int], first: int, last: int) -> bytes:
+        """Some outputs, by their indices, and the id of the request. Raises NotANumberError."""
+        answers = self._layout.answers
+        count = b"%d" % (last - first) if self._has_rows else b""
+        listed = []
+        for index in wanted:
+            text = b",".join(self._pieces[index][first:last])
+            if index in self._broken and b"null" in text:
+                raise NotANumberError(answers.names[index])
+            listed.append(answers.output(index, count + self._layout.row_shapes[index], text))
+        begin = answers.begin if identifier is None else b'%b"id":%b,' % (answers.begin, orjson.dumps(identifier))
+        return b'%b"outputs":[%b]}' % (begin, b",".join(listed))
+
+    def _cut(self, index: int, array: Array) -> list[bytes]:
+        """The elements of each row as JSON text; of an array without rows all in one piece."""
+        rows = np.ascontiguousarray(array).reshape(len(array) if self._has_rows else 1, -1)
+        if array.dtype.kind == "O":  # texts could hold the mark to cut at
+            return [orjson.dumps(row)[1:-1] for row in rows.tolist()]
+        text = orjson.dumps(rows, option=orjson.OPT_SERIALIZE_NUMPY)
+        if array.dtype.kind == "f" and b"null" in text:  # what orjson writes for NaN and infinity
+            self._broken.add(index)
+        return text[2:-2].split(b"],[")
