@@ -21,14 +21,16 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from holdfast_devcluster import paths
 from holdfast_devcluster.errors import ClusterError
+from holdfast_devcluster.reach import reachable
 
 ENVIRONMENT = "HOLDFAST_BINARIES"
 SOURCES = paths.REPOSITORY / "devcluster" / "binaries"
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-CONNECT_SECONDS = 3
+CONNECT_SECONDS = 5
 READ_SECONDS = 15
 
 Report = Callable[[str], None]
@@ -184,6 +186,8 @@ def _download(module: Module, names: list[str], report: Report) -> bool:
     for name in names:
         values = {"version": module.version.removeprefix("v"), "name": name, "arch": ARCHITECTURE}
         url = module.release.url.format(**values)
+        if not reachable(urlsplit(url).netloc):
+            return False
         try:
             expected = checksum_for(url.rsplit("/", 1)[-1], _get(module.release.checksum_url.format(**values)).decode())
             report(f"downloading {name} {module.version}")

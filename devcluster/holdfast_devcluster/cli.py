@@ -1,13 +1,14 @@
 """The command line: `python -m holdfast_devcluster`."""
 
 import argparse
+import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from holdfast_devcluster import images
+from holdfast_devcluster import binaries, images
 from holdfast_devcluster.backends import ENVIRONMENT, NAMES, backend, builder
 from holdfast_devcluster.binaries import Report
 from holdfast_devcluster.controlplane import control_plane
@@ -31,6 +32,10 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=help_text)
         command.add_argument("--name", default="holdfast", help="of the cluster (default: holdfast)")
         command.set_defaults(run=globals()[f"_{name}"])
+    kubectl = commands.add_parser("kubectl", help="run kubectl, ours where there is none, against the cluster")
+    kubectl.add_argument("--name", default="holdfast", help="of the cluster (default: holdfast)")
+    kubectl.add_argument("arguments", nargs=argparse.REMAINDER)
+    kubectl.set_defaults(run=_kubectl)
     build = commands.add_parser("build-image", help="build images, when what they are made of changed")
     load = commands.add_parser("load-image", help="give the cluster's nodes built images")
     for command in (build, load):
@@ -87,6 +92,12 @@ def _status(options: argparse.Namespace) -> None:
 
 def _kubeconfig(options: argparse.Namespace) -> None:
     print(backend(options.name, progress()).kubeconfig())
+
+
+def _kubectl(options: argparse.Namespace) -> None:
+    kubeconfig = backend(options.name, progress()).kubeconfig()
+    program = binaries.kubectl(progress())
+    os.execve(program, ["kubectl", *options.arguments], os.environ | {"KUBECONFIG": str(kubeconfig)})  # noqa: S606
 
 
 def _build_image(options: argparse.Namespace) -> None:

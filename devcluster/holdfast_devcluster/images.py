@@ -16,6 +16,7 @@ from typing import Protocol
 from holdfast_devcluster import packages, paths
 from holdfast_devcluster.binaries import Report
 from holdfast_devcluster.errors import ClusterError
+from holdfast_devcluster.reach import reachable
 
 BASE_IMAGE = "docker.io/library/python:3.11-slim-bookworm"
 PYTHON_VERSION = "3.11"
@@ -265,6 +266,9 @@ class BuildahBuilder:
             return ""
 
     def _pull(self, reference: str) -> bool:
+        host, _, port = reference.partition("/")[0].partition(":")
+        if not reachable(host, int(port or 443)):
+            return False
         self._report(f"pulling {reference}")
         try:
             self._buildah("pull", "--quiet", reference, network=True, seconds=PULL_SECONDS)
@@ -276,7 +280,7 @@ class BuildahBuilder:
     def _make_stand_in(self, reference: str) -> None:
         """Debian's own Python under the name of the official image, where no image registry can be reached."""
         packages.require(("debootstrap", "keyring"), self._report)
-        self._report("making a stand-in for the base image with debootstrap (a minute, once)")
+        self._report(f"making a stand-in for {reference}, which cannot be pulled, with debootstrap (a minute, once)")
         with tempfile.TemporaryDirectory(dir=_storage()) as folder:
             root = Path(folder) / "root"
             _run(

@@ -10,9 +10,10 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from holdfast_devcluster.api import Json
 from holdfast_devcluster.errors import ClusterError
 
-RANGE = ipaddress.ip_network("198.18.0.0/15")
+RANGE = ipaddress.IPv4Network("198.18.0.0/15")
 SLOTS = 16
 UPLINK = "uplink"
 
@@ -97,16 +98,24 @@ class Network:
         return (Path("/sys/class/net") / self.link).exists()
 
     def _refuse_conflict(self) -> None:
-        for route in json.loads(_run("ip", "-json", "route", "show", "table", "all") or "[]"):
+        routes = json.loads(_run("ip", "-json", "route", "show", "table", "all") or "[]")
+        if route := self.conflict(routes):
+            raise ClusterError(
+                f"This machine routes {route['dst']} to {route.get('dev', 'another place')} already, and the "
+                f"cluster needs addresses of it. Stop what uses it (a VPN?), or start Docker to use kind."
+            )
+
+    def conflict(self, routes: list[Json]) -> Json | None:
+        """The first of `ip -json route`'s routes that leads our addresses elsewhere; a default route does not."""
+        ours = [ipaddress.ip_network(each) for each in (self.cluster_range, self.service_range)]
+        for route in routes:
             if route.get("dst") in (None, "default") or route.get("dev") == self.link:
                 continue
             other = ipaddress.ip_network(route["dst"], strict=False)
-            for ours in (self.cluster_range, self.service_range):
-                if other.version == 4 and other.overlaps(ipaddress.ip_network(ours)) and other.prefixlen > 1:
-                    raise ClusterError(
-                        f"This machine routes {route['dst']} to {route.get('dev', 'another place')} already, "
-                        f"and the cluster needs {ours}. Stop what uses it (a VPN?), or start Docker to use kind."
-                    )
+            # VPNs that take everything split the default route in halves.
+            if other.version == 4 and other.prefixlen > 1 and any(other.overlaps(each) for each in ours):
+                return route
+        return None
 
 
 def _run(*command: str) -> str:

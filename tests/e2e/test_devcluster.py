@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.e2e.conftest import devcluster
 from tests.e2e.kube import Kube
 
 IMAGES = {"operator": "holdfast", "serving": "holdfast_serving", "training": "holdfast_training"}
@@ -186,3 +187,8 @@ def test_an_image_holds_our_package_compiled_and_nothing_to_install_build_or_tes
 def test_a_privileged_pod_is_not_admitted_to_a_restricted_namespace(kube: Kube) -> None:
     with pytest.raises(AssertionError, match="violates PodSecurity"):
         kube("run", "privileged", "--image=localhost/holdfast-operator:dev", "--privileged")
+
+
+def test_images_that_did_not_change_are_neither_built_nor_loaded_again(cluster: Kube) -> None:
+    assert "operator is up to date" in devcluster("build-image", "operator")
+    assert "operator is loaded already" in devcluster("load-image", "operator")

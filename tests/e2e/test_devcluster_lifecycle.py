@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from holdfast_devcluster import backends, cgroups, namespaces
+from holdfast_devcluster import backends, binaries, cgroups, namespaces
 from holdfast_devcluster.embedded import Embedded
 from holdfast_devcluster.network import Network
 
@@ -69,7 +69,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 def kubectl(cluster: Embedded, *arguments: str, stdin: str | None = None) -> str:
-    command = ["kubectl", f"--kubeconfig={cluster.kubeconfig()}", *arguments]
+    command = [str(binaries.kubectl()), f"--kubeconfig={cluster.kubeconfig()}", *arguments]
     done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout

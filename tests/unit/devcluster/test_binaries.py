@@ -26,9 +26,7 @@ def test_a_named_folder_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert binaries.ENVIRONMENT in found.source
 
 
-def test_the_cache_comes_before_any_download_or_build(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cache_comes_before_any_download_or_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(binaries.ENVIRONMENT, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cached = module("kwok").cache / "kwok"
@@ -38,9 +36,7 @@ def test_the_cache_comes_before_any_download_or_build(
     assert binaries.find("kwok")["kwok"] == binaries.Found(cached, "the cache")
 
 
-def test_without_go_the_message_says_what_to_install_or_set(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_go_the_message_says_what_to_install_or_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(binaries.ENVIRONMENT, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", "")

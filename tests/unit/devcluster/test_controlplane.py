@@ -80,9 +80,7 @@ def test_the_api_server_can_be_stopped_and_started_again(plane: ControlPlane) ->
         plane.api.request("GET", "/readyz")
     server.start()
     plane.wait_ready()
-    assert (
-        plane.api.request("GET", "/api/v1/namespaces/default/configmaps/kept")["metadata"]["name"] == "kept"
-    )
+    assert plane.api.request("GET", "/api/v1/namespaces/default/configmaps/kept")["metadata"]["name"] == "kept"
 
 
 def test_a_refusal_of_the_api_server_carries_its_status(plane: ControlPlane) -> None:
@@ -114,9 +112,7 @@ def test_nothing_is_left_of_a_run_that_was_killed() -> None:
         "    print(plane.folder, flush=True)\n"
         "    signal.pause()\n"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=os.environ
-    ) as run:
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=os.environ) as run:
         assert run.stdout is not None
         folder = Path(run.stdout.readline().strip())
         assert len(started_by(run, folder)) == 2

@@ -1,0 +1,128 @@
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from holdfast_devcluster import ClusterError, images, oci, packages, paths
+
+LOCK = """\
+alpha==1.0 \\
+    --hash=sha256:aa \\
+    --hash=sha256:ab
+beta==2.0 ; python_full_version < '3.12' \\
+    --hash=sha256:b2
+beta==3.0 ; python_full_version >= '3.12' \\
+    --hash=sha256:b3
+"""
+
+
+@pytest.mark.parametrize(("python", "kept", "dropped"), [("3.11", "beta==2.0", "b3"), ("3.12", "beta==3.0", "b2")])
+def test_the_lock_is_cut_to_the_image_s_python(python: str, kept: str, dropped: str) -> None:
+    requirements = images.requirements_for(LOCK, python)
+    assert requirements.startswith("alpha==1.0 \\\n    --hash=sha256:aa \\\n    --hash=sha256:ab\n")
+    assert f"{kept} \\\n    --hash=" in requirements
+    assert dropped not in requirements
+    assert ";" not in requirements
+
+
+def test_a_marker_that_is_not_understood_is_refused() -> None:
+    with pytest.raises(ClusterError, match="sys_platform"):
+        images.requirements_for("a==1 ; sys_platform == 'win32' \\\n    --hash=sha256:aa\n", "3.11")
+
+
+@pytest.mark.parametrize("image", images.IMAGES.values(), ids=lambda image: image.name)
+def test_the_real_locks_are_understood_and_hashed_throughout(image: images.Image) -> None:
+    requirements = images.requirements_for(image.lock.read_text(), images.PYTHON_VERSION)
+    names = [line.split("==")[0] for line in requirements.splitlines() if not line.startswith(" ")]
+    assert len(names) == len(set(names)) > 5
+    assert requirements.count("--hash=sha256:") >= len(names)
+
+
+def test_wheels_are_chosen_for_the_image_and_not_for_this_machine(tmp_path: Path) -> None:
+    command = images.download_command(tmp_path / "r.txt", tmp_path, "aarch64")
+    platforms = [command[at + 1] for at, word in enumerate(command) if word == "--platform"]
+    assert platforms[0] == "manylinux_2_36_aarch64"
+    assert "manylinux_2_17_aarch64" in platforms
+    assert "--require-hashes" in command
+    assert command[command.index("--python-version") + 1] == "3.11"
+
+
+def test_an_image_s_digest_changes_with_its_sources_its_base_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = repository_with_an_image(tmp_path, monkeypatch)
+    digest = images.inputs_digest(image, "base")
+    (tmp_path / "code" / "__pycache__").mkdir()
+    (tmp_path / "code" / "__pycache__" / "main.pyc").write_text("noise")
+    (tmp_path / "elsewhere.py").write_text("noise")
+    assert images.inputs_digest(image, "base") == digest
+    assert images.inputs_digest(image, "other base") != digest
+    (tmp_path / "code" / "main.py").write_text("print(2)\n")
+    assert images.inputs_digest(image, "base") != digest
+
+
+def test_loading_an_image_that_was_never_built_says_how_to_build_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = repository_with_an_image(tmp_path, monkeypatch)
+    with pytest.raises(ClusterError, match="has not been built; `build-image thing`"):
+        images.load(image, tmp_path, lambda archive: None, print)
+
+
+def repository_with_an_image(folder: Path, monkeypatch: pytest.MonkeyPatch) -> images.Image:
+    monkeypatch.setattr(paths, "REPOSITORY", folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    (folder / "code").mkdir()
+    (folder / "code" / "main.py").write_text("print(1)\n")
+    (folder / "requirements").mkdir()
+    (folder / "requirements" / "thing.txt").write_text(LOCK)
+    (folder / "Dockerfile").write_text("FROM scratch\n")
+    return images.Image("thing", "Dockerfile", (), ("code",))
+
+
+def test_the_busybox_archive_is_a_whole_image(tmp_path: Path) -> None:
+    busybox = tmp_path / "busybox"
+    busybox.write_bytes(b"program")
+    archive = tmp_path / "image.tar"
+    oci.write_busybox(archive, "localhost/box:1", busybox, ["sh", "sleep", "busybox"])
+    with tarfile.open(archive) as tar:
+
+        def content(name: str) -> bytes:
+            file = tar.extractfile(name)
+            assert file is not None
+            return file.read()
+
+        (manifest,) = json.loads(content("manifest.json"))
+        config = json.loads(content(manifest["Config"]))
+        (layer,) = manifest["Layers"]
+        assert manifest["RepoTags"] == ["localhost/box:1"]
+        assert config["rootfs"]["diff_ids"] == [f"sha256:{hashlib.sha256(content(layer)).hexdigest()}"]
+        with tarfile.open(fileobj=tar.extractfile(layer)) as files:
+            assert files.getmember("bin/sh").linkname == "busybox"
+            assert files.getmember("bin/busybox").isreg()
+
+
+def test_a_static_program_is_told_from_a_dynamic_one(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\n")
+    assert not packages.is_static(script)
+    assert not packages.is_static(Path(os.path.realpath("/bin/sh")))
+
+
+def test_missing_packages_are_named_where_they_cannot_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ClusterError, match="buildah debootstrap"):
+        packages.require(["debootstrap", "buildah"], print)
+
+
+def test_build_image_of_an_unknown_name_says_which_there_are() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "holdfast_devcluster", "build-image", "nothing"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "'operator', 'serving', 'training', 'all'" in done.stderr
