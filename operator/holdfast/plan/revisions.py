@@ -121,8 +121,8 @@ def manifest(
 
 def _shape(serving: Serving, env: Mapping[str, str]) -> dict[str, Any]:
     shape: dict[str, Any] = {}
-    if serving.resources and (given := serving.resources.to_json()):
-        shape["resources"] = quantities.resources(given)
+    if serving.resources and (resources := quantities.resources(serving.resources.to_json())):
+        shape["resources"] = resources
     if serving.node_selector:
         shape["nodeSelector"] = dict(serving.node_selector)
     if serving.tolerations:

@@ -1,0 +1,628 @@
+"""ModelDeployment: what is done and what is said, story by story."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.unit.plan import worlds
+from tests.unit.plan.world import World
+
+from holdfast.api.modeldeployment import ModelDeploymentStatus
+from holdfast.plan.observed import Settings, TrainingOutput
+
+OOM = {"exit_code": 137, "restarts": 1, "termination_reason": "OOMKilled"}
+CRASH = {"exit_code": 1, "restarts": 3, "termination_message": "Traceback\nValueError: no"}
+NO_IMAGE = {"phase": "Pending", "waiting_reason": "ImagePullBackOff", "waiting_message": "no such image"}
+NO_NODE = {"phase": "Pending", "unschedulable": "0/3 nodes"}
+
+
+def report(reason: str, message: str, code: int = 3) -> dict[str, Any]:
+    text = f'{{"reason": "{reason}", "message": "{message}"}}'
+    return {"exit_code": code, "restarts": 1, "termination_message": text}
+
+
+def candidate_of(world: World) -> str:
+    found: str = world.status["candidateRevision"]
+    return found
+
+
+def in_trouble(world: World, **pod: Any) -> World:
+    """The wanted revision's pod is like this, for longer than most need."""
+    world.step()
+    world.pod_says(f"wine-{candidate_of(world)}", **pod)
+    world.ready(candidate_of(world), ready=False)
+    world.pod_says(f"wine-{candidate_of(world)}", **pod)
+    world.wait(6)
+    world.converge()
+    return world
+
+
+def resolve_failed(reason: str, code: int = 3) -> World:
+    world = worlds.model_deployment(digest=None)
+    world.step()
+    world.end_job(world.jobs[0], {"reason": reason, "message": "words"}, failed="PodFailurePolicy", code=code)
+    world.converge()
+    return world
+
+
+def referring(state: Any, **given: Any) -> World:
+    world = worlds.model_deployment()
+    world.change(model={"trainingJobRef": {"name": "run"}})
+    world.training = TrainingOutput("run", state, **given)
+    world.converge()
+    return world
+
+
+# --- Every reason ---------------------------------------------------------------------------------------------------
+
+
+def with_config_map_missing() -> World:
+    reference = {"configMapKeyRef": {"name": "settings", "key": "level"}}
+    world = worlds.model_deployment(env=[{"name": "LOG_LEVEL", "valueFrom": reference}])
+    world.converge()
+    return world
+
+
+def with_claim_missing() -> World:
+    world = worlds.model_deployment()
+    world.missing_claims = {"models"}
+    return in_trouble(world, phase="Pending", unschedulable='persistentvolumeclaim "models" not found')
+
+
+def with_quota() -> World:
+    world = worlds.model_deployment()
+    world.refused["Service", "wine"] = "exceeded quota: services"
+    world.converge()
+    return world
+
+
+def with_pods_refused() -> World:
+    world = worlds.model_deployment()
+    world.step()
+    [deployment] = world.deployments.values()
+    deployment["status"]["conditions"] = [{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}]
+    world.converge()
+    return world
+
+
+def after_deadline() -> World:
+    world = worlds.model_deployment()
+    world.step()
+    [deployment] = world.deployments.values()
+    condition = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
+    deployment["status"]["conditions"] = [condition]
+    world.converge()
+    return world
+
+
+def with_name_taken() -> World:
+    world = worlds.model_deployment()
+    world.foreign = {("Service", "wine")}
+    world.converge()
+    return world
+
+
+def promoting() -> World:
+    world = worlds.serving()
+    world.change(model={"uri": worlds.URI, "digest": worlds.OTHER})
+    world.step()
+    world.ready()
+    world.step()
+    return world
+
+
+def scaling() -> World:
+    world = worlds.serving()
+    world.scale(3)
+    world.converge()
+    return world
+
+
+def losing_pods() -> World:
+    world = worlds.serving()
+    world.ready(ready=False)
+    world.step()
+    world.pod_says(f"wine-{world.selected}", **CRASH)
+    world.wait(6)
+    world.converge()
+    return world
+
+
+def starting() -> World:
+    world = worlds.model_deployment()
+    world.converge()
+    return world
+
+
+def resolving() -> World:
+    world = worlds.model_deployment(digest=None)
+    world.converge()
+    return world
+
+
+def crashing(pod: dict[str, Any]) -> Callable[[], World]:
+    return lambda: in_trouble(worlds.model_deployment(), **pod)
+
+
+REASONS: dict[str, tuple[Callable[[], World], str, str | None, str]] = {
+    # reason: (how it comes, Ready, Reconciling or Stalled, words in the message)
+    "Serving": (worlds.serving, "True", None, "serves pvc://models/wine/1 (sha256:aaaaaaaa…) at http://wine.team.svc"),
+    "Starting": (starting, "Unknown", "Reconciling", "0 of 1 pods ready"),
+    "Resolving": (resolving, "Unknown", "Reconciling", "finding out what pvc://models/wine/1 is"),
+    "Promoting": (promoting, "Unknown", "Reconciling", "takes over"),
+    "Scaling": (scaling, "Unknown", "Reconciling", "1 of 3 pods ready"),
+    "PodsNotReady": (losing_pods, "False", "Reconciling", "0 of 1 pods ready; CrashLoop: pod"),
+    "WaitingForTrainingJob": (
+        lambda: referring("Running", message="it runs"), "Unknown", "Reconciling", "run has no output yet: it runs"),
+    "TrainingJobNotFound": (lambda: referring("Missing"), "False", "Reconciling", "does not exist in this namespace"),
+    "TrainingJobFailed": (lambda: referring("Failed", message="no data"), "False", "Stalled", "failed: no data"),
+    "ModelNotFound": (lambda: resolve_failed("ModelNotFound", 1), "False", "Reconciling", "words; it is tried again"),
+    "ModelAccessDenied": (lambda: resolve_failed("ModelAccessDenied"), "False", "Reconciling", "words"),
+    "ModelUnreachable": (lambda: resolve_failed("ModelUnreachable", 1), "False", "Reconciling", "words"),
+    "AddressRefused": (lambda: resolve_failed("AddressRefused"), "False", "Reconciling", "words"),
+    "ModelInvalid": (lambda: resolve_failed("ModelInvalid"), "False", "Stalled", "pvc://models/wine/1: words"),
+    "DigestMismatch": (crashing(report("DigestMismatch", "other content")), "False", "Stalled", "other content"),
+    "ConfigMapNotFound": (with_config_map_missing, "False", "Reconciling", "settings with key level"),
+    "ClaimNotFound": (with_claim_missing, "False", "Reconciling", "PersistentVolumeClaim models does not exist"),
+    "ImagePullFailed": (crashing(NO_IMAGE), "False", "Reconciling", "no such image"),
+    "Unschedulable": (crashing(NO_NODE), "False", "Reconciling", "0/3 nodes"),
+    "QuotaExceeded": (with_quota, "False", "Reconciling", "exceeded quota: services"),
+    "CrashLoop": (crashing(CRASH), "False", "Reconciling", "ValueError: no"),
+    "OutOfMemory": (crashing(OOM), "False", "Reconciling", "raise resources"),
+    "ProgressDeadlineExceeded": (after_deadline, "False", "Stalled", "0 of 1 pods ready after 600 s"),
+    "NameConflict": (with_name_taken, "False", "Stalled", "belongs to Deployment web"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_every_reason_comes_with_its_status_and_words(reason: str) -> None:
+    make, ready, kstatus, words = REASONS[reason]
+    world = make()
+    assert world.says("Ready") == (ready, reason)
+    assert words in world.message()
+    for type_ in ("Reconciling", "Stalled"):
+        assert world.says(type_) == (("True", reason) if type_ == kstatus else None)
+    progressing = {"Stalled": ("False", reason), "Reconciling": ("True", reason), None: ("False", "Complete")}
+    assert world.says("Progressing") == progressing[kstatus]
+    ModelDeploymentStatus.parse(world.status)
+
+
+def test_pods_that_are_refused_are_told_in_the_api_servers_words() -> None:
+    world = with_pods_refused()
+    assert world.says("Ready") == ("False", "QuotaExceeded")
+
+
+@pytest.mark.parametrize("reason", [r for r, row in REASONS.items() if row[1] == "False"])
+def test_whatever_is_wrong_is_still_wrong_and_stalled_after_the_deadline(reason: str) -> None:
+    world = REASONS[reason][0]()
+    heard = len(world.events)
+    for _ in range(70):
+        world.wait(10)
+        world.step()
+        assert world.says("Ready") == ("False", reason)
+    if reason != "PodsNotReady":
+        assert world.says("Stalled") == ("True", reason)
+    assert len(world.events) == heard
+
+
+def test_a_run_is_waited_for_without_ever_being_stalled() -> None:
+    world = referring("Running", message="it runs")
+    world.wait(86400)
+    world.converge()
+    assert world.says("Ready") == ("Unknown", "WaitingForTrainingJob")
+    assert world.says("Stalled") is None
+
+
+# --- Availability ---------------------------------------------------------------------------------------------------
+
+
+def test_available_says_whether_a_request_is_answered_now() -> None:
+    world = worlds.model_deployment()
+    world.step()
+    assert world.says("Available") == ("False", "NeverServed")
+    world.ready()
+    world.converge()
+    assert world.says("Available") == ("True", "Serving")
+    world.ready(ready=False)
+    world.converge()
+    assert world.says("Available") == ("False", "NoReadyPods")
+
+
+def test_scaled_to_zero_and_up_again() -> None:
+    world = worlds.serving()
+    revision = world.selected
+    world.scale(0)
+    world.step()
+    world.ready()
+    world.converge()
+    assert world.says("Ready") == ("True", "Serving")
+    assert world.says("Available") == ("False", "ScaledToZero")
+    world.scale(2)
+    world.converge()
+    assert world.says("Ready") == ("Unknown", "Scaling")
+    world.ready()
+    world.converge()
+    assert world.says("Ready") == ("True", "Serving")
+    assert world.selected == revision
+    assert world.status["readyReplicas"] == 2
+
+
+# --- Revisions ------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_model_takes_over_only_when_all_its_pods_are_ready() -> None:
+    world = worlds.serving(replicas=2)
+    old = world.selected
+    world.change(model={"uri": worlds.URI, "digest": worlds.OTHER})
+    world.converge()
+    new = candidate_of(world)
+    assert world.selected == old
+    world.deployments[new]["status"] = {"replicas": 2, "readyReplicas": 1}
+    world.converge()
+    assert world.selected == old
+    world.ready(new)
+    world.converge()
+    assert world.selected == new
+    assert set(world.deployments) == {new}
+    assert (
+        world.children["PodDisruptionBudget", "wine"]["spec"]["selector"]["matchLabels"]["holdfast.dev/revision"] == new
+    )
+    assert "candidateRevision" not in world.status
+
+
+def test_the_stable_revision_serves_on_while_its_successor_fails() -> None:
+    world = worlds.serving()
+    old = world.selected
+    world.change(model={"uri": worlds.URI, "digest": worlds.OTHER})
+    in_trouble(world, **report("DigestMismatch", "other content"))
+    assert world.says("Stalled") == ("True", "DigestMismatch")
+    assert world.says("Available") == ("True", "Serving")
+    assert world.selected == old
+    assert world.status["stableRevision"] == old
+
+
+def test_going_back_to_what_serves_drops_the_candidate() -> None:
+    world = worlds.serving()
+    old = world.selected
+    world.change(model={"uri": worlds.URI, "digest": worlds.OTHER})
+    in_trouble(world, **CRASH)
+    world.change(model={"uri": worlds.URI, "digest": worlds.PINNED})
+    world.converge()
+    assert set(world.deployments) == {old}
+    assert world.says("Ready") == ("True", "Serving")
+
+
+def test_a_first_revision_that_never_was_ready_makes_way_for_the_next() -> None:
+    world = in_trouble(worlds.model_deployment(), **CRASH)
+    first = world.selected
+    world.change(model={"uri": worlds.URI, "digest": worlds.OTHER})
+    world.converge()
+    assert world.selected != first
+    assert set(world.deployments) == {world.selected}
+    world.ready()
+    world.converge()
+    assert world.says("Ready") == ("True", "Serving")
+
+
+def test_a_revision_that_served_keeps_the_service_though_its_pods_are_down() -> None:
+    world = worlds.serving()
+    old = world.selected
+    world.ready(ready=False)
+    world.converge()
+    world.change(model={"uri": worlds.URI, "digest": worlds.OTHER})
+    world.converge()
+    assert world.selected == old
+
+
+def test_replicas_raised_while_a_candidate_starts_reach_both() -> None:
+    world = worlds.serving()
+    world.change(model={"uri": worlds.URI, "digest": worlds.OTHER})
+    world.converge()
+    world.ready()  # one pod of each
+    world.scale(3)
+    world.step()
+    assert {child["spec"]["replicas"] for child in world.deployments.values()} == {3}
+    assert world.selected == world.status["stableRevision"]
+    assert world.says("Ready") == ("Unknown", "Starting")
+
+
+def test_scaling_makes_no_revision_and_resources_make_one() -> None:
+    world = worlds.serving()
+    world.scale(2)
+    world.converge()
+    assert len(world.deployments) == 1
+    world.change(serving={"replicas": 2, "resources": {"requests": {"cpu": "0.5"}}})
+    world.converge()
+    assert len(world.deployments) == 2
+
+
+def test_the_same_quantity_written_otherwise_makes_no_revision() -> None:
+    world = worlds.serving(resources={"requests": {"cpu": "0.5"}})
+    world.change(serving={"replicas": 1, "resources": {"requests": {"cpu": "500m"}}})
+    world.converge()
+    assert len(world.deployments) == 1
+    assert world.says("Ready") == ("True", "Serving")
+
+
+def test_an_upgraded_operator_restarts_nothing_and_still_scales() -> None:
+    world = worlds.serving()
+    [before] = [child["spec"]["template"] for child in world.deployments.values()]
+    world.settings = Settings("localhost/serving:2", "localhost/training:2", "Always")
+    world.scale(2)
+    world.step()
+    world.ready()
+    world.converge()
+    assert [child["spec"]["template"] for child in world.deployments.values()] == [before]
+    assert world.says("Ready") == ("True", "Serving")
+    assert world.status["model"]["runtimeImage"] == "localhost/serving:1"
+    world.change(model={"uri": worlds.URI, "digest": worlds.OTHER})
+    world.converge()
+    images = {child["spec"]["template"]["spec"]["containers"][0]["image"] for child in world.deployments.values()}
+    assert images == {"localhost/serving:1", "localhost/serving:2"}
+
+
+def test_status_that_was_lost_is_rebuilt_from_the_cluster() -> None:
+    world = worlds.serving(digest=worlds.PINNED, replicas=2)
+    before = world.status
+    world.status = {}
+    world.converge()
+    assert {**world.status, "conditions": []} == {**before, "conditions": []}
+
+
+def test_a_service_that_was_deleted_comes_back_to_the_revision_that_served() -> None:
+    world = worlds.serving()
+    old = world.selected
+    world.change(model={"uri": worlds.URI, "digest": worlds.OTHER})
+    world.converge()
+    del world.children["Service", "wine"]
+    world.converge()
+    assert world.selected == old
+
+
+def test_a_deployment_that_was_deleted_comes_back_with_the_model_it_had() -> None:
+    world = worlds.serving()
+    revision = world.selected
+    del world.children["Deployment", f"wine-{revision}"]
+    world.converge()
+    assert set(world.deployments) == {revision}
+
+
+# --- Models that have to be resolved --------------------------------------------------------------------------------
+
+
+def resolved(digest: str = worlds.PINNED, uri: str = worlds.URI) -> World:
+    world = worlds.model_deployment(uri, None)
+    world.step()
+    world.end_job(world.jobs[0], {"result": "Resolved", "digest": digest})
+    world.converge()
+    return world
+
+
+def job_is_gone(world: World) -> None:
+    for job in world.jobs:
+        del world.children["Job", job]
+        world.pods.pop(job, None)
+
+
+def test_a_model_is_resolved_once_and_never_again() -> None:
+    world = resolved()
+    job_is_gone(world)
+    world.converge()
+    assert world.jobs == []
+    world.ready()
+    world.converge()
+    assert world.says("Ready") == ("True", "Serving")
+    world.scale(3)
+    world.converge()
+    assert world.jobs == []
+
+
+def test_a_candidate_that_was_resolved_is_not_resolved_again_while_it_fails() -> None:
+    world = worlds.serving()
+    world.change(model={"uri": "pvc://models/wine/2"})
+    world.step()
+    world.end_job(world.jobs[0], {"result": "Resolved", "digest": worlds.OTHER})
+    in_trouble(world, **CRASH)
+    job_is_gone(world)
+    world.wait(700)
+    world.converge()
+    assert world.jobs == []
+    assert world.says("Stalled") == ("True", "CrashLoop")
+
+
+def test_a_wrong_digest_that_is_removed_is_not_taken_for_what_is_there() -> None:
+    world = in_trouble(worlds.model_deployment(digest=worlds.OTHER), **report("DigestMismatch", "other content"))
+    world.change(model={"uri": worlds.URI})
+    world.step()
+    world.end_job(world.jobs[0], {"result": "Resolved", "digest": worlds.PINNED})
+    world.converge()
+    world.ready()
+    world.converge()
+    assert world.status["model"]["digest"] == worlds.PINNED
+    assert len(world.deployments) == 1
+
+
+def test_a_pin_that_is_removed_changes_nothing_of_what_serves() -> None:
+    world = worlds.serving()
+    world.change(model={"uri": worlds.URI})
+    world.converge()
+    assert world.says("Ready") == ("True", "Serving")
+    assert world.jobs == []
+
+
+def test_an_answer_that_was_lost_is_asked_for_again() -> None:
+    world = worlds.model_deployment(digest=None)
+    world.step()
+    [job] = world.jobs
+    uid = world.children["Job", job]["uid"]
+    world.end_job(job, None)
+    world.pods.clear()
+    world.step()
+    world.step()
+    assert world.jobs == [job]
+    assert world.children["Job", job]["uid"] != uid
+
+
+def test_a_bad_answer_stands_while_it_is_asked_again() -> None:
+    world = resolve_failed("ModelNotFound", 1)
+    job_is_gone(world)
+    world.converge()
+    assert len(world.jobs) == 1
+    assert world.says("Ready") == ("False", "ModelNotFound")
+    world.end_job(world.jobs[0], {"result": "Resolved", "digest": worlds.PINNED})
+    world.converge()
+    assert world.says("Ready") == ("Unknown", "Starting")
+
+
+def test_a_helper_that_cannot_start_says_why() -> None:
+    world = worlds.model_deployment(digest=None)
+    world.step()
+    world.pod_says(world.jobs[0], **NO_NODE)
+    world.wait(6)
+    world.converge()
+    assert world.says("Ready") == ("False", "Unschedulable")
+
+
+def test_a_question_that_nobody_asks_any_more_is_withdrawn() -> None:
+    world = worlds.model_deployment(digest=None)
+    world.step()
+    [old] = world.jobs
+    world.change(model={"uri": "pvc://models/wine/2"})
+    world.converge()
+    [new] = world.jobs
+    assert new != old
+
+
+# --- TrainingJobs ---------------------------------------------------------------------------------------------------
+
+
+def trained(digest: str = worlds.PINNED) -> TrainingOutput:
+    return TrainingOutput("run", "Succeeded", f"pvc://models/wine/{digest[-4:]}", digest)
+
+
+def serving_a_run() -> World:
+    world = worlds.model_deployment()
+    world.change(model={"trainingJobRef": {"name": "run"}})
+    world.training = trained()
+    world.step()
+    world.ready()
+    world.converge()
+    return world
+
+
+def test_the_output_of_a_run_is_served_and_named() -> None:
+    world = serving_a_run()
+    assert world.says("Ready") == ("True", "Serving")
+    assert world.status["model"]["source"] == "TrainingJob"
+    assert world.status["model"]["trainingJobName"] == "run"
+
+
+@pytest.mark.parametrize("later", [None, TrainingOutput("run", "Missing"), TrainingOutput("run", "Failed")])
+def test_a_run_whose_output_serves_is_needed_no_more(later: TrainingOutput | None) -> None:
+    world = serving_a_run()
+    world.training = later
+    world.converge()
+    assert world.says("Ready") == ("True", "Serving")
+
+
+def test_a_run_that_is_deleted_while_its_output_starts_is_needed_no_more() -> None:
+    world = serving_a_run()
+    world.training = trained(worlds.OTHER)
+    world.converge()
+    new = candidate_of(world)
+    world.training = TrainingOutput("run", "Missing")
+    world.converge()
+    assert candidate_of(world) == new
+
+
+def test_a_run_that_failed_leaves_the_stable_revision_alone() -> None:
+    world = worlds.serving()
+    old = world.selected
+    world.change(model={"trainingJobRef": {"name": "run"}})
+    world.training = TrainingOutput("run", "Failed", message="no data")
+    world.converge()
+    assert world.says("Ready") == ("False", "TrainingJobFailed")
+    assert world.says("Available") == ("True", "Serving")
+    assert world.selected == old
+
+
+# --- What others own ------------------------------------------------------------------------------------------------
+
+
+def test_a_config_map_that_disappears_leaves_what_serves() -> None:
+    reference = {"configMapKeyRef": {"name": "settings", "key": "level"}}
+    world = worlds.model_deployment(env=[{"name": "LOG_LEVEL", "valueFrom": reference}])
+    world.config_maps["settings", "level"] = "INFO"
+    world.step()
+    world.ready()
+    world.converge()
+    old = world.selected
+    del world.config_maps["settings", "level"]
+    del world.children["Service", "wine"]
+    world.scale(2)
+    world.converge()
+    assert world.says("Ready") == ("False", "ConfigMapNotFound")
+    assert world.says("Available") == ("True", "Serving")
+    assert world.selected == old
+    assert world.deployments[old]["spec"]["replicas"] == 2
+    world.config_maps["settings", "level"] = "DEBUG"
+    world.converge()
+    assert world.says("Ready") == ("Unknown", "Starting")
+    assert candidate_of(world) != old
+
+
+@pytest.mark.parametrize("kind", ["Service", "PodDisruptionBudget"])
+def test_a_name_taken_while_the_stable_revision_serves_is_told_and_nothing_is_lost(kind: str) -> None:
+    world = worlds.serving(replicas=2)
+    del world.children[kind, "wine"]
+    world.foreign = {(kind, "wine")}
+    world.change(model={"uri": worlds.URI, "digest": worlds.OTHER})
+    world.converge()
+    assert world.says("Ready") == ("False", "NameConflict")
+    assert world.says("Available") == ("True", "Serving")
+    world.foreign = set()
+    world.converge()
+    world.ready()
+    world.converge()
+    assert world.says("Ready") == ("True", "Serving")
+
+
+def test_a_claim_of_one_node_is_explained_to_pods_that_find_no_place() -> None:
+    world = worlds.serving()
+    world.access_modes = ("ReadWriteOnce",)
+    world.change(model={"uri": worlds.URI, "digest": worlds.OTHER})
+    in_trouble(world, phase="Pending", unschedulable="0/2 nodes: 1 node(s) had volume node affinity conflict")
+    assert "claim models is ReadWriteOnce" in world.message()
+
+
+# --- Frugality ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_new_model_deployment_costs_two_writes_of_status_and_at_most_two_events(replicas: int) -> None:
+    world = worlds.model_deployment(replicas=replicas)
+    for _ in range(3):  # each child wakes the operator
+        world.step()
+    world.ready()
+    for _ in range(3):
+        world.step()
+    assert world.says("Ready") == ("True", "Serving")
+    assert world.status_writes <= 2
+    assert len(world.events) <= 2
+
+
+def test_a_healthy_model_deployment_asks_for_nothing_and_is_not_planned_again_by_time() -> None:
+    world = worlds.serving()
+    observed = world.observe()
+    needs = world.needs_of(observed)
+    assert (needs.pods, needs.claims, needs.config_maps) == (False, frozenset(), frozenset())
+    plan = world.plan()
+    assert plan.requeue_after is None
+    assert plan.events == ()
+
+
+@pytest.mark.parametrize("reason", [r for r, row in REASONS.items() if row[1] != "True"])
+def test_what_is_not_settled_is_planned_again(reason: str) -> None:
+    last = REASONS[reason][0]().last
+    assert last is not None
+    assert last.requeue_after in (5.0, 10.0)

@@ -1,0 +1,242 @@
+"""TrainingJob: what is done and what is said, story by story."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.unit.plan import worlds
+from tests.unit.plan.world import World
+
+from holdfast.api.trainingjob import TrainingJobReason as Reason
+from holdfast.api.trainingjob import TrainingJobStatus
+
+COMPLETED = {
+    "result": "Completed",
+    "model": {"uri": "pvc://models/wine/run", "digest": worlds.PINNED, "estimator": "Ridge", "sizeBytes": 12},
+    "metrics": [{"name": "Accuracy", "value": "0.972"}],
+    "data": {"digest": worlds.OTHER, "rows": 178, "testRows": 36, "columns": 14},
+    "findings": [],
+    "packages": [{"name": "scikit-learn", "version": "1.9.1"}],
+}
+FINDINGS = [{"column": "ash", "rule": "constant", "message": "one value", "rows": 3}]
+NO_IMAGE = {"phase": "Pending", "waiting_reason": "ErrImagePull", "waiting_message": "no such image"}
+NO_NODE = {"phase": "Pending", "unschedulable": "0/3 nodes"}
+BAD_CONFIG = {"phase": "Pending", "waiting_reason": "CreateContainerConfigError", "waiting_message": "no key"}
+
+
+def begun() -> World:
+    world = worlds.training_job()
+    world.step()
+    return world
+
+
+def waiting(**pod: Any) -> World:
+    world = begun()
+    world.pod_says(world.jobs[0], **pod)
+    world.wait(6)
+    world.converge()
+    return world
+
+
+def running() -> World:
+    world = begun()
+    world.children["Job", world.jobs[0]]["status"] = {"ready": 1, "startTime": "2026-11-24T12:00:00Z"}
+    world.converge()
+    return world
+
+
+def retrying() -> World:
+    world = begun()
+    message = '{"reason": "DataUnreachable", "message": "timeout"}'
+    world.pod_says(world.jobs[0], phase="Failed", exit_code=1, termination_message=message)
+    world.children["Job", world.jobs[0]]["status"] = {"failed": 1}
+    world.wait(6)
+    world.converge()
+    return world
+
+
+def ended(said: Any, failed: str | None = "PodFailurePolicy", code: int = 3, first: World | None = None) -> World:
+    world = first or begun()
+    world.end_job(world.jobs[0], said, failed=failed, code=code)
+    world.converge()
+    return world
+
+
+def without_claim() -> World:
+    world = begun()
+    world.missing_claims = {"lake"}
+    world.wait(6)
+    world.converge()
+    return world
+
+
+def refused() -> World:
+    world = begun()
+    [name] = world.jobs
+    del world.children["Job", name]
+    world.refused["Job", name] = "exceeded quota: count/jobs.batch"
+    world.converge()
+    return world
+
+
+def with_name_taken() -> World:
+    world = begun()
+    [name] = world.jobs
+    del world.children["Job", name]
+    world.foreign = {("Job", name)}
+    world.converge()
+    return world
+
+
+def out_of_memory() -> World:
+    world = begun()
+    world.end_job(world.jobs[0], None, failed="BackoffLimitExceeded", code=137)
+    world.pod_says(world.jobs[0], phase="Failed", exit_code=137, termination_reason="OOMKilled")
+    world.converge()
+    return world
+
+
+def told(reason: str) -> Callable[[], World]:
+    return lambda: ended({"reason": reason, "message": f"words about {reason}", "findings": FINDINGS})
+
+
+BY_TRAINER = [
+    "DataNotFound", "DataAccessDenied", "DataUnreachable", "AddressRefused", "ChecksumMismatch", "ColumnNotFound",
+    "DataInvalid", "ParametersInvalid", "RequirementNotMet", "ConversionFailed", "ParityFailed", "OutputNotWritable",
+    "InternalError",
+]  # fmt: skip
+REASONS: dict[str, tuple[Callable[[], World], str, str | None, str]] = {
+    # reason: (how it comes, Succeeded, Reconciling or Stalled, words in the message)
+    "Pending": (begun, "Unknown", "Reconciling", "is about to start"),
+    "Running": (running, "Unknown", "Reconciling", "runs"),
+    "Retrying": (retrying, "Unknown", "Reconciling", "attempt 1 of 3 failed: timeout"),
+    "ImagePullFailed": (lambda: waiting(**NO_IMAGE), "Unknown", "Reconciling", "no such image"),
+    "Unschedulable": (lambda: waiting(**NO_NODE), "Unknown", "Reconciling", "0/3 nodes"),
+    "QuotaExceeded": (refused, "Unknown", "Reconciling", "exceeded quota"),
+    "ClaimNotFound": (without_claim, "Unknown", "Reconciling", "PersistentVolumeClaim lake does not exist"),
+    "Completed": (lambda: ended(COMPLETED, None), "True", None, "Ridge, Accuracy 0.972 on 36 held-out rows"),
+    "OutOfMemory": (out_of_memory, "False", "Stalled", "raise resources"),
+    "DeadlineExceeded": (lambda: ended(None, "DeadlineExceeded", 143), "False", "Stalled", "activeDeadlineSeconds"),
+    "BackoffLimitExceeded": (lambda: ended(None, "BackoffLimitExceeded", 1), "False", "Stalled", "ended with 1"),
+    "NameConflict": (with_name_taken, "False", "Stalled", "give the run a new name"),
+    **{reason: (told(reason), "False", "Stalled", f"words about {reason}") for reason in BY_TRAINER},
+}
+
+
+def test_the_table_knows_every_reason() -> None:
+    assert set(REASONS) == set(Reason)
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_every_reason_comes_with_its_status_and_words(reason: str) -> None:
+    make, succeeded, kstatus, words = REASONS[reason]
+    world = make()
+    assert world.says("Succeeded") == (succeeded, reason)
+    assert words in world.message("Succeeded")
+    for type_ in ("Reconciling", "Stalled"):
+        assert world.says(type_) == (("True", reason) if type_ == kstatus else None)
+    TrainingJobStatus.parse(world.status)
+
+
+@pytest.mark.parametrize("reason", [reason for reason, row in REASONS.items() if row[1] != "Unknown"])
+def test_an_end_is_for_good_whatever_becomes_of_the_job(reason: str) -> None:
+    world = REASONS[reason][0]()
+    said = world.status
+    world.children.clear()
+    world.pods.clear()
+    world.foreign.clear()
+    world.wait(86400)
+    assert not world.step()
+    assert world.status == said
+    assert world.jobs == []
+    assert world.last is not None
+    assert world.last.requeue_after is None
+
+
+@pytest.mark.parametrize("reason", [reason for reason, row in REASONS.items() if row[1] == "Unknown"])
+def test_what_is_under_way_is_planned_again(reason: str) -> None:
+    last = REASONS[reason][0]().last
+    assert last is not None
+    assert last.requeue_after in (5.0, 10.0)
+
+
+def test_a_pod_that_cannot_start_is_pending_with_its_own_words() -> None:
+    world = waiting(**BAD_CONFIG)
+    assert world.says("Succeeded") == ("Unknown", "Pending")
+    assert "no key" in world.message("Succeeded")
+
+
+@pytest.mark.parametrize(("pod", "reason"), [(NO_IMAGE, "ImagePullFailed"), (NO_NODE, "Unschedulable")])
+def test_what_a_pod_waits_for_ends_the_run_at_its_deadline(pod: dict[str, Any], reason: str) -> None:
+    world = waiting(**pod)
+    world.end_job(world.jobs[0], None, failed="DeadlineExceeded")
+    world.pods.clear()
+    world.converge()
+    assert world.says("Succeeded") == ("False", reason)
+    assert "given up" in world.message("Succeeded")
+
+
+def test_a_job_that_is_refused_until_the_deadline_fails() -> None:
+    world = refused()
+    world.wait(86400)
+    world.converge()
+    assert world.says("Succeeded") == ("False", "QuotaExceeded")
+
+
+def test_a_job_that_is_refused_is_created_once_there_is_room() -> None:
+    world = refused()
+    world.refused.clear()
+    world.converge()
+    assert len(world.jobs) == 1
+    assert world.says("Succeeded") == ("Unknown", "Pending")
+
+
+def test_results_of_the_trainer_are_in_the_status() -> None:
+    world = ended(COMPLETED, None)
+    for part in ("model", "metrics", "data", "packages"):
+        assert world.status[part] == COMPLETED[part]
+    assert world.status["image"] == "localhost/training@sha256:aa"
+    assert world.status["startTime"] == "2026-11-24T12:00:00Z"
+    assert "completionTime" in world.status
+
+
+def test_findings_of_a_run_that_failed_are_in_the_status() -> None:
+    assert told("DataInvalid")().status["findings"] == FINDINGS
+
+
+def test_a_report_that_was_lost_is_made_again_by_a_second_run_of_the_same_name() -> None:
+    world = begun()
+    [job] = world.jobs
+    uid = world.children["Job", job]["uid"]
+    world.end_job(job, COMPLETED)
+    world.pods.clear()
+    world.step()
+    assert world.says("Succeeded") == ("Unknown", "Retrying")
+    world.step()
+    assert world.jobs == [job]
+    assert world.children["Job", job]["uid"] != uid
+    assert ended(COMPLETED, None, first=world).says("Succeeded") == ("True", "Completed")
+
+
+def test_a_failed_attempt_that_outlives_the_pod_that_succeeded_is_not_taken_for_the_end() -> None:
+    world = begun()
+    [job] = world.jobs
+    world.end_job(job, COMPLETED)
+    world.pod_says(job, phase="Failed", exit_code=1, termination_message="{}")
+    world.step()
+    assert world.says("Succeeded") == ("Unknown", "Retrying")
+
+
+@pytest.mark.parametrize("said", [None, {}, {"result": "Completed"}, {**COMPLETED, "metrics": []}])
+def test_a_report_that_cannot_be_read_is_no_success(said: Any) -> None:
+    assert ended(said, None).says("Succeeded") == ("False", "InternalError")
+
+
+@pytest.mark.parametrize("reason", ["Completed", "DataInvalid"])
+def test_a_run_costs_few_writes_and_events(reason: str) -> None:
+    world = running()
+    said: dict[str, Any] = COMPLETED if reason == "Completed" else {"reason": reason, "message": "words"}
+    ended(said, None if reason == "Completed" else "PodFailurePolicy", first=world)
+    assert world.says("Succeeded") == ("True" if reason == "Completed" else "False", reason)
+    assert world.status_writes <= 4
+    assert [event.reason for event in world.events] == ["Running", reason]

@@ -1,0 +1,244 @@
+"""A small world for plans: it stores what they write, as the API server would, and runs pods as it is told to.
+
+What is simulated is the cluster, never the operator: plans are made by the real functions from what they ask for, and
+children are what the real builders rendered.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from holdfast.build import labels
+from holdfast.plan.observed import (
+    Apply,
+    Child,
+    Claim,
+    Create,
+    Delete,
+    Event,
+    Foreign,
+    Metadata,
+    Needs,
+    Observed,
+    Plan,
+    Pod,
+    Scale,
+    Settings,
+    TrainingOutput,
+    Write,
+)
+
+START = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+NAMESPACE = "team"
+Key = tuple[str, str]
+
+
+@dataclass
+class World:
+    """One custom resource, its children and their pods. `plan_of` and `needs_of` are the kind's own functions."""
+
+    needs_of: Callable[[Observed], Needs]
+    plan_of: Callable[[Observed], Plan]
+    spec: dict[str, Any]
+    name: str = "wine"
+    uid: str = "uid-of-wine"
+    generation: int = 1
+    now: datetime = START
+    settings: Settings = field(default_factory=lambda: Settings("localhost/serving:1", "localhost/training:1"))
+    status: Mapping[str, Any] = field(default_factory=dict)
+    children: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    foreign: set[Key] = field(default_factory=set)
+    missing_claims: set[str] = field(default_factory=set)
+    access_modes: tuple[str, ...] = ("ReadWriteMany",)
+    config_maps: dict[Key, str] = field(default_factory=dict)
+    training: TrainingOutput | None = None
+    pods: dict[str, list[Pod]] = field(default_factory=dict)
+    """By the name of the Deployment or the Job."""
+    refused: dict[Key, str] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    status_writes: int = 0
+    uids: int = 0
+    last: Plan | None = None
+
+    # --- The operator's side ----------------------------------------------------------------------------------------
+
+    def observe(self) -> Observed:
+        bare = self._observed(Needs())
+        return self._observed(self.needs_of(bare))
+
+    def plan(self) -> Plan:
+        return self.plan_of(self.observe())
+
+    def step(self, crash_after: int | None = None) -> bool:
+        """Plan and carry it out. `crash_after`: only so many writes, and no status. Whether anything changed."""
+        before = (copy.deepcopy(self.children), self.status)
+        plan = self.last = self.plan()
+        for write in plan.writes if crash_after is None else plan.writes[:crash_after]:
+            self._write(write)
+        if crash_after is None:
+            if plan.status != self.status:
+                self.status_writes += 1
+                self.status = json.loads(json.dumps(plan.status))
+            self.events.extend(plan.events)
+        return (self.children, self.status) != before
+
+    def converge(self, most: int = 30) -> None:
+        """Step until nothing changes any more, without time passing and without any pod changing."""
+        for _ in range(most):
+            if not self.step():
+                return
+        raise AssertionError(f"no fixpoint: {self.last}")
+
+    def _write(self, write: Write) -> None:
+        match write:
+            case Apply(manifest):
+                self._apply(json.loads(json.dumps(manifest)))
+            case Create(manifest):
+                key = (manifest["kind"], manifest["metadata"]["name"])
+                if key not in self.children and key not in self.refused:
+                    self._apply(json.loads(json.dumps(manifest)))
+            case Scale(name, replicas):
+                if child := self.children.get(("Deployment", name)):
+                    child["spec"]["replicas"] = replicas
+            case Delete(kind, name, uid):
+                if (child := self.children.get((kind, name))) and child["uid"] == uid:
+                    del self.children[kind, name]
+                    self.pods.pop(name, None)
+
+    def _apply(self, manifest: dict[str, Any]) -> None:
+        key = (manifest["kind"], manifest["metadata"]["name"])
+        assert key not in self.foreign, f"wrote to somebody else's {key}"
+        if key in self.refused:
+            return
+        if child := self.children.get(key):
+            if key[0] == "Deployment":
+                for fixed in ("selector", "template"):
+                    assert child["spec"][fixed] == manifest["spec"][fixed], f"the {fixed} of {key} changed"
+            child.update(metadata=manifest["metadata"], spec=manifest["spec"])
+            return
+        self.uids += 1
+        self.children[key] = {
+            "uid": f"uid-{self.uids}",
+            "metadata": manifest["metadata"],
+            "spec": manifest["spec"],
+            "status": {},
+        }
+
+    def _observed(self, needs: Needs) -> Observed:
+        return Observed(
+            now=self.now,
+            settings=self.settings,
+            metadata=Metadata(self.name, NAMESPACE, self.uid, self.generation),
+            spec=self.spec,
+            status=self.status,
+            children=tuple(self._child(key) for key in self.children),
+            foreign=tuple(Foreign(kind, name, "Deployment web") for kind, name in sorted(self.foreign)),
+            pods=tuple(pod for pods in self.pods.values() for pod in pods) if needs.pods else (),
+            claims=tuple(
+                Claim(name, name not in self.missing_claims, self.access_modes, "Bound")
+                for name in sorted(needs.claims)
+            ),
+            config_maps={key: self.config_maps.get(key) for key in needs.config_maps},
+            training_output=self.training,
+            create_errors=dict(self.refused),
+        )
+
+    def _child(self, key: Key) -> Child:
+        stored = self.children[key]
+        metadata = stored["metadata"]
+        return Child(
+            kind=key[0],
+            name=key[1],
+            uid=stored["uid"],
+            labels=metadata["labels"],
+            annotations=metadata.get("annotations", {}),
+            spec=stored["spec"],
+            status=stored["status"],
+        )
+
+    # --- The user's side --------------------------------------------------------------------------------------------
+
+    def change(self, **spec: Any) -> None:
+        """Replace top-level fields of the spec."""
+        self.spec = {**self.spec, **spec}
+        self.generation += 1
+
+    def scale(self, replicas: int) -> None:
+        self.change(serving={**self.spec.get("serving", {}), "replicas": replicas})
+
+    # --- The cluster's side -----------------------------------------------------------------------------------------
+
+    def wait(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    def ready(self, revision: str | None = None, ready: bool = True) -> None:
+        """All pods of a revision (None: of every one) become ready, or cease to be."""
+        for (kind, name), child in self.children.items():
+            if kind == "Deployment" and revision in (None, child["metadata"]["labels"][labels.REVISION]):
+                asked = child["spec"]["replicas"]
+                child["status"] = {"replicas": asked, "readyReplicas": asked if ready else 0}
+                if ready:
+                    self.pods.pop(name, None)
+
+    def pod_says(self, child: str, **pod: Any) -> None:
+        """The pods of a Deployment or a Job are one, like this."""
+        key = next(key for key in self.children if key[1] == child)
+        stored = self.children[key]
+        given: dict[str, Any] = {"phase": "Running", "created": self.now} | pod
+        own = stored["spec"]["template"]["metadata"]["labels"]
+        self.pods[child] = [Pod(name=f"{child}-x1", owner_uid=stored["uid"], labels=own, **given)]
+
+    def end_job(self, job: str, said: Mapping[str, Any] | None, *, failed: str | None = None, code: int = 3) -> None:
+        """A Job comes to an end. `failed`: the reason in its condition; None: it is complete."""
+        phase, code = ("Failed", code) if failed else ("Succeeded", 0)
+        message = json.dumps(said) if said is not None else None
+        self.pod_says(
+            job, phase=phase, exit_code=code, termination_reason="Error" if code else "Completed",
+            termination_message=message, image_id="localhost/training@sha256:aa",
+        )  # fmt: skip
+        condition = {"type": "Failed" if failed else "Complete", "status": "True", "reason": failed or "Done"}
+        condition |= {"message": "the Job's own words", "lastTransitionTime": "2026-11-24T12:00:40Z"}
+        self.children["Job", job]["status"] = {
+            "conditions": [
+                condition | {"message": "the Job's own words", "lastTransitionTime": "2026-11-24T12:00:40Z"}
+            ],
+            "startTime": "2026-11-24T12:00:00Z",
+        }
+
+    # --- Looking ----------------------------------------------------------------------------------------------------
+
+    def condition(self, type_: str) -> Mapping[str, Any] | None:
+        return next((c for c in self.status.get("conditions", ()) if c["type"] == type_), None)
+
+    def says(self, type_: str) -> tuple[str, str] | None:
+        """Status and reason of a condition."""
+        found = self.condition(type_)
+        return (found["status"], found["reason"]) if found else None
+
+    def message(self, type_: str = "Ready") -> str:
+        found = self.condition(type_)
+        return str(found["message"]) if found else ""
+
+    @property
+    def deployments(self) -> dict[str, dict[str, Any]]:
+        """By revision."""
+        return {
+            child["metadata"]["labels"][labels.REVISION]: child
+            for (kind, _), child in self.children.items()
+            if kind == "Deployment"
+        }
+
+    @property
+    def jobs(self) -> list[str]:
+        return [name for kind, name in self.children if kind == "Job"]
+
+    @property
+    def selected(self) -> str | None:
+        """The revision that the Service selects."""
+        service = self.children.get(("Service", self.name))
+        return service["spec"]["selector"][labels.REVISION] if service else None
