@@ -31,6 +31,8 @@ class Settings:
     advertise: str | None = None
     """The address behind the `kubernetes` Service; None where no pod will ever ask."""
     audit_log: Path | None = None
+    audit_log_megabytes: int = 0
+    """Start a new file at this size and keep one old one; 0: one file without end."""
 
     @property
     def authority(self) -> Authority:
@@ -125,6 +127,8 @@ def _apiserver(settings: Settings) -> list[str]:
         command += [
             f"--audit-log-path={settings.audit_log}",
             f"--audit-policy-file={settings.folder / 'audit-policy.json'}",
+            f"--audit-log-maxsize={settings.audit_log_megabytes}",
+            "--audit-log-maxbackup=1",
             "--audit-log-mode=blocking",  # whoever reads it after an answer finds the request in it
         ]
     return command

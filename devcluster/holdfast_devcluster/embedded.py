@@ -24,6 +24,7 @@ PROGRAMS = (*components.COMMANDS, "kubelet", "kube-proxy", "coredns")
 TOOLS = ("containerd", "ctr", "runc", "bridge", "ip", "nft", "sysctl")
 READY_SECONDS = 120
 PORT = 6443
+SOCKET_PATH_LIMIT = 107  # sockaddr_un
 CNI_STATE = Path("/var/lib/cni")
 
 
@@ -40,6 +41,7 @@ class Embedded:
     def up(self) -> None:
         """Bring the cluster up, from whatever state it is in. Raises ClusterError when a step fails."""
         _require_root_linux()
+        self._require_short_path()
         with paths.locked(clusters() / ".lock"):
             packages.require(TOOLS, self._report)
             programs = binaries.find(*PROGRAMS, report=self._report)
@@ -125,6 +127,14 @@ class Embedded:
         server = f"https://{Network(self._slot()).node}:{PORT}"
         return Client(server, pki / "ca.crt", Pair(pki / "admin.crt", pki / "admin.key"))
 
+    def _require_short_path(self) -> None:
+        longest = self.folder / "containerd.sock.ttrpc"
+        if len(str(longest)) > SOCKET_PATH_LIMIT:
+            raise ClusterError(
+                f"{longest} is too long for a socket ({SOCKET_PATH_LIMIT} characters). Name a shorter folder in "
+                "XDG_CACHE_HOME, or a shorter --name."
+            )
+
     def _slot(self) -> int:
         """Which addresses it has: chosen once, the first that no other cluster of this user has."""
         file = self.folder / "cluster.json"
@@ -169,6 +179,7 @@ class Embedded:
             hosts=(node.network.node, node.network.cluster_end),
             advertise=node.network.node,
             audit_log=self.folder / "logs" / "audit.log",
+            audit_log_megabytes=200,
         )
         components.prepare(settings)
         authority = settings.authority

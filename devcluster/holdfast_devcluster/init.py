@@ -1,7 +1,8 @@
 """The first process of the embedded cluster's namespaces: `python init.py FOLDER`, standard library only.
 
 It prepares the namespaces with the commands in `FOLDER/setup.json` and then keeps running what `FOLDER/programs/*.json`
-name, one command line each: a new file starts a program, a removed one stops it, one that ended is started again.
+name, one command line each: a new file starts a program, a removed one stops it, a changed one does both, and a program
+that ended is started again.
 As process 1 of its PID namespace it takes every process of the cluster with it when it ends, containers too.
 """
 
@@ -11,18 +12,20 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
-TICK_SECONDS = 0.1
+TICK_SECONDS = 0.2
 RESTART_SECONDS = 1.0
 
 
 class Program:
     """One command line that is kept running."""
 
-    def __init__(self, file: Path, logs: Path) -> None:
-        self._command: list[str] = json.loads(file.read_text())
-        self._log = logs / f"{file.stem}.log"
+    def __init__(self, command: str, log: Path) -> None:
+        self.command = command
+        """JSON, as in its file."""
+        self._log = log
         self._next_start = 0.0
         self.pid: int | None = None
 
@@ -32,7 +35,7 @@ class Program:
             self._next_start = time.monotonic() + RESTART_SECONDS
             with self._log.open("ab") as log:
                 self.pid = subprocess.Popen(
-                    self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                    json.loads(self.command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
                 ).pid
 
     def stop(self) -> None:
@@ -48,14 +51,21 @@ def main(folder: Path) -> None:
     programs: dict[str, Program] = {}
     while True:
         _reap(programs)
-        wanted = {file.name: file for file in (folder / "programs").glob("*.json")}
-        for name in set(programs) - set(wanted):
+        wanted = _wanted(folder / "programs")
+        for name in [name for name, program in programs.items() if wanted.get(name) != program.command]:
             programs.pop(name).stop()
-        for name in set(wanted) - set(programs):
-            programs[name] = Program(wanted[name], folder / "logs")
-        for program in programs.values():
-            program.keep()
+        for name, command in wanted.items():
+            programs.setdefault(name, Program(command, folder / "logs" / f"{name}.log")).keep()
         time.sleep(TICK_SECONDS)
+
+
+def _wanted(folder: Path) -> dict[str, str]:
+    """Name → command line, as its file has it."""
+    wanted = {}
+    for file in folder.glob("*.json"):
+        with suppress(FileNotFoundError):
+            wanted[file.stem] = file.read_text()
+    return wanted
 
 
 def _reap(programs: dict[str, Program]) -> None:

@@ -163,10 +163,3 @@ def test_down_of_a_half_made_cluster_leaves_nothing(cluster: Embedded) -> None:
     network = network_of(cluster)
     finish(devcluster("down"))
     assert traces(cluster.folder, network) == []
-
-
-def test_a_process_without_the_cluster_s_mark_is_never_killed(tmp_path: Path) -> None:
-    with subprocess.Popen(["sleep", "60"], cwd=tmp_path) as bystander:
-        namespaces.stop(tmp_path)
-        assert bystander.poll() is None
-        bystander.kill()
