@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None, *, claims: Path = CLAIMS, terminati
         return _write_dataset(options.name, options.output)
     threads = cpu.threads()
     cpu.limit_libraries(threads)
-    payload, code = _guarded(lambda stoppable: _train(threads, claims, stoppable))
+    payload, code = guarded(lambda: _train(threads, claims, Stoppable()))
     termination.write(payload, termination_log)
     log(payload.get("result", "failed"), **{key: payload[key] for key in ("reason", "message") if key in payload})
     return code
@@ -83,10 +83,10 @@ def _train(threads: int, claims: Path, stoppable: Stoppable) -> dict[str, Any]:
         return train(run, output, scratch=Path(scratch), threads=threads, log=log, claims=claims)
 
 
-def _guarded(work: Callable[[Stoppable], dict[str, Any]]) -> tuple[dict[str, Any], int]:
+def guarded(work: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], int]:
     """The payload for the operator and the exit code, whatever happens."""
     try:
-        return work(Stoppable()), 0
+        return work(), 0
     except TrainingError as error:
         failure = error
     except MemoryError:

@@ -104,8 +104,6 @@ def convert(model: Model) -> Converted:
 def check_parity(model: Model, converted: Converted, held_out: Frame, expected: Answers, threads: int) -> float:
     """Ask ONNX Runtime about every held-out row; returns the largest difference of a number.
 
-    A label may differ where scikit-learn itself sees a tie within the tolerance.
-
     Raises:
         TrainingError: `ParityFailed`.
     """
@@ -122,13 +120,17 @@ def check_parity(model: Model, converted: Converted, held_out: Frame, expected: 
         message = f"ONNX Runtime cannot run the ONNX model of {name}; the pod's log has the details"
         raise TrainingError("ParityFailed", message) from error
     outputs = [np.concatenate(part) for part in zip(*parts, strict=True)]
-    return _compare(model, expected, outputs)
+    return compare(name, expected, outputs)
 
 
-def _compare(model: Model, expected: Answers, outputs: Sequence[npt.NDArray[Any]]) -> float:
-    name, rows = type(model.estimator).__name__, len(expected.values)
-    tolerance = tolerance_for(expected)
-    numbers = expected.values if model.task == "Regression" else expected.probabilities
+def compare(name: str, expected: Answers, outputs: Sequence[npt.NDArray[Any]]) -> float:
+    """Hold outputs of the ONNX model (in the order of its signature) against scikit-learn's answers.
+
+    A label may differ where scikit-learn itself sees a tie within the tolerance. Returns the largest difference of a
+    number. Raises TrainingError `ParityFailed`.
+    """
+    rows, tolerance = len(expected.values), tolerance_for(expected)
+    numbers = expected.values if expected.margins is None else expected.probabilities
     if expected.margins is not None:
         differ = (outputs[0] != expected.values) & (expected.margins > tolerance.absolute)
         if np.any(differ):

@@ -117,7 +117,7 @@ def _bins(values: npt.NDArray[Any], rows: int | None = None) -> dict[str, Any]:
     quantiles = np.quantile(values, np.arange(1, BINS) / BINS, method="inverted_cdf")
     edges = np.unique(quantiles[quantiles < values.max()].astype(np.float32))
     counts = np.bincount(np.searchsorted(edges, values.astype(np.float32), side="left"), minlength=len(edges) + 1)
-    return {"edges": [_short(edge) for edge in edges], "ratios": _ratios(counts, rows or len(values))}
+    return {"edges": [float(edge) for edge in edges], "ratios": _ratios(counts, rows or len(values))}
 
 
 def _category(values: npt.NDArray[np.object_]) -> dict[str, Any]:

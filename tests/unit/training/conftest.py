@@ -9,13 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytest
+from holdfast_training import cpu
 
-from holdfast_training import datasets, spec
-from holdfast_training.errors import TrainingError
-from holdfast_training.output import Output
-from holdfast_training.train import train
+cpu.limit_libraries(1)  # as in a pod without a CPU limit; more threads than cores spin
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from holdfast_training import datasets, spec  # noqa: E402
+from holdfast_training.errors import TrainingError  # noqa: E402
+from holdfast_training.output import Output  # noqa: E402
+from holdfast_training.train import train  # noqa: E402
 
 TARGETS = {"wine": "cultivar", "breast-cancer": "diagnosis", "diabetes": "progression", "digits": "digit"}
 

@@ -95,9 +95,9 @@ def test_the_api_and_the_trainer_allow_the_same_estimators() -> None:
 )
 def test_scaling_moves_no_row_to_another_branch(claim: Any, shipped: Any, estimator: str, scale: str) -> None:
     uri = claim.text("data.csv", (shipped / "diabetes.csv").read_bytes())
-    document = claim.spec(uri, "progression", "Regression", estimator, preprocessing={"scaleNumeric": scale})
-    claim.train(document)
-    replay(claim.last)
+    more = {"parameters": SMALL.get(estimator, {}), "preprocessing": {"scaleNumeric": scale}}
+    claim.train(claim.spec(uri, "progression", "Regression", estimator, **more))
+    assert replay(claim.last) == 8
 
 
 @pytest.mark.parametrize("scale", ["Standard", "None"])
