@@ -129,6 +129,8 @@ async def run(settings: Settings) -> None:
             registry=registry(controller),
             settings=kopf_settings(controller),
             standalone=True,
+            # Left to itself, kopf asks for the user's name, which user 65532 of the image does not have.
+            identity=settings.pod_name,  # type: ignore[arg-type]
             clusterwide=not settings.namespaces,
             namespaces=settings.namespaces,
         )
