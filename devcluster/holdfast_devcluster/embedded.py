@@ -107,7 +107,15 @@ class Embedded:
     # --- the node's images ----------------------------------------------------------------------------
 
     def _import(self, archive: Path, reference: str) -> None:
-        self._ctr("import", str(archive))
+        for attempts_left in (2, 1, 0):
+            try:
+                self._ctr("import", str(archive))
+                break
+            except ClusterError as error:
+                # The image's older version loses its name in the same moment, and containerd's garbage collector may
+                # take a snapshot that both share just before the new one is prepared on it.
+                if "parent snapshot" not in str(error) or not attempts_left:
+                    raise
         # The label is what makes the kubelet see it; containerd sets it too, but only a moment later.
         self._ctr("label", reference, "io.cri-containerd.image=managed")
 
