@@ -91,7 +91,6 @@ def guarded(work: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], int]:
         failure = error
     except MemoryError:
         failure = TrainingError("OutOfMemory", "there is not enough memory; raise resources.limits.memory")
-
     except Exception as error:
         traceback.print_exc()  # for the pod's log only: a message must not hold values
         kind = type(error).__name__

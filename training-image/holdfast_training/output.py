@@ -73,7 +73,7 @@ class Output:
     def publish(self, files: Mapping[str, bytes], **contents: Any) -> tuple[str, manifest.Manifest]:
         """Write the files, seal them with a manifest of `contents`, and give the folder its final name.
 
-        Returns digest and manifest. Raises TrainingError `OutputNotWritable`.
+        Returns digest and manifest of what lies there now. Raises TrainingError `OutputNotWritable`.
         """
         staging = self._staging
         if staging is None:
@@ -84,6 +84,9 @@ class Output:
             digest = manifest.write(staging, name=self.model_name, **contents)
             sealed = manifest.read(staging)
             with self._renaming:
+                # An attempt on a node that was thought lost may have finished meanwhile; pods may already read that.
+                if finished := self.finished():
+                    return finished
                 if self._final.exists():
                     shutil.rmtree(self._final)
                 os.rename(staging, self._final)

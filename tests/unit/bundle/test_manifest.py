@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from holdfast_bundle.errors import BundleError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast_bundle import manifest
+from holdfast_bundle.errors import BundleError
 from holdfast_bundle.manifest import File, Manifest, Tensor
 
 SIGNATURE: dict[str, Any] = {
@@ -68,11 +68,7 @@ def test_the_digest_is_the_sha256_of_the_manifests_bytes(tmp_path: Path) -> None
     folder = a_folder(tmp_path / "b")
     digest = manifest.write(folder, **SIGNATURE)
     raw = (folder / "manifest.json").read_bytes()
-    assert (
-        digest
-        == f"sha256:{hashlib.sha256(raw).hexdigest()}"
-        == manifest.digest_file(folder / "manifest.json")
-    )
+    assert digest == f"sha256:{hashlib.sha256(raw).hexdigest()}" == manifest.digest_file(folder / "manifest.json")
 
 
 def test_the_bytes_are_canonical(tmp_path: Path) -> None:
@@ -80,10 +76,7 @@ def test_the_bytes_are_canonical(tmp_path: Path) -> None:
     manifest.write(folder, **{**SIGNATURE, "lineage": {"ü": 1, "a": {"z": 2, "b": 3}}})
     raw = (folder / "manifest.json").read_bytes()
     document = json.loads(raw)
-    assert (
-        raw
-        == json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
-    )
+    assert raw == json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
     assert document["schemaVersion"] == 1
 
 

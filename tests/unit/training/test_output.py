@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from holdfast_bundle import verify
+from holdfast_bundle import manifest, verify
 from holdfast_bundle.manifest import Tensor
 from holdfast_training.errors import TrainingError
 from holdfast_training.output import Output
@@ -60,6 +60,19 @@ def test_a_wreck_of_the_same_run_is_replaced(tmp_path: Path, damage: str) -> Non
     assert output.finished() is None
     assert publish(output) == digest
     assert output.finished() is not None
+
+
+def test_a_bundle_that_another_attempt_finished_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    output = Output("pvc://models/wine", "run", tmp_path)
+    kept = tmp_path / "models/wine/run"
+    with output.staging():
+        kept.mkdir()
+        (kept / "model.onnx").write_bytes(b"model")
+        digest = manifest.write(kept, name="wine", **CONTENTS)
+        inode = kept.stat().st_ino
+        assert output.publish({"model.onnx": b"model"}, **CONTENTS)[0] == digest
+    assert kept.stat().st_ino == inode
+    assert os.listdir(tmp_path / "models/wine") == ["run"]
 
 
 def test_leftovers_of_a_killed_run_are_removed_and_those_of_other_runs_are_not(tmp_path: Path) -> None:
