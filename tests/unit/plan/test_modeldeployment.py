@@ -7,6 +7,7 @@ import pytest
 from tests.unit.plan import worlds
 from tests.unit.plan.world import World
 
+from holdfast.api.modeldeployment import ModelDeploymentReason as Reason
 from holdfast.api.modeldeployment import ModelDeploymentStatus
 from holdfast.plan.observed import Settings, TrainingOutput
 
@@ -172,6 +173,11 @@ REASONS: dict[str, tuple[Callable[[], World], str, str | None, str]] = {
     "ProgressDeadlineExceeded": (after_deadline, "False", "Stalled", "0 of 1 pods ready after 600 s"),
     "NameConflict": (with_name_taken, "False", "Stalled", "belongs to Deployment web"),
 }  # fmt: skip
+
+
+def test_the_table_knows_every_reason_of_ready() -> None:
+    others = {Reason.COMPLETE, Reason.NO_READY_PODS, Reason.SCALED_TO_ZERO, Reason.NEVER_SERVED}
+    assert set(REASONS) == set(Reason) - others
 
 
 @pytest.mark.parametrize("reason", REASONS)
@@ -564,7 +570,8 @@ def test_a_config_map_that_disappears_leaves_what_serves() -> None:
     assert world.says("Ready") == ("False", "ConfigMapNotFound")
     assert world.says("Available") == ("True", "Serving")
     assert world.selected == old
-    assert world.deployments[old]["spec"]["replicas"] == 2
+    [deployment] = world.deployments.values()
+    assert deployment["spec"]["replicas"] == 2
     world.config_maps["settings", "level"] = "DEBUG"
     world.converge()
     assert world.says("Ready") == ("Unknown", "Starting")

@@ -6,7 +6,6 @@ children are what the real builders rendered.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -63,7 +62,11 @@ class World:
     events: list[Event] = field(default_factory=list)
     status_writes: int = 0
     uids: int = 0
+    changes: int = 0
+    """How many writes changed anything."""
     last: Plan | None = None
+    before_write: Callable[[], None] = lambda: None
+    after_write: Callable[[], None] = lambda: None
 
     # --- The operator's side ----------------------------------------------------------------------------------------
 
@@ -76,16 +79,18 @@ class World:
 
     def step(self, crash_after: int | None = None) -> bool:
         """Plan and carry it out. `crash_after`: only so many writes, and no status. Whether anything changed."""
-        before = (copy.deepcopy(self.children), self.status)
+        before = (self.changes, self.status)
         plan = self.last = self.plan()
         for write in plan.writes if crash_after is None else plan.writes[:crash_after]:
+            self.before_write()
             self._write(write)
+            self.after_write()
         if crash_after is None:
             if plan.status != self.status:
                 self.status_writes += 1
                 self.status = json.loads(json.dumps(plan.status))
             self.events.extend(plan.events)
-        return (self.children, self.status) != before
+        return (self.changes, self.status) != before
 
     def converge(self, most: int = 30) -> None:
         """Step until nothing changes any more, without time passing and without any pod changing."""
@@ -103,12 +108,14 @@ class World:
                 if key not in self.children and key not in self.refused:
                     self._apply(json.loads(json.dumps(manifest)))
             case Scale(name, replicas):
-                if child := self.children.get(("Deployment", name)):
-                    child["spec"]["replicas"] = replicas
+                child = self.children[("Deployment", name)]
+                self.changes += child["spec"]["replicas"] != replicas
+                child["spec"]["replicas"] = replicas
             case Delete(kind, name, uid):
-                if (child := self.children.get((kind, name))) and child["uid"] == uid:
-                    del self.children[kind, name]
-                    self.pods.pop(name, None)
+                assert self.children[kind, name]["uid"] == uid
+                del self.children[kind, name]
+                self.pods.pop(name, None)
+                self.changes += 1
 
     def _apply(self, manifest: dict[str, Any]) -> None:
         key = (manifest["kind"], manifest["metadata"]["name"])
@@ -119,9 +126,11 @@ class World:
             if key[0] == "Deployment":
                 for fixed in ("selector", "template"):
                     assert child["spec"][fixed] == manifest["spec"][fixed], f"the {fixed} of {key} changed"
+            self.changes += (child["metadata"], child["spec"]) != (manifest["metadata"], manifest["spec"])
             child.update(metadata=manifest["metadata"], spec=manifest["spec"])
             return
         self.uids += 1
+        self.changes += 1
         self.children[key] = {
             "uid": f"uid-{self.uids}",
             "metadata": manifest["metadata"],
