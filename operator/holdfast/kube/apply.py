@@ -121,7 +121,8 @@ class Applier:
                 raise
             answer = await self._client.apply(kind, _with(manifest, await self._whose(owner, key)))
         self._store.put(answer)
-        self._note_other_form(key, manifest)
+        if condition is not ABSENT:
+            self._note_other_form(key, manifest)
         _tell("applied", key, owner, because=because)
 
     async def _whose(self, owner: Resource, key: Key) -> Mapping[str, str]:

@@ -24,7 +24,6 @@ from holdfast.kube.kinds import Key, Kind
 Object = dict[str, Any]
 
 FIELD_MANAGER = "holdfast"
-USER_AGENT = "holdfast"
 READ_SECONDS = 15.0
 LIST_SECONDS = 60.0
 WRITE_SECONDS = 10.0
@@ -81,7 +80,8 @@ def guarded(guard: Guard) -> type[aiohttp.ClientRequest]:
 class Client:
     """Requests to the API server. Methods raise errors.ApiError, and NotLeading where they mutate."""
 
-    def __init__(self, configuration: Configuration, guard: Guard | None = None) -> None:
+    def __init__(self, configuration: Configuration, agent: str, guard: Guard | None = None) -> None:
+        """agent: names this process in the API server's audit log."""
         configuration = copy.copy(configuration)
         # trust_env makes aiohttp look for a proxy in a thread, at every request.
         options: dict[str, Any] = {"trust_env": False}
@@ -89,6 +89,7 @@ class Client:
             options["request_class"] = guarded(guard)
         configuration.client_session_kwargs = options
         self._configuration = configuration
+        self._agent = agent
         self._api = ApiClient(configuration)
 
     def session(self, *traces: aiohttp.TraceConfig) -> aiohttp.ClientSession:
@@ -103,7 +104,7 @@ class Client:
 
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=self._api.rest_client.ssl_context),
-            headers={"User-Agent": USER_AGENT},
+            headers={"User-Agent": self._agent},
             middlewares=(authorize,),
             trace_configs=list(traces),
         )
@@ -327,7 +328,7 @@ class Client:
         content: str = _JSON,
         accept: str = _JSON,
     ) -> aiohttp.ClientResponse:
-        headers = {"Accept": accept, "Content-Type": content, "User-Agent": USER_AGENT}
+        headers = {"Accept": accept, "Content-Type": content, "User-Agent": self._agent}
         if authorization := await self._authorization():
             headers["Authorization"] = authorization
         url = f"{self.host}{path}{'?' + urlencode(query) if query else ''}"

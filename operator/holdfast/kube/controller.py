@@ -47,10 +47,11 @@ class Controller:
         identity = f"{settings.pod_name}_{uuid.uuid4().hex[:8]}"
         self._settings = settings
         # The election has connections of its own: renewals must not wait behind anything.
-        self._lease_client = Client(configuration)
+        agent = f"holdfast/{settings.pod_name}"
+        self._lease_client = Client(configuration, agent)
         lease = Lease(self._lease_client, settings.pod_namespace, LEASE_NAME)
         self.elector = Elector(lease, identity, _exit_on_loss)
-        self.client = Client(configuration, guard=self.elector.guard)
+        self.client = Client(configuration, agent, self.elector.guard)
         self.store = Store()
         self.queue: WorkQueue[Key] = WorkQueue()
         self.watches = Watches(self.kinds, settings.namespaces, self._listed, boottime)

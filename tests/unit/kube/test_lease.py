@@ -147,7 +147,7 @@ async def test_the_leader_leads_for_as_long_as_it_renews() -> None:
     await asyncio.sleep(3600)
     assert first.elector.leading
     assert not first.lost
-    assert server.holders == [(pytest.approx(0.02), "first")]
+    assert [name for _, name in server.holders] == ["first"]
     assert second.link.watches < 3600 / 10
     standby.cancel()
     await stop(first)
