@@ -16,7 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMESPACE = "holdfast-demo"
-IMAGES = ("operator", "serving", "training")
+SYSTEM = "holdfast-system"
+OPERATOR = "app.kubernetes.io/name=holdfast-operator"
 
 
 class StepError(Exception):
@@ -64,13 +65,9 @@ def wait_for(what: str, condition: str, *, namespace: str = NAMESPACE, seconds: 
         StepError: with the object's status, its Events and its pods.
     """
     try:
-        kubectl(
-            "-n", namespace, "wait", f"--for={condition}", what, f"--timeout={seconds}s", timeout=seconds + 30
-        )
+        kubectl("-n", namespace, "wait", f"--for={condition}", what, f"--timeout={seconds}s", timeout=seconds + 30)
     except StepError as error:
-        details = kubectl("-n", namespace, "describe", what) + kubectl(
-            "-n", namespace, "get", "pods", "-o", "wide"
-        )
+        details = kubectl("-n", namespace, "describe", what) + kubectl("-n", namespace, "get", "pods", "-o", "wide")
         raise StepError(f"{what} did not reach {condition} in {seconds} s\n{details}") from error
 
 
@@ -100,13 +97,10 @@ class Demo:
         self.step("cluster", start_cluster)
         self.step("images: operator, serving, training", load_images)
         self.step("operator: kubectl apply -k manifests/base", install_operator)
-        self.step("examples: kubectl apply -k examples/wine", lambda: kubectl_apply("examples/wine") and None)
-        self.step(
-            "training: waiting for TrainingJob wine", lambda: wait_for("tjob/wine", "condition=Succeeded")
-        )
-        self.step(
-            "serving: waiting for ModelDeployment wine", lambda: wait_for("mdep/wine", "condition=Ready")
-        )
+        self.step("data: kubectl apply -k examples/wine/data", provide_data)
+        self.step("examples: kubectl apply -k examples/wine", lambda: kubectl_apply("examples/wine"))
+        self.step("training: waiting for TrainingJob wine", lambda: wait_for("tjob/wine", "condition=Succeeded"))
+        self.step("serving: waiting for ModelDeployment wine", lambda: wait_for("mdep/wine", "condition=Ready"))
         self.step("requests: a client pod asks the Service http://wine", ask)
         show()
         print(f"\nDone in {time.monotonic() - self.started:.0f} s.")
@@ -114,9 +108,7 @@ class Demo:
 
 def use_cluster_hint() -> str:
     """What a person types so that kubectl talks to the demo's cluster."""
-    return (
-        f'export KUBECONFIG="$({Path(sys.executable).relative_to(ROOT)} -m holdfast_devcluster kubeconfig)"'
-    )
+    return f'export KUBECONFIG="$({Path(sys.executable).relative_to(ROOT)} -m holdfast_devcluster kubeconfig)"'
 
 
 def start_cluster() -> None:
@@ -126,28 +118,16 @@ def start_cluster() -> None:
 
 
 def load_images() -> None:
-    for image in IMAGES:
-        devcluster("build-image", image)
-        devcluster("load-image", image)
+    devcluster("build-image", "all")
+    loaded = run(sys.executable, "-m", "holdfast_devcluster", "load-image", "all")
+    print(indent(loaded), flush=True)
+    if "loading image operator" in loaded and kubectl("get", "deploy", "-A", "-l", OPERATOR, "-o", "name"):
+        # The tag stays `dev`, so Kubernetes cannot see that there is a newer operator.
+        kubectl("-n", SYSTEM, "rollout", "restart", "deploy/holdfast-operator")
 
 
-def kubectl_apply(folder: str) -> str:
-    return kubectl("apply", "-k", folder)
-
-
-def image_ids() -> set[str]:
-    """The image ids that the operator's pods run."""
-    ids = kubectl(
-        "-n",
-        "holdfast-system",
-        "get",
-        "pods",
-        "-l",
-        "app.kubernetes.io/name=holdfast-operator",
-        "-o",
-        "jsonpath={range .items[*]}{.status.containerStatuses[0].imageID}{'\\n'}{end}",
-    )
-    return set(ids.split())
+def kubectl_apply(folder: str) -> None:
+    kubectl("apply", "-k", folder)
 
 
 def install_operator() -> None:
@@ -167,6 +147,11 @@ def install_operator() -> None:
         "--timeout=180s",
         timeout=200,
     )
+
+
+def provide_data() -> None:
+    kubectl_apply("examples/wine/data")
+    wait_for("job/wine-dataset", "condition=complete", seconds=120)
 
 
 def ask() -> None:
