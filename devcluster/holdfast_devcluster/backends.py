@@ -26,8 +26,8 @@ class Backend(Protocol):
         """Bring the cluster up, from whatever state it is in."""
         ...
 
-    def down(self) -> None:
-        """Remove it and all that belongs to it."""
+    def down(self, purge: bool) -> None:
+        """Remove it; with `purge` also what is kept to make the next one quick."""
         ...
 
     def status(self) -> str:
@@ -65,7 +65,7 @@ class Kind:
         run(*kubectl, "wait", "--for=condition=Ready", "node", "--all", "--timeout=180s")
         self._report(f"ready; export KUBECONFIG={self.kubeconfig()}")
 
-    def down(self) -> None:
+    def down(self, purge: bool) -> None:
         self._kind("delete", "cluster", "--name", self.name)
         shutil.rmtree(self.folder, ignore_errors=True)
         self._report(f"cluster {self.name} is gone")
@@ -110,7 +110,7 @@ class Current:
         run(str(binaries.kubectl(self._report)), "version", "--request-timeout=10s")
         self._report(f"using the current context, {self._context()}")
 
-    def down(self) -> None:
+    def down(self, purge: bool) -> None:
         self._report(
             f"the cluster of context {self._context()} is yours and stays; "
             "kubectl delete -k manifests/base removes Holdfast from it"

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from holdfast_devcluster import binaries, images
 from holdfast_devcluster.backends import ENVIRONMENT, NAMES, backend, builder
@@ -32,10 +33,9 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=help_text)
         command.add_argument("--name", default="holdfast", help="of the cluster (default: holdfast)")
         command.set_defaults(run=globals()[f"_{name}"])
-    kubectl = commands.add_parser("kubectl", help="run kubectl, ours where there is none, against the cluster")
-    kubectl.add_argument("--name", default="holdfast", help="of the cluster (default: holdfast)")
-    kubectl.add_argument("arguments", nargs=argparse.REMAINDER)
-    kubectl.set_defaults(run=_kubectl)
+        if name == "down":
+            command.add_argument("--purge", action="store_true", help="also the images that its node knows")
+    commands.add_parser("kubectl", help="[--name NAME] …: run kubectl against the cluster; ours where there is none")
     build = commands.add_parser("build-image", help="build images, when what they are made of changed")
     load = commands.add_parser("load-image", help="give the cluster's nodes built images")
     for command in (build, load):
@@ -55,8 +55,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, or 1 with a message when a step failed."""
-    options = parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if words[:1] == ["kubectl"]:  # its options are not for our parser
+            _kubectl(words[1:])
+        options = parser().parse_args(words)
         options.run(options)
     except ClusterError as error:
         print(f"devcluster: {error}", file=sys.stderr)
@@ -83,7 +86,7 @@ def _up(options: argparse.Namespace) -> None:
 
 
 def _down(options: argparse.Namespace) -> None:
-    backend(options.name, progress()).down()
+    backend(options.name, progress()).down(options.purge)
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -94,10 +97,13 @@ def _kubeconfig(options: argparse.Namespace) -> None:
     print(backend(options.name, progress()).kubeconfig())
 
 
-def _kubectl(options: argparse.Namespace) -> None:
-    kubeconfig = backend(options.name, progress()).kubeconfig()
+def _kubectl(words: list[str]) -> NoReturn:
+    name = "holdfast"
+    if words[:1] == ["--name"] and len(words) > 1:
+        name, words = words[1], words[2:]
+    kubeconfig = backend(name, progress()).kubeconfig()
     program = binaries.kubectl(progress())
-    os.execve(program, ["kubectl", *options.arguments], os.environ | {"KUBECONFIG": str(kubeconfig)})  # noqa: S606
+    os.execve(program, ["kubectl", *words], os.environ | {"KUBECONFIG": str(kubeconfig)})  # noqa: S606
 
 
 def _build_image(options: argparse.Namespace) -> None:

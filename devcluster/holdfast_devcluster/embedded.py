@@ -34,6 +34,7 @@ class Embedded:
     def __init__(self, name: str, report: Report = print) -> None:
         self.name = name
         self.folder = (clusters() / name).resolve()
+        self._images = (paths.cache() / "images" / f"node-{name}").resolve()
         self._report = report
 
     # --- what every back end offers -------------------------------------------------------------------
@@ -48,7 +49,8 @@ class Embedded:
             sources = sorted({found.source for found in programs.values()})
             self._report(f"Kubernetes {binaries.MODULES[0].version} from {', '.join(sources)}")
             network = Network(self._slot())
-            node = Node(self.name, self.folder, {name: found.path for name, found in programs.items()}, network)
+            paths_of = {name: found.path for name, found in programs.items()}
+            node = Node(self.name, self.folder, self._images, paths_of, network)
             init = namespaces.init_pid(self.folder)
             if init is None:
                 self._report("namespaces and network")
@@ -58,10 +60,13 @@ class Embedded:
             self._run_node(node)
         self._report(f"ready; export KUBECONFIG={self.kubeconfig()}")
 
-    def down(self) -> None:
-        """End and remove the cluster, whole or half made. Programs and images stay in the cache."""
+    def down(self, purge: bool) -> None:
+        """End and remove the cluster, whole or half made. Its images stay in the cache unless `purge`."""
         _require_root_linux()
         with paths.locked(clusters() / ".lock"):
+            if purge:
+                self._stop()
+                shutil.rmtree(self._images, ignore_errors=True)
             if not self.exists():
                 self._report(f"there is no cluster {self.name}")
                 return
@@ -98,7 +103,11 @@ class Embedded:
 
     def load(self, image: Image) -> None:
         """Have the node know a built image; quick when it does already."""
-        images.load(image, self.folder, lambda archive: self._import(archive, image.reference), self._report)
+        if namespaces.init_pid(self.folder) is None:
+            raise ClusterError(f"Cluster {self.name} does not run; `up` starts it.")
+        if not self._ctr("list", "--quiet", f"name=={image.reference}").strip():
+            images.forget(image, self._images)
+        images.load(image, self._images, lambda archive: self._import(archive, image.reference), self._report)
 
     def exists(self) -> bool:
         """Is there anything of it, whole or half made?"""
@@ -118,6 +127,14 @@ class Embedded:
                     raise
         # The label is what makes the kubelet see it; containerd sets it too, but only a moment later.
         self._ctr("label", reference, "io.cri-containerd.image=managed")
+        self._remove_unnamed()
+
+    def _remove_unnamed(self) -> None:
+        """Remove the older versions of images: they keep a name of their own, by digest, and with it their files."""
+        rows = [line.split() for line in self._ctr("list").splitlines()[1:]]
+        named = {row[2] for row in rows if not row[0].startswith("sha256:")}
+        if older := [row[0] for row in rows if row[0].startswith("sha256:") and row[2] not in named]:
+            self._ctr("remove", "--sync", *older)
 
     def _ctr(self, *arguments: str) -> str:
         socket_path = str(self.folder / "containerd.sock")

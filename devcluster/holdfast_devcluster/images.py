@@ -118,7 +118,7 @@ def load(image: Image, folder: Path, load_archive: Callable[[Path], None], repor
         raise ClusterError(f"Image {image.name} has not been built; `build-image {image.name}` does that.")
     if not folder.exists():
         raise ClusterError("There is no cluster to load images into; `up` makes it.")
-    stamp = folder / "loaded" / image.name
+    stamp = _loaded(image, folder)
     if _text(stamp) == digest:
         report(f"image {image.name} is loaded already")
         return
@@ -126,6 +126,11 @@ def load(image: Image, folder: Path, load_archive: Callable[[Path], None], repor
     load_archive(image.archive)
     stamp.parent.mkdir(exist_ok=True)
     stamp.write_text(digest)
+
+
+def forget(image: Image, folder: Path) -> None:
+    """The cluster that remembers in `folder` does not have this image any more."""
+    _loaded(image, folder).unlink(missing_ok=True)
 
 
 def built_from(image: Image) -> str | None:
@@ -323,6 +328,10 @@ def _storage() -> Path:
 
 def _stamp(image: Image) -> Path:
     return image.archive.with_suffix(".inputs")
+
+
+def _loaded(image: Image, folder: Path) -> Path:
+    return folder / "loaded" / image.name
 
 
 def _machine() -> str:

@@ -28,6 +28,8 @@ class Node:
 
     name: str
     folder: Path
+    images: Path
+    """containerd's root. The images in it outlive the cluster; kubelet clears away what else is left there."""
     programs: Mapping[str, Path]
     network: Network
 
@@ -115,7 +117,7 @@ def containerd(node: Node) -> str:
     plugins = next((path for path in CNI_PLUGINS if (Path(path) / "bridge").exists()), CNI_PLUGINS[0])
     return f"""\
 version = 2
-root = "{node.folder}/containerd"
+root = "{node.images}/containerd"
 state = "/run/containerd"
 [grpc]
   address = "{node.containerd_socket}"

@@ -106,9 +106,9 @@ def traces(folder: Path, network: Network) -> list[str]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Embedded]:
-    finish(devcluster("down"))
+    finish(devcluster("down", "--purge"))
     yield Embedded(NAME)
-    finish(devcluster("down"))
+    finish(devcluster("down", "--purge"))
 
 
 def network_of(cluster: Embedded) -> Network:
