@@ -55,7 +55,7 @@ class Embedded:
             if init is None:
                 self._report("namespaces and network")
                 init = self._start(node)
-            network.connect(init)
+            network.connect(init, str(self.folder))
             self._run_control_plane(node)
             self._run_node(node)
         self._report(f"ready; export KUBECONFIG={self.kubeconfig()}")
@@ -187,9 +187,12 @@ class Embedded:
 
     def _stop(self) -> None:
         namespaces.stop(self.folder)
-        if (self.folder / "cluster.json").exists():
-            Network(self._slot()).disconnect()
-        cgroups.remove(f"/holdfast-{self.name}")
+        if not (self.folder / "cluster.json").exists():
+            return
+        network = Network(self._slot())
+        if network.may_touch(str(self.folder)):
+            network.disconnect(str(self.folder))
+            cgroups.remove(f"/{network.link}")
 
     def _run_control_plane(self, node: Node) -> None:
         settings = components.Settings(

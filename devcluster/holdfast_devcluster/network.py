@@ -72,14 +72,20 @@ class Network:
             ["ip", "route", "add", "unreachable", "default"],
         ]
 
-    def connect(self, init_pid: int) -> None:
+    def connect(self, init_pid: int, owner: str) -> None:
         """Link the host with the namespaces of process `init_pid`; what is there already stays.
 
-        Raises ClusterError when another interface of the host routes these addresses already.
+        Raises ClusterError when the link is another owner's, or another interface routes these addresses already.
         """
         self._refuse_conflict()
+        if self.connected and not self.may_touch(owner):
+            raise ClusterError(
+                f"The addresses of this cluster are in use by the one in {self._owner}. End that one first, or choose "
+                "another --name."
+            )
         if not self.connected:
             _run("ip", "link", "add", self.link, "type", "veth", "peer", "name", UPLINK, "netns", str(init_pid))
+        _run("ip", "link", "set", self.link, "alias", owner)
         inside = ("nsenter", f"--net=/proc/{init_pid}/ns/net", "ip")
         _run(*inside, "address", "replace", f"{self.cluster_end}/30", "dev", UPLINK)
         _run(*inside, "link", "set", UPLINK, "up")
@@ -88,14 +94,23 @@ class Network:
         for addresses in (self.cluster_range, self.service_range):
             _run("ip", "route", "replace", addresses, "via", self.cluster_end, "dev", self.link)
 
-    def disconnect(self) -> None:
-        """Remove the link, and its routes with it; fine when there is none."""
-        if self.connected:
+    def disconnect(self, owner: str) -> None:
+        """Remove the link of this owner, and its routes with it; fine when there is none."""
+        if self.connected and self.may_touch(owner):
             subprocess.run(["ip", "link", "delete", self.link], stderr=subprocess.DEVNULL)
 
     @property
     def connected(self) -> bool:
         return (Path("/sys/class/net") / self.link).exists()
+
+    def may_touch(self, owner: str) -> bool:
+        """Is the link this owner's, or nobody's?"""
+        return self._owner in ("", owner)
+
+    @property
+    def _owner(self) -> str:
+        alias = Path("/sys/class/net") / self.link / "ifalias"
+        return alias.read_text().strip() if alias.exists() else ""
 
     def _refuse_conflict(self) -> None:
         routes = json.loads(_run("ip", "-json", "route", "show", "table", "all") or "[]")

@@ -40,7 +40,7 @@ class Node:
     @property
     def cgroup(self) -> str:
         """Below this cgroup, in every hierarchy, is everything that its pods run."""
-        return f"/holdfast-{self.name}"
+        return f"/{self.network.link}"
 
     def setup(self) -> list[list[str]]:
         """Commands that init runs in the fresh mount namespace."""

@@ -99,7 +99,7 @@ def traces(folder: Path, network: Network) -> list[str]:
         *(f"mount {line}" for line in mounts if str(folder) in line),
         *(f"route {line}" for line in routes.stdout.splitlines() if network.link in line),
         *(f"link {path.name}" for path in Path("/sys/class/net").iterdir() if path.name == network.link),
-        *(f"cgroup {path}" for root, _ in cgroups.hierarchies() for path in root.glob(f"*{NAME}*")),
+        *(f"cgroup {path}" for root, _ in cgroups.hierarchies() for path in root.glob(network.link)),
         *(f"folder {path}" for path in (folder,) if path.exists()),
     ]
 
@@ -163,3 +163,22 @@ def test_down_of_a_half_made_cluster_leaves_nothing(cluster: Embedded) -> None:
     network = network_of(cluster)
     finish(devcluster("down"))
     assert traces(cluster.folder, network) == []
+
+
+def test_the_link_of_somebody_else_s_cluster_is_left_alone(cluster: Embedded) -> None:
+    killed_up(cluster, "cluster.json")
+    network = network_of(cluster)
+    finish(devcluster("down"))
+    cluster.folder.mkdir()
+    (cluster.folder / "cluster.json").write_text(json.dumps({"slot": network.slot}))
+    subprocess.run(["ip", "link", "add", network.link, "type", "veth", "peer", "name", "elsewhere"], check=True)
+    subprocess.run(["ip", "link", "set", network.link, "alias", "another/folder"], check=True)
+    try:
+        refused = devcluster("up")
+        output, _ = refused.communicate(timeout=60)
+        assert refused.returncode == 1
+        assert "in use by the one in another/folder" in output
+        finish(devcluster("down"))
+        assert network.connected
+    finally:
+        subprocess.run(["ip", "link", "delete", network.link], check=True)
