@@ -66,7 +66,7 @@ def model(number: int) -> JsonObject:
 @contextmanager
 def fresh_cluster() -> Iterator[ControlPlane]:
     """A control plane with fake nodes, our CRDs and the operator's own RBAC."""
-    with control_plane(kwok=True, nodes=10, fast=True, report=lambda *_: None) as plane:
+    with control_plane(kwok=True, nodes=10, report=lambda *_: None) as plane:
         rendered = plane.kubectl("kustomize", str(ROOT / "manifests/base"))
         documents = [d for d in yaml.safe_load_all(rendered) if d["kind"] != "Deployment"]
         plane.kubectl("apply", "--server-side", "-f", "-", input=yaml.safe_dump_all(documents))
