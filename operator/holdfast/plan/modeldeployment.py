@@ -19,7 +19,7 @@ from holdfast.build.poddisruptionbudget import pod_disruption_budget
 from holdfast.build.service import service
 from holdfast.plan import jobs, verdict
 from holdfast.plan.observed import Apply, Delete, Needs, Observed, Plan, Scale, Write
-from holdfast.plan.revisions import Revision
+from holdfast.plan.revisions import Model, Revision
 from holdfast.plan.verdict import Verdict
 from holdfast.plan.view import PATIENCE, View
 from holdfast.plan.wish import (
@@ -30,6 +30,7 @@ from holdfast.plan.wish import (
     name_conflict,
     resolving_job,
     unneeded_helpers,
+    wanted_model,
     wanted_revision,
 )
 
@@ -44,7 +45,8 @@ def needs(observed: Observed) -> Needs:
     helper = view.job(name) if name else None
     unready = any(revision.ready_replicas < revision.replicas for revision in view.revisions)
     asked = (unready or helper is not None) and view.waited()
-    claim = claim_of(view.spec.model.uri or "")
+    model = wanted_model(view)
+    claim = claim_of(model.uri if isinstance(model, Model) else view.spec.model.uri or "")
     return Needs(
         pods=asked or (helper is not None and jobs.finished(helper)),
         claims=frozenset({claim}) if claim and asked else frozenset(),

@@ -119,13 +119,11 @@ def _succeeded(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:
     results = {part: said[part] for part in RESULTS if part in said} if said else {}
     image = next((pod.image_id for pod in pods if pod.image_id), None)
     results |= {"image": image} if image else {}
-    try:
-        TrainingJobStatus.parse(results)
-        model, metric, data = results["model"], results["metrics"][0], results["data"]
-    except (ValueError, KeyError, IndexError, TypeError):
+    if not _readable(results) or not all(results.get(part) for part in ("model", "metrics", "data")):
         message = "the trainer ended well, but what it reported cannot be read: is its image the operator's own?"
         return Verdict("False", Reason.INTERNAL_ERROR, message)
-    fitted = f"{model['estimator']}, {metric['name']} {metric['value']} on {data['testRows']} held-out rows"
+    model, metric, data = results["model"], results["metrics"][0], results["data"]
+    fitted = f"{model.get('estimator')}, {metric['name']} {metric['value']} on {data.get('testRows')} held-out rows"
     message = f"{fitted}; {model['uri']}"
     return Verdict("True", Reason.COMPLETED, message, results)
 
@@ -139,8 +137,17 @@ def _failed(observed: Observed, condition: Mapping[str, Any], pods: list[Pod]) -
         return Verdict("False", Reason.DEADLINE_EXCEEDED, f"{_TOO_LONG}: {wrong.message}" if wrong else _TOO_LONG)
     wrong = trouble.of_pods(pods, (), REASONS) or Trouble("", condition.get("message", ""))
     reason = wrong.reason if wrong.reason in REASONS else Reason.BACKOFF_LIMIT_EXCEEDED
-    findings = [r["findings"] for r in map(trouble.report, pods) if r.get("findings")]
-    return Verdict("False", reason, wrong.message, {"findings": findings[0]} if findings else {})
+    found = ({"findings": said["findings"]} for said in map(trouble.report, pods) if said.get("findings"))
+    return Verdict("False", reason, wrong.message, next(filter(_readable, found), {}))
+
+
+def _readable(results: Mapping[str, Any]) -> bool:
+    """Whether the status may hold them. One that it may not would be refused for ever."""
+    try:
+        TrainingJobStatus.parse(results)
+    except ValueError:
+        return False
+    return True
 
 
 def render_status(observed: Observed, verdict: Verdict) -> dict[str, Any]:

@@ -95,8 +95,8 @@ def _ended(pod: Pod, known: Collection[str]) -> Trouble:
             "OutOfMemory", f"pod {pod.name} was killed: it needs more memory than its limit; raise resources"
         )
     said = report(pod)
-    if said.get("reason") in known:
-        return Trouble(str(said["reason"]), str(said.get("message", "")))
+    if (reason := str(said.get("reason"))) in known:
+        return Trouble(reason, str(said.get("message", "")))
     return Trouble("CrashLoop", f"pod {pod.name} ended with {pod.exit_code}, {pod.restarts} restarts: {last_line(pod)}")
 
 

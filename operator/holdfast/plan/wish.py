@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from holdfast.api.modeldeployment import ModelDeploymentReason as Reason
@@ -13,6 +14,8 @@ from holdfast.plan.conditions import Status
 from holdfast.plan.observed import Child, Create, Delete, Write
 from holdfast.plan.revisions import Model, Revision
 from holdfast.plan.view import REASONS, View
+
+_DIGEST = re.compile("sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -113,9 +116,12 @@ def _resolved_model(view: View, uri: str) -> Model | Obstacle:
         return _ask(view, uri, name)
     pods = [pod for pod in observed.pods if pod.owner_uid == helper.uid]
     if jobs.succeeded(helper):
-        digests = [said["digest"] for said in map(trouble.report, pods) if "digest" in said]
-        if digests:
+        digests = [str(said["digest"]) for said in map(trouble.report, pods) if "digest" in said]
+        if digests and _DIGEST.fullmatch(digests[0]):
             return Model(uri, digests[0], resolved=True)
+        if any(pod.phase == "Succeeded" for pod in pods):
+            message = f"{uri}: Job {name} ended well without a digest: is its image the operator's own?"
+            return Obstacle("False", Reason.CRASH_LOOP, message)
         # Its pod, and what it said, are gone: ask again.
         return _still_asking(view, uri, name, Delete("Job", name, helper.uid))
     newest_first = sorted(pods, key=lambda pod: pod.created, reverse=True)

@@ -276,6 +276,41 @@ def test_a_new_model_takes_over_only_when_all_its_pods_are_ready() -> None:
     assert "candidateRevision" not in world.status
 
 
+def test_nothing_is_deleted_before_the_service_was_seen_to_point_elsewhere() -> None:
+    world = worlds.serving()
+    old = world.selected
+    world.change(model={"uri": worlds.URI, "digest": worlds.OTHER})
+    world.step()
+    world.ready()
+    world.step()
+    assert world.selected != old
+    assert set(world.deployments) == {old, world.selected}
+    world.step()
+    assert set(world.deployments) == {world.selected}
+
+
+def test_a_budget_is_there_from_two_replicas_on_and_gone_below() -> None:
+    world = worlds.serving(replicas=2)
+    assert ("PodDisruptionBudget", "wine") in world.children
+    world.scale(1)
+    world.step()
+    assert ("PodDisruptionBudget", "wine") not in world.children
+
+
+def test_orphans_are_taken_over_by_a_new_owner_as_they_are() -> None:
+    world = worlds.serving(replicas=2)
+    [before] = world.deployments.items()
+    world.uid, world.status, world.generation = "another-uid", {}, 1
+    world.converge()
+    [after] = world.deployments.items()
+    assert after[0] == before[0]
+    assert after[1]["uid"] == before[1]["uid"]
+    for child in world.children.values():
+        [owner] = child["metadata"]["ownerReferences"]
+        assert owner["uid"] == "another-uid"
+    assert world.says("Ready") == ("True", "Serving")
+
+
 def test_the_stable_revision_serves_on_while_its_successor_fails() -> None:
     world = worlds.serving()
     old = world.selected
@@ -469,6 +504,18 @@ def test_an_answer_that_was_lost_is_asked_for_again() -> None:
     assert world.children["Job", job]["uid"] != uid
 
 
+@pytest.mark.parametrize("said", [None, {}, {"digest": "latest"}, {"digest": [1]}])
+def test_an_answer_that_cannot_be_read_is_not_asked_for_in_a_loop(said: Any) -> None:
+    world = worlds.model_deployment(digest=None)
+    world.step()
+    [job] = world.jobs
+    uid = world.children["Job", job]["uid"]
+    world.end_job(job, said)
+    world.converge()
+    assert world.children["Job", job]["uid"] == uid
+    assert world.says("Ready") == ("False", "CrashLoop")
+
+
 def test_a_bad_answer_stands_while_it_is_asked_again() -> None:
     world = resolve_failed("ModelNotFound", 1)
     job_is_gone(world)
@@ -599,6 +646,15 @@ def test_a_claim_of_one_node_is_explained_to_pods_that_find_no_place() -> None:
     world.access_modes = ("ReadWriteOnce",)
     world.change(model={"uri": worlds.URI, "digest": worlds.OTHER})
     in_trouble(world, phase="Pending", unschedulable="0/2 nodes: 1 node(s) had volume node affinity conflict")
+    assert "claim models is ReadWriteOnce" in world.message()
+
+
+def test_the_claim_of_a_run_that_is_served_is_explained_as_well() -> None:
+    world = serving_a_run()
+    world.access_modes = ("ReadWriteOnce",)
+    world.training = trained(worlds.OTHER)
+    in_trouble(world, phase="Pending", mount_message="Multi-Attach error for volume pv-1")
+    assert world.says("Ready") == ("False", "Unschedulable")
     assert "claim models is ReadWriteOnce" in world.message()
 
 

@@ -204,6 +204,12 @@ def test_findings_of_a_run_that_failed_are_in_the_status() -> None:
     assert told("DataInvalid")().status["findings"] == FINDINGS
 
 
+def test_findings_that_the_status_cannot_hold_are_left_out() -> None:
+    world = ended({"reason": "DataInvalid", "message": "words", "findings": [{"cells": "secret"}]})
+    assert world.says("Succeeded") == ("False", "DataInvalid")
+    assert "findings" not in world.status
+
+
 def test_a_report_that_was_lost_is_made_again_by_a_second_run_of_the_same_name() -> None:
     world = begun()
     [job] = world.jobs
