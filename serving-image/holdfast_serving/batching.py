@@ -175,17 +175,14 @@ class Batcher:
         metrics.batch.observe(batch.rows)
         metrics.in_flight -= len(batch.calls)
         for calls, outputs in batch.parts:
-            row = 0
+            first = last = 0
             for call in calls:
+                first, last = last, last + (call.rows if self._joins else 1)
                 metrics.queue.observe(batch.started - call.arrived)
                 try:
                     if isinstance(outputs, Exception):
                         raise self._failure(outputs)
-                    if self._joins:
-                        call.answer(outputs, row, row + call.rows)
-                        row += call.rows
-                    else:
-                        call.answer(outputs, 0, 1)
+                    call.answer(outputs, first, last)
                 except Problem as problem:
                     metrics.outcomes[FAILED if problem.status >= 500 else CLIENT_ERROR] += 1
                     call.fail(problem)

@@ -61,15 +61,19 @@ class JsonCall(Call):
 
 
 class JsonCodec:
-    """Requests and answers of one revision of a model."""
+    """Requests and answers of one revision of a model.
+
+    Attributes:
+        same_rows: whether all inputs of a request must have as many rows, as those that share runs must.
+    """
 
     def __init__(self, signature: Signature, model_name: str, version: str) -> None:
         self._inputs = [Input(tensor) for tensor in signature.inputs]
         self._output_names = {tensor.name: index for index, tensor in enumerate(signature.outputs)}
         self._all = range(len(signature.outputs))
         self._unspeakable = {index for index in self._all if signature.outputs[index].datatype == "FP16"}
-        self._has_rows = signature.has_rows
-        # With rows, beside their number, only varying dimensions can tell two calls apart.
+        self.same_rows = False
+        # Beside the number of rows, only varying dimensions can tell two calls apart.
         self._uniform = all(-1 not in tensor.shape[1:] for tensor in signature.inputs)
         self._answers = Answers(signature.outputs, model_name, version)
 
@@ -92,7 +96,7 @@ class JsonCodec:
             call.shapes.append(shape)
         shape = call.shapes[0]
         call.rows = rows = shape[0] if shape else 1
-        if self._has_rows and len(call.shapes) > 1 and any(shape[0] != rows for shape in call.shapes):
+        if self.same_rows and len(call.shapes) > 1 and any(shape[0] != rows for shape in call.shapes):
             raise Problem(400, "all inputs must have the same number of rows (first dimension)")
         call.key = None if self._uniform else tuple([tuple(shape[1:]) for shape in call.shapes])
         if len(document) > 1:

@@ -149,8 +149,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_armed", "_backlog", "_begun", "_body", "_busy", "_data", "_fed", "_fields", "_first", "_handler",
-        "_head_only", "_keep", "_lingering", "_method", "_parser", "_phase", "_port", "_problem", "_reserved",
-        "_stalled", "_upgrade", "_url", "deadline", "transport",
+        "_head_only", "_head_size", "_keep", "_lingering", "_method", "_parser", "_phase", "_port", "_problem",
+        "_reserved", "_stalled", "_upgrade", "_url", "deadline", "transport",
     )  # fmt: skip
 
     def __init__(self, port: Port) -> None:
@@ -164,6 +164,7 @@ class Connection(asyncio.Protocol):
         self._begun = False  # at least one byte of it is there
         self._data = b""  # what came last
         self._fed = 0  # bytes up to now, of this request and perhaps of the next
+        self._head_size = 0
         self._method = b""
         self._url = b""
         self._fields: dict[bytes, bytes] = {}
@@ -215,13 +216,6 @@ class Connection(asyncio.Protocol):
         if self._begun:
             self._watch()
 
-    def eof_received(self) -> bool:
-        """The client sends no more, but it may still read what it asked for."""
-        self._parser = None
-        self._begun = False
-        self._keep = False
-        return not self._lingering and (self._busy or bool(self._backlog))
-
     def pause_writing(self) -> None:
         self._stalled = True
         self.deadline = self._port.now + self._port.limits.write_seconds
@@ -239,8 +233,10 @@ class Connection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         self._phase = _HEAD
         self._url += url
+        self._grow_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._grow_head(len(name) + len(value) + 4)
         field = _SPELLINGS.get(name) or name.lower()
         if field not in _FIELDS or self._phase == _BODY:  # in the body: a trailer
             return
@@ -284,7 +280,7 @@ class Connection(asyncio.Protocol):
             self._remember()
         self._begun = False
         self._phase = self._armed = _IDLE
-        self._fed = 0
+        self._fed = self._head_size = 0
         self._url = self._body = self._data = b""
         self._fields = {}
         self._problem = None
@@ -345,6 +341,11 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
 
     # Receiving.
+
+    def _grow_head(self, size: int) -> None:
+        self._head_size += size
+        if self._head_size > self._port.limits.head_bytes:
+            self._stop(_long_head(self._port.limits))
 
     def _check_framing(self) -> None:
         """Errors after which nobody can know where the next request begins, or does not want to read on."""
@@ -408,8 +409,8 @@ class Connection(asyncio.Protocol):
         """A request is there in part: bound its size and its time."""
         limits = self._port.limits
         phase = self._phase or _HEAD
-        if phase == _HEAD and self._fed > limits.head_bytes:
-            self._refuse(Problem(431, f"the header has more than {limits.head_bytes} bytes"))
+        if phase == _HEAD and self._fed > limits.head_bytes:  # it may be one field that never ends
+            self._refuse(_long_head(limits))
         elif self._fed > 2 * limits.body_bytes + limits.head_bytes:
             self._refuse(_too_large(limits))  # chunks with more frame than content, or endless trailers
         elif phase != self._armed:
@@ -427,7 +428,7 @@ class Connection(asyncio.Protocol):
         lines = [b"%b %b HTTP/1.1" % (self._method, self._url)]
         lines += [b"%b: %b" % field for field in self._fields.items()]
         self._parser = httptools.HttpRequestParser(self)
-        self._url, self._fields, self._fed, self._begun = b"", {}, 0, False
+        self._url, self._fields, self._fed, self._head_size, self._begun = b"", {}, 0, 0, False
         return self.data_received(b"\r\n".join([*lines, b"", rest]))
 
     def _remember(self) -> None:
@@ -503,6 +504,10 @@ class Connection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.write_eof()
             self.transport.resume_reading()
+
+
+def _long_head(limits: Limits) -> Problem:
+    return Problem(431, f"the header has more than {limits.head_bytes} bytes")
 
 
 def _too_large(limits: Limits) -> Problem:

@@ -104,6 +104,7 @@ def load(fetched: Fetched, name: str, revision: str, threads: int) -> Loaded:
     codec = JsonCodec(model.signature, name, revision)
     samples = golden.check(model, codec, fetched.folder) if fetched.bundle is not None else []
     apart = rows.why_apart(model, fetched.model, samples)
+    codec.same_rows = apart is None
     if apart is not None:
         log.info("requests are not batched for this model: %s", apart)
     return Loaded(model, codec, _measure(model, samples, joins=apart is None), apart)

@@ -1,0 +1,289 @@
+"""Which rows may share a run, and what becomes of those that do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import uvloop
+from tests.unit.serving import models
+from tests.unit.serving.server import request
+
+from holdfast_serving import rows, session
+from holdfast_serving.batching import INLINE_SECONDS, MAX_QUEUED, Batcher, Cost
+from holdfast_serving.codec import JsonCodec
+from holdfast_serving.metrics import Metrics
+from holdfast_serving.problems import Problem
+
+LIGHT, HEAVY = Cost(1e-4, 1e-9), Cost(1e-3, 1e-9)
+"""Costs that keep runs on the loop, or send each one to the thread."""
+
+
+def load(content: bytes, folder: Path) -> tuple[session.Model, Path]:
+    path = folder / "model.onnx"
+    path.write_bytes(content)
+    return session.load(path, 1), path
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (models.iris, None),
+        (models.colours, None),
+        (models.lookup, None),
+        (models.row_sums, None),
+        (models.logarithm, None),
+        (lambda: models.echo("BYTES", None, 2), None),
+        (lambda: models.echo("FP32", 1, 4), "its first dimension is fixed"),
+        (lambda: models.echo("FP32"), "its first dimension is fixed"),
+        (models.centred, "rows change each other's 'y'"),
+        (models.clipped_by_largest, "rows change each other's 'y'"),
+        (models.quantized_label, "it takes quantization scales from whole batches"),
+        (models.total, "output 'y' does not have a row per row of input"),
+    ],
+)
+def test_rows_share_a_run_only_where_that_changes_no_answer(
+    tmp_path: Path, content: Callable[[], bytes], why: str | None
+) -> None:
+    model, path = load(content(), tmp_path)
+    assert rows.why_apart(model, path, []) == why
+
+
+def test_a_model_that_takes_no_made_up_row_is_tried_with_the_bundle_s_own(tmp_path: Path) -> None:
+    shifted = models.build(
+        [models.node("Sub", "i base", "j"), models.node("Gather", "table j", "y", axis=0)],
+        {"i": (models.INT64, [None])},
+        {"y": (models.FLOAT, [None, 2])},
+        base=np.array(1000, np.int64),
+        table=np.arange(16, dtype=np.float32).reshape(8, 2),
+    )
+    model, path = load(shifted, tmp_path)
+    assert rows.why_apart(model, path, []) == "no rows were found that it could be tried with"
+    samples = [{"i": np.array([1000 + n], np.int64)} for n in range(4)]
+    assert rows.why_apart(model, path, samples) is None
+
+
+class Client:
+    """Stands for a connection: keeps the answer."""
+
+    def __init__(self) -> None:
+        self.transport: object | None = object()
+        self.answer: dict[str, Any] | None = None
+        self.problem: Problem | None = None
+
+    def respond(self, status: int, body: bytes) -> None:
+        self.answer = json.loads(body)
+
+    def respond_problem(self, problem: Problem) -> None:
+        self.problem = problem
+
+    @property
+    def done(self) -> bool:
+        return self.answer is not None or self.problem is not None
+
+    @property
+    def data(self) -> Any:
+        assert self.answer is not None, self.problem
+        return self.answer["outputs"][0]["data"]
+
+
+class Bench:
+    """A batcher on a running loop."""
+
+    def __init__(self, model: session.Model, cost: Cost, *, joins: bool) -> None:
+        self.metrics = Metrics("m", "1")
+        self.codec = JsonCodec(model.signature, "m", "1")
+        self.batcher = Batcher(model, self.metrics, cost, joins=joins)
+
+    def submit(self, body: dict[str, Any]) -> Client:
+        client = Client()
+        self.batcher.submit(self.codec.decode(json.dumps(body).encode(), client))
+        return client
+
+    async def wait(self, clients: list[Client]) -> None:
+        while not all(client.done for client in clients):  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+    @property
+    def runs(self) -> int:
+        return sum(self.metrics.batch.counts)
+
+
+def run(
+    content: bytes, folder: Path, test: Callable[[Bench], Coroutine[Any, Any, None]], cost: Cost, *, joins: bool = True
+) -> None:
+    model, _ = load(content, folder)
+
+    async def main() -> None:
+        await asyncio.wait_for(test(Bench(model, cost, joins=joins)), 60)
+
+    uvloop.run(main())
+
+
+@pytest.mark.parametrize("cost", [LIGHT, HEAVY], ids=["on the loop", "in a thread"])
+@pytest.mark.parametrize("joins", [True, False], ids=["together", "apart"])
+def test_every_call_gets_its_own_rows_of_the_result(tmp_path: Path, cost: Cost, joins: bool) -> None:
+    async def test(bench: Bench) -> None:
+        random = np.random.default_rng(1)
+        clients, expected = [], []
+        for number in range(200):
+            count = int(random.integers(1, 5))
+            numbers = random.integers(0, 8, count).tolist()
+            body = request(i=("INT64", [count], numbers))
+            if number % 3 == 0:
+                body |= {"id": str(number), "outputs": [{"name": "y"}]}
+            clients.append(bench.submit(body))
+            expected.append([float(value) for n in numbers for value in (2 * n, 2 * n + 1)])
+            if number % 50 == 0:
+                await asyncio.sleep(0.002)
+        await bench.wait(clients)
+        assert [client.data for client in clients] == expected
+        assert all(client.answer["id"] == str(n) for n, client in enumerate(clients) if n % 3 == 0)  # type: ignore[index]
+        assert bench.metrics.in_flight == 0
+        assert bench.metrics.outcomes[0] == 200
+        assert bench.runs < 50 if joins else bench.runs == 200
+
+    run(models.lookup(), tmp_path, test, cost, joins=joins)
+
+
+@pytest.mark.parametrize("cost", [LIGHT, HEAVY], ids=["on the loop", "in a thread"])
+def test_a_call_that_fails_takes_no_neighbour_with_it(tmp_path: Path, cost: Cost) -> None:
+    async def test(bench: Bench) -> None:
+        numbers = [0, 1, 99, 2, -50, 3]
+        clients = [bench.submit(request(i=("INT64", [1], [n]))) for n in numbers]
+        await bench.wait(clients)
+        for number, client in zip(numbers, clients, strict=True):
+            if 0 <= number < 8:
+                assert client.data == [2.0 * number, 2.0 * number + 1]
+            else:
+                assert client.problem is not None
+                assert (client.problem.status, client.problem.message) == (500, "the model failed on this request")
+        assert bench.metrics.outcomes == [4, 0, 0, 2, 0]
+        assert bench.metrics.in_flight == 0
+
+    run(models.lookup(), tmp_path, test, cost)
+
+
+def test_an_answer_that_cannot_be_written_takes_no_neighbour_with_it(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        values = [1.0, -1.0, None, 1.0]
+        clients = [bench.submit(request(x=("FP32", [1, 1], [value]))) for value in values]
+        await bench.wait(clients)
+        assert [client.problem.status if client.problem else client.data for client in clients] == [[0], 500, 400, [0]]
+        assert bench.metrics.outcomes == [2, 1, 0, 1, 0]
+
+    run(models.logarithm(), tmp_path, test, LIGHT)
+
+
+def test_only_rows_of_one_shape_share_a_run(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        lengths = [3, 5, 3, 1, 5, 3]
+        clients = [bench.submit(request(x=("FP32", [1, n], [1.0] * n))) for n in lengths]
+        await bench.wait(clients)
+        assert [client.data for client in clients] == [[float(n)] for n in lengths]
+        assert bench.runs == 3
+
+    run(models.row_sums(), tmp_path, test, LIGHT)
+
+
+def test_what_the_loop_reads_in_one_turn_is_one_batch(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        clients = [bench.submit(request(i=("INT64", [1], [n % 8]))) for n in range(100)]
+        assert not clients[0].done
+        await bench.wait(clients)
+        assert bench.runs == 1
+        lone = bench.submit(request(i=("INT64", [1], [1])))
+        await asyncio.sleep(0)  # the very next turn, no timer
+        assert lone.done
+
+    run(models.lookup(), tmp_path, test, LIGHT)
+
+
+class Gate:
+    """A real model that waits before each run until it is let go."""
+
+    def __init__(self, model: session.Model) -> None:
+        self.signature = model.signature
+        self._model = model
+        self.entered = threading.Semaphore(0)
+        self.go = threading.Semaphore(0)
+
+    def run(self, feeds: Any) -> Any:
+        self.entered.release()
+        assert self.go.acquire(timeout=30)
+        return self._model.run(feeds)
+
+
+def gated(folder: Path, test: Callable[[Bench, Gate], Coroutine[Any, Any, None]]) -> None:
+    model, _ = load(models.lookup(), folder)
+    gate = Gate(model)
+
+    async def main() -> None:
+        bench = Bench(model, HEAVY, joins=True)
+        bench.batcher._model = gate  # type: ignore[assignment]
+        await asyncio.wait_for(test(bench, gate), 60)
+
+    uvloop.run(main())
+
+
+def body(number: int) -> dict[str, Any]:
+    return request(i=("INT64", [1], [number % 8]))
+
+
+def test_calls_that_come_during_a_run_are_the_next_batch_without_those_that_left(tmp_path: Path) -> None:
+    async def test(bench: Bench, gate: Gate) -> None:
+        first = bench.submit(body(0))
+        await asyncio.to_thread(gate.entered.acquire)
+        late = [bench.submit(body(n)) for n in range(20)]
+        for client in late[::2]:
+            client.transport = None
+        gate.go.release(2)
+        await bench.wait([first, *late[1::2]])
+        assert [client.data[0] for client in late[1::2]] == [2.0 * (n % 8) for n in range(1, 20, 2)]
+        assert not any(client.done for client in late[::2])
+        assert bench.runs == 2
+        assert bench.metrics.outcomes == [11, 0, 0, 0, 10]
+        assert bench.metrics.in_flight == 0
+
+    gated(tmp_path, test)
+
+
+def test_a_queue_that_is_full_says_so_and_takes_more_later(tmp_path: Path) -> None:
+    async def test(bench: Bench, gate: Gate) -> None:
+        first = bench.submit(body(0))
+        await asyncio.to_thread(gate.entered.acquire)
+        waiting = [bench.submit(body(n)) for n in range(MAX_QUEUED)]
+        with pytest.raises(Problem) as caught:
+            bench.submit(body(1))
+        assert (caught.value.status, caught.value.fields) == (503, b"retry-after: 1\r\n")
+        gate.go.release(MAX_QUEUED)
+        await bench.wait([first, *waiting])
+        assert bench.metrics.outcomes[0] == MAX_QUEUED + 1
+
+    gated(tmp_path, test)
+
+
+def test_a_slow_input_sends_a_model_off_the_loop_though_it_was_fast_when_measured(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        first = bench.submit(request(x=("FP32", [1, 1024], [1.0] * 1024)))
+        await bench.wait([first])
+        second = bench.submit(request(x=("FP32", [1, 1024], [1.0] * 1024)))
+        await asyncio.sleep(0)
+        assert not second.done
+        await bench.wait([second])
+        assert second.data == [pytest.approx(1.0)]
+
+    run(models.heavy(), tmp_path, test, Cost(INLINE_SECONDS / 2, 1e-9))
+
+
+def test_batches_are_as_large_as_their_time_allows() -> None:
+    assert Cost(1e-5, 1e-6).rows_within(0.05) == 256
+    assert Cost(0.01, 0.001).rows_within(0.05) == 40
+    assert Cost(1.0, 0.5).rows_within(0.05) == 1
+    assert Cost(1.0, 0.0).rows_within(0.05) == 1

@@ -1,0 +1,206 @@
+"""Clients that are slow on purpose, against a port with short deadlines on a real event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import pytest
+import uvloop
+
+from holdfast_serving.connection import Connection, Port
+from holdfast_serving.limits import Limits
+from holdfast_serving.routes import Endpoint, Routes
+
+SHORT = Limits(head_seconds=0.3, body_seconds=0.3, idle_seconds=0.3, write_seconds=0.3, linger_seconds=0.3)
+HEAD = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"
+BIG = bytes(8 << 20)
+
+
+class Late:
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Connection] = []
+
+    def __call__(self, connection: Connection, body: bytes | bytearray) -> None:
+        self.waiting.append(connection)
+
+
+def run(test: Callable[[Port, Late, int], Coroutine[Any, Any, None]], limits: Limits = SHORT) -> None:
+    """Run `test(port, late, number)` on uvloop against a port with the paths /echo, /late and /big."""
+
+    async def main() -> None:
+        late = Late()
+        routes = Routes(
+            {
+                "/echo": {"POST": Endpoint(lambda connection, body: connection.respond(200, bytes(body)))},
+                "/late": {"GET": Endpoint(late)},
+                "/big": {"GET": Endpoint(lambda connection, body: connection.respond(200, BIG))},
+            }
+        )
+        port = Port(routes, limits)
+        listener = socket.create_server(("127.0.0.1", 0))
+        await port.listen(listener)
+        try:
+            await asyncio.wait_for(test(port, late, listener.getsockname()[1]), 20)
+        finally:
+            port.stop()
+
+    uvloop.run(main())
+
+
+async def ended(reader: asyncio.StreamReader) -> bytes:
+    """All that the server sends until it ends the connection."""
+    try:
+        return await reader.read()
+    except ConnectionResetError:
+        return b""
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+
+
+def elapsed(work: Awaitable[bytes]) -> Coroutine[Any, Any, tuple[bytes, float]]:
+    async def measure() -> tuple[bytes, float]:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        return await work, loop.time() - began
+
+    return measure()
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        (b"", b""),
+        (b"P", b"HTTP/1.1 408"),
+        (b"POST /echo HT", b"HTTP/1.1 408"),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nX: ", b"HTTP/1.1 408"),
+        (HEAD, b"HTTP/1.1 408"),
+        (HEAD + b"ab", b"HTTP/1.1 408"),
+        (HEAD + b"abc", b"HTTP/1.1 200"),
+        (HEAD + b"abc" + b"POST /echo HTTP/1.1\r\n", b"HTTP/1.1 200"),
+    ],
+)
+def test_a_client_that_stops_is_sent_away_in_time(sent: bytes, answer: bytes) -> None:
+    async def test(port: Port, late: Late, number: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", number)
+        writer.write(sent)
+        got, took = await elapsed(ended(reader))
+        assert got.startswith(answer)
+        assert got.count(b"408") == (1 if b"408" in answer or sent.count(b"POST") == 2 else 0)
+        assert 0.2 < took < 5
+        writer.close()
+        await eventually(lambda: not port.connections)
+
+    run(test)
+
+
+@pytest.mark.parametrize("start", [b"POST /echo HTTP/1.1\r\nHost: a\r\nX: ", HEAD.replace(b"3", b"30")])
+def test_dripping_does_not_buy_time(start: bytes) -> None:
+    async def test(port: Port, late: Late, number: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", number)
+        writer.write(start)
+
+        async def drip() -> None:
+            while True:
+                writer.write(b"x")
+                await asyncio.sleep(0.02)
+
+        dripping = asyncio.create_task(drip())
+        got, took = await elapsed(ended(reader))
+        dripping.cancel()
+        assert got.startswith(b"HTTP/1.1 408")
+        assert took < 5
+
+    run(test)
+
+
+def test_a_request_in_work_has_all_the_time_it_needs() -> None:
+    async def test(port: Port, late: Late, number: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", number)
+        writer.write(b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n")
+        await asyncio.sleep(1)  # three times every deadline
+        late.waiting.pop().respond(200, b"done")
+        assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+    run(test)
+
+
+def test_a_client_that_does_not_read_is_dropped() -> None:
+    async def test(port: Port, late: Late, number: int) -> None:
+        sock = socket.create_connection(("127.0.0.1", number))
+        sock.sendall(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n" * 100)
+        await eventually(lambda: bool(port.connections))
+        await eventually(lambda: not port.connections)
+        sock.close()
+
+    run(test)
+
+
+def test_large_answers_to_pipelined_requests_wait_for_the_reader() -> None:
+    async def test(port: Port, late: Late, number: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", number)
+        writer.write(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n" * 5)
+        for _ in range(5):
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b"content-length: %d" % len(BIG) in head
+            await reader.readexactly(len(BIG))
+        writer.close()
+
+    run(test, Limits())
+
+
+def test_two_thousand_idle_clients_do_not_keep_others_out() -> None:
+    async def test(port: Port, late: Late, number: int) -> None:
+        idle = [await asyncio.open_connection("127.0.0.1", number) for _ in range(2000)]
+        reader, writer = await asyncio.open_connection("127.0.0.1", number)
+        writer.write(HEAD + b"abc")
+        assert await reader.readuntil(b"abc")
+        assert len(port.connections) == 2001
+        for _, each in [*idle, (reader, writer)]:
+            each.close()
+        await eventually(lambda: not port.connections)
+
+    run(test, Limits())
+
+
+def test_whoever_leaves_while_waiting_is_not_answered() -> None:
+    async def test(port: Port, late: Late, number: int) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", number)
+        writer.write(b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n")
+        await eventually(lambda: bool(late.waiting))
+        writer.close()
+        await eventually(lambda: not port.connections)
+        assert late.waiting[0].transport is None
+        late.waiting[0].respond(200, b"for nobody")
+
+    run(test)
+
+
+def test_a_handler_that_breaks_is_one_500_and_no_more() -> None:
+    async def test(port: Port, late: Late, number: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", number)
+        writer.write(b"POST /broken HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n" + HEAD + b"abc")
+        answer = await reader.readuntil(b"abc")
+        assert answer.startswith(b"HTTP/1.1 500")
+        assert b'{"error":"the server failed on this request"}' in answer
+        assert b"ZeroDivision" not in answer
+        writer.close()
+
+    async def main() -> None:
+        broken = Endpoint(lambda connection, body: connection.respond(1 // 0, b""))
+        echo = Endpoint(lambda connection, body: connection.respond(200, bytes(body)))
+        port = Port(Routes({"/broken": {"POST": broken}, "/echo": {"POST": echo}}))
+        listener = socket.create_server(("127.0.0.1", 0))
+        await port.listen(listener)
+        await test(port, Late(), listener.getsockname()[1])
+        port.stop()
+
+    uvloop.run(main())
