@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from holdfast_devcluster import binaries
+
+KUBECTL_IS_INSTALLED = shutil.which("kubectl") is not None
 ROOT = Path(__file__).resolve().parent.parent
 NAMESPACE = "holdfast-demo"
 SYSTEM = "holdfast-system"
@@ -115,6 +119,7 @@ def start_cluster() -> None:
     devcluster("up")
     path = run(sys.executable, "-m", "holdfast_devcluster", "kubeconfig").strip().splitlines()[-1]
     os.environ["KUBECONFIG"] = path
+    os.environ["PATH"] += f":{binaries.kubectl().parent}"  # where there is none but the one built for the cluster
 
 
 def load_images() -> None:
