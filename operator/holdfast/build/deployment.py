@@ -67,7 +67,7 @@ class RevisionManifest:
         variables = {
             **self.env,
             "HOLDFAST_MODEL_NAME": self.name,
-            "HOLDFAST_MODEL_URI": self.model_uri,
+            "HOLDFAST_MODEL_URI": pod.literal(self.model_uri),
             "HOLDFAST_MODEL_DIGEST": self.model_digest,
             "HOLDFAST_REVISION": self.revision,
         }

@@ -26,9 +26,8 @@ def resolve_job(
     """The helper that fetches the model at `uri`, verifies it and reports its digest."""
     claim = pod.claim_of(uri)
     claims = [claim] if claim else []
-    container = pod.container(
-        "resolve", image, pull_policy, ["resolve"], {"HOLDFAST_MODEL_URI": uri}, pod.claim_mounts(claims), None
-    )
+    variables = {"HOLDFAST_MODEL_URI": pod.literal(uri)}
+    container = pod.container("resolve", image, pull_policy, ["resolve"], variables, pod.claim_mounts(claims), None)
     spec = pod.pod_spec([container], claims, node_selector, tolerations)
     owner = labels.owner("ModelDeployment", name, uid)
     manifest = _job(names.helper_job(name, uid, "resolve", uri), namespace, labels.helper(name, "resolve"), owner, spec)
@@ -48,7 +47,7 @@ def training_job(
         image,
         pull_policy,
         [],
-        {"HOLDFAST_RUN": canonical_json(run(spec, job_name))},
+        {"HOLDFAST_RUN": pod.literal(canonical_json(run(spec, job_name)))},
         pod.claim_mounts(claims, writable=output),
         _dumped(spec.resources),
     )

@@ -23,6 +23,11 @@ def claim_of(uri: str) -> str | None:
     return match[1] if match else None
 
 
+def literal(value: str) -> str:
+    """A variable's value as it is: the kubelet reads `$(NAME)` and `$$`, even where nobody meant them."""
+    return value.replace("$", "$$")
+
+
 def environment(variables: Mapping[str, str]) -> list[dict[str, str]]:
     """A container's env. An empty value is left out, as the API server does."""
     return [{"name": name, "value": value} if value else {"name": name} for name, value in variables.items()]

@@ -9,6 +9,7 @@ from holdfast.api.modeldeployment import ModelDeploymentReason as Reason
 from holdfast.build import names
 from holdfast.build.deployment import RevisionManifest
 from holdfast.build.job import resolve_job
+from holdfast.build.pod import literal
 from holdfast.plan import conditions, jobs, revisions, trouble
 from holdfast.plan.conditions import Status
 from holdfast.plan.observed import Child, Create, Delete, Write
@@ -186,7 +187,7 @@ def environment(view: View) -> dict[str, str] | Obstacle:
         if value is None:
             what = f"ConfigMap {config_map} with key {key}, for the variable {variable.name},"
             return Obstacle("False", Reason.CONFIG_MAP_NOT_FOUND, f"{what} is not there; create it")
-        values[variable.name] = value
+        values[variable.name] = literal(value)  # as in a Pod, where only values in the spec may refer to others
     return values
 
 

@@ -119,6 +119,22 @@ def test_a_run_is_told_all_defaults() -> None:
     }
 
 
+def test_dollars_in_names_reach_the_programs_as_they_are() -> None:
+    spec = samples.training_spec(target="price $$ $(HOME)", data={"uri": "pvc://lake/$(A)/x.csv"})
+    made = job.training_job("wine", "default", samples.UID, spec, samples.IMAGE, "Always")
+    [variable] = made["spec"]["template"]["spec"]["containers"][0]["env"]
+    # The kubelet turns every `$$` into `$`.
+    told = json.loads(variable["value"].replace("$$", "$"))
+    assert (told["target"], told["data"]["uri"]) == ("price $$ $(HOME)", "pvc://lake/$(A)/x.csv")
+
+
+def test_values_of_the_user_may_refer_to_each_other_as_in_a_pod() -> None:
+    made = samples.revision(env={"A": "1", "B": "$(A)2"}, model_uri="pvc://models/$(A)").render(1)
+    env = {v["name"]: v["value"] for v in made["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert env["B"] == "$(A)2"
+    assert env["HOLDFAST_MODEL_URI"] == "pvc://models/$$(A)"
+
+
 def test_a_permanent_failure_ends_a_job_at_once() -> None:
     for child in ("resolve job", "training job"):
         [rule] = samples.every_manifest()[child]["spec"]["podFailurePolicy"]["rules"]
