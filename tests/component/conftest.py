@@ -1,0 +1,38 @@
+"""One control plane with fake nodes for the whole tier, and the operator's real RBAC on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tests.component.world import Operator, Place, install, operator, stop
+
+from holdfast_devcluster import ControlPlane, control_plane
+
+
+@pytest.fixture(scope="session")
+def plane() -> Iterator[ControlPlane]:
+    """A real control plane whose pods become ready at once, for KWOK plays the kubelets."""
+    with control_plane(kwok=True, nodes=2, audit_log=True, report=lambda *_: None) as plane:
+        install("base", plane)
+        yield plane
+
+
+@pytest.fixture(scope="module")
+def leader(plane: ControlPlane, request: pytest.FixtureRequest) -> Iterator[Operator]:
+    """An operator that leads during the module. Ended politely, so that the next module need not wait."""
+    name = request.module.__name__.rpartition(".")[2].removeprefix("test_").replace("_", "-")
+    with operator(plane, name) as running:
+        running.until_idle()
+        yield running
+        if running.process.poll() is None:
+            assert stop(running) == 0
+
+
+@pytest.fixture
+def place(plane: ControlPlane, request: pytest.FixtureRequest) -> Place:
+    """A namespace of the test's own. It stays: deleting it would only wait."""
+    name = request.node.name.removeprefix("test_").replace("_", "-")[:63].strip("-")
+    found = Place(plane, name)
+    found.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    return found
