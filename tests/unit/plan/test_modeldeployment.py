@@ -367,6 +367,20 @@ def test_replicas_raised_while_a_candidate_starts_reach_both() -> None:
     assert world.says("Ready") == ("Unknown", "Starting")
 
 
+def test_of_two_revisions_for_the_same_wish_the_one_that_serves_stays() -> None:
+    world = worlds.serving()
+    stable = world.selected
+    world.settings = Settings("localhost/serving:2", "localhost/training:1")
+    twin = worlds.model_deployment()
+    twin.settings = world.settings
+    twin.step()
+    twin.ready()
+    [(key, child)] = [item for item in twin.children.items() if item[0][0] == "Deployment"]
+    world.children = {key: {**child, "uid": "uid-of-twin"}, **world.children}
+    world.converge()
+    assert list(world.deployments) == [stable] == [world.selected]
+
+
 def test_scaling_makes_no_revision_and_resources_make_one() -> None:
     world = worlds.serving()
     world.scale(2)
@@ -623,6 +637,16 @@ def test_a_config_map_that_disappears_leaves_what_serves() -> None:
     world.converge()
     assert world.says("Ready") == ("Unknown", "Starting")
     assert candidate_of(world) != old
+
+
+def test_a_value_of_a_config_map_reaches_the_server_as_it_is() -> None:
+    reference = {"configMapKeyRef": {"name": "settings", "key": "level"}}
+    world = worlds.model_deployment(env=[{"name": "LOG_LEVEL", "valueFrom": reference}])
+    world.config_maps["settings", "level"] = "$(HOME)"
+    world.step()
+    [deployment] = world.deployments.values()
+    env = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert {"name": "LOG_LEVEL", "value": "$$(HOME)"} in env
 
 
 @pytest.mark.parametrize("kind", ["Service", "PodDisruptionBudget"])
