@@ -180,9 +180,7 @@ def operator(plane: ControlPlane, name: str) -> Iterator[Operator]:
         "HOLDFAST_HEALTH_PORT": str(port),
     }
     with (plane.folder / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "holdfast"], env=environment, stdout=log, stderr=log
-        )
+        process = subprocess.Popen([sys.executable, "-m", "holdfast"], env=environment, stdout=log, stderr=log)
     try:
         yield Operator(process, port, name)
     finally:
@@ -324,9 +322,7 @@ async def main(count: int, steady_seconds: float, trials: int, changes: int, see
                 times = await spec_changes(client, count, changes, seed)
                 figures["spec_change_p50_ms"] = statistics.median(times)
                 figures["spec_change_p99_ms"] = statistics.quantiles(times, n=100)[98]
-                say(
-                    f"spec change: p99 {figures['spec_change_p99_ms']:.0f} ms"
-                )
+                say(f"spec change: p99 {figures['spec_change_p99_ms']:.0f} ms")
                 instance.process.terminate()
                 instance.process.wait(60)
 
@@ -359,7 +355,5 @@ if __name__ == "__main__":
     parser.add_argument("--changes", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    result = asyncio.run(
-        main(options.count, options.steady_seconds, options.trials, options.changes, options.seed)
-    )
+    result = asyncio.run(main(options.count, options.steady_seconds, options.trials, options.changes, options.seed))
     print(json.dumps({key: rounded(value) for key, value in result.items()}))
