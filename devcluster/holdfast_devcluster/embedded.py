@@ -49,6 +49,7 @@ class Embedded:
             sources = sorted({found.source for found in programs.values()})
             self._report(f"Kubernetes {binaries.MODULES[0].version} from {', '.join(sources)}")
             network = Network(self._slot())
+            network.require_free(str(self.folder))
             paths_of = {name: found.path for name, found in programs.items()}
             node = Node(self.name, self.folder, self._images, paths_of, network)
             init = namespaces.init_pid(self.folder)

@@ -73,16 +73,7 @@ class Network:
         ]
 
     def connect(self, init_pid: int, owner: str) -> None:
-        """Link the host with the namespaces of process `init_pid`; what is there already stays.
-
-        Raises ClusterError when the link is another owner's, or another interface routes these addresses already.
-        """
-        self._refuse_conflict()
-        if self.connected and not self.may_touch(owner):
-            raise ClusterError(
-                f"The addresses of this cluster are in use by the one in {self._owner}. End that one first, or choose "
-                "another --name."
-            )
+        """Link the host with the namespaces of process `init_pid`; what is there already stays."""
         if not self.connected:
             _run("ip", "link", "add", self.link, "type", "veth", "peer", "name", UPLINK, "netns", str(init_pid))
         _run("ip", "link", "set", self.link, "alias", owner)
@@ -112,7 +103,13 @@ class Network:
         alias = Path("/sys/class/net") / self.link / "ifalias"
         return alias.read_text().strip() if alias.exists() else ""
 
-    def _refuse_conflict(self) -> None:
+    def require_free(self, owner: str) -> None:
+        """Raise ClusterError when the link is another owner's, or another interface routes these addresses."""
+        if not self.may_touch(owner):
+            raise ClusterError(
+                f"The addresses of this cluster are in use by the one in {self._owner}. End that one first, or choose "
+                "another --name."
+            )
         routes = json.loads(_run("ip", "-json", "route", "show", "table", "all") or "[]")
         if route := self.conflict(routes):
             raise ClusterError(

@@ -180,5 +180,6 @@ def test_the_link_of_somebody_else_s_cluster_is_left_alone(cluster: Embedded) ->
         assert "in use by the one in another/folder" in output
         finish(devcluster("down"))
         assert network.connected
+        assert not [trace for trace in traces(cluster.folder, network) if trace.startswith(("cgroup", "process"))]
     finally:
         subprocess.run(["ip", "link", "delete", network.link], check=True)
