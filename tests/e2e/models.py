@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tests.e2e.kube import JsonObject, Kube
+
+from holdfast_training import datasets
 
 TRAINING_IMAGE = "localhost/holdfast-training:dev"
 HERE = Path(__file__).parent
@@ -83,8 +86,9 @@ def manifest(files: dict[str, bytes]) -> bytes:
 
 def wine_csv() -> str:
     """The wine data with its column names, and the class as `cultivar`."""
-    data = load_wine(as_frame=True)
-    return str(data.frame.rename(columns={"target": "cultivar"}).to_csv(index=False, lineterminator="\n"))
+    with tempfile.TemporaryDirectory() as folder:
+        datasets.write("wine", Path(folder, "wine.csv"))
+        return Path(folder, "wine.csv").read_text()
 
 
 def tables() -> dict[str, bytes]:

@@ -54,7 +54,7 @@ BAD: dict[str, tuple[JsonObject, str, tuple[str, ...]]] = {
         "DataInvalid",
         ("alcohol",),
     ),
-    "no-rows": (run("no-rows", "http://models:8000/empty.csv"), "DataInvalid", ("empty.csv",)),
+    "no-rows": (run("no-rows", "http://models:8000/empty.csv"), "DataInvalid", ("no rows",)),
     "one-class": (run("one-class", "http://models:8000/one-class.csv"), "DataInvalid", ("class",)),
     "not-good-enough": (
         run("not-good-enough", evaluation={"requirements": [{"metric": "Accuracy", "minimum": "0.9999"}]}),
