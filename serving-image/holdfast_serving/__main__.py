@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 
 from holdfast_serving import settings as settings_module
@@ -28,6 +29,8 @@ def main() -> int:
     from holdfast_bundle import termination
     from holdfast_serving.resolve import resolve
 
+    # As the first process of its container it would be deaf to SIGTERM.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     code, message = resolve(settings)
     termination.write(message, settings.termination_log)
     return code

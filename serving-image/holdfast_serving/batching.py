@@ -183,19 +183,22 @@ class Batcher:
                     if isinstance(outputs, Exception):
                         raise self._failure(outputs)
                     call.answer(outputs, first, last)
-                except Problem as problem:
-                    metrics.outcomes[FAILED if problem.status >= 500 else CLIENT_ERROR] += 1
-                    call.fail(problem)
-                except Exception:
-                    log.exception("an answer could not be sent")
-                    metrics.outcomes[FAILED] += 1
-                    call.fail(Problem(500, "the server failed on this request"))
+                except Exception as error:
+                    self._fail(call, error)
                 else:
                     metrics.outcomes[OK] += 1
                     metrics.duration.observe(time.perf_counter() - call.arrived)
-        # What the load measured need not hold for every input. CPU time, since a busy node says nothing of a model.
+        # What was measured at load need not hold for every input: believe a slow run at once, and forget it slowly.
+        # CPU time, since a busy node says nothing of the model.
         lately = min(batch.seconds / batch.expected, 1000.0)
-        self._slowness = max(1.0, 0.8 * self._slowness + 0.2 * lately)
+        self._slowness = max(1.0, lately, 0.9 * self._slowness)
+
+    def _fail(self, call: Call, error: Exception) -> None:
+        if not isinstance(error, Problem):
+            log.error("an answer could not be written", exc_info=error)
+            error = Problem(500, "the server failed on this request")
+        self._metrics.outcomes[FAILED if error.status >= 500 else CLIENT_ERROR] += 1
+        call.fail(error)
 
     def _failure(self, error: Exception) -> Problem:
         now = time.perf_counter()

@@ -33,7 +33,7 @@ _REASONS = {
     417: b"Expectation Failed", 431: b"Request Header Fields Too Large", 500: b"Internal Server Error",
     501: b"Not Implemented", 503: b"Service Unavailable", 505: b"HTTP Version Not Supported",
 }  # fmt: skip
-_MAX_KNOWN_HEADS = 10_000
+_MAX_KNOWN_HEADS, _MAX_KNOWN_HEAD_BYTES = 1000, 1024
 _NEVER = float("inf")
 _FREE_BYTES = 64 << 10  # of a body, before it counts against Limits.buffered_bytes
 
@@ -100,10 +100,11 @@ class Port:
         if self._server is not None:
             self._server.close()
 
-    def close_idle(self) -> int:
-        """Close connections without a request; return how many are left."""
+    def close_idle(self, seconds: float) -> int:
+        """Close connections that have been without a request for so long; return how many are left."""
         for connection in list(self.connections):
-            connection.close_if_idle()
+            if connection.quiet_since < self.now - seconds:
+                connection.close_if_idle()
         return len(self.connections)
 
     def stop(self) -> None:
@@ -127,8 +128,6 @@ class Port:
         self.heads = {
             status: b"HTTP/1.1 %d %b\r\ndate: %b\r\n" % (status, reason, date) for status, reason in _REASONS.items()
         }
-        if len(self.known_heads) > _MAX_KNOWN_HEADS:
-            self.known_heads.clear()
         for connection in list(self.connections):
             if connection.deadline < self.now:
                 connection.expire()
@@ -145,12 +144,13 @@ class Connection(asyncio.Protocol):
     Attributes:
         transport: None once the client is gone.
         deadline: on the port's clock; behind it `expire` is called.
+        quiet_since: when it was made, or last answered.
     """
 
     __slots__ = (
         "_armed", "_backlog", "_begun", "_body", "_busy", "_data", "_fed", "_fields", "_first", "_handler",
         "_head_only", "_head_size", "_keep", "_lingering", "_method", "_parser", "_phase", "_port", "_problem",
-        "_reserved", "_stalled", "_upgrade", "_url", "deadline", "transport",
+        "_reserved", "_stalled", "_upgrade", "_url", "deadline", "quiet_since", "transport",
     )  # fmt: skip
 
     def __init__(self, port: Port) -> None:
@@ -158,6 +158,7 @@ class Connection(asyncio.Protocol):
         self._parser: Any = httptools.HttpRequestParser(self)  # None: what comes is dropped
         self.transport: asyncio.Transport | None = None
         self.deadline = port.now + port.limits.head_seconds
+        self.quiet_since = port.now
         # The request that is being received.
         self._phase = self._armed = _IDLE
         self._first = True
@@ -268,7 +269,7 @@ class Connection(asyncio.Protocol):
                 self._body = bytearray(self._body)
             self._body += data
         size = len(self._body)
-        if size > self._reserved + _FREE_BYTES:
+        if size > _FREE_BYTES and size > self._reserved:
             self._reserve(size)
 
     def on_message_complete(self) -> None:
@@ -298,14 +299,15 @@ class Connection(asyncio.Protocol):
         """
         self._busy = False
         transport = self.transport
-        if transport is None:
+        if transport is None or transport.is_closing():
             return
         port = self._port
         keep = self._keep and not port.draining
         if not keep:
             fields += b"connection: close\r\n"
+        self.quiet_since = now = port.now
         if not self._begun:
-            self.deadline = port.now + port.limits.idle_seconds
+            self.deadline = now + port.limits.idle_seconds
         size = len(body)
         if self._head_only:
             body = b""
@@ -395,7 +397,7 @@ class Connection(asyncio.Protocol):
         limits = self._port.limits
         if size > limits.body_bytes:
             self._stop(_too_large(limits))
-        wanted = size if _LENGTH in self._fields else size + (1 << 20)
+        wanted = size if _LENGTH in self._fields else min(size + (1 << 20), limits.body_bytes)
         if not self._port.reserve(wanted - self._reserved):
             self._stop(busy("too many large requests at once; try again"))
         self._reserved = wanted
@@ -441,9 +443,13 @@ class Connection(asyncio.Protocol):
             and self._keep
             and 0 < size <= _FREE_BYTES
             and not self._fields.keys() & {_CODING, _EXPECT}
+            and end <= _MAX_KNOWN_HEAD_BYTES
             and data.find(b"\r\n\r\n") + 4 == end
         ):
-            self._port.known_heads[data[:end]] = cast(Handler, self._handler), size
+            known = self._port.known_heads
+            if len(known) >= _MAX_KNOWN_HEADS:
+                known.clear()
+            known[data[:end]] = cast(Handler, self._handler), size
 
     def _stop(self, problem: Problem) -> NoReturn:
         """Inside the parser: refuse the request, whatever else comes."""
@@ -467,11 +473,12 @@ class Connection(asyncio.Protocol):
             self._start(handler, body, keep, head_only)
 
     def _next(self) -> None:
-        if self._busy or self._stalled or not self._backlog or self.transport is None:
+        transport = self.transport
+        if self._busy or self._stalled or not self._backlog or transport is None or transport.is_closing():
             return
         request = self._backlog.popleft()
         if not self._backlog:
-            self.transport.resume_reading()
+            transport.resume_reading()
         self._start(*request)
 
     def _start(self, handler: Handler | Problem, body: bytes | bytearray, keep: bool, head_only: bool) -> None:

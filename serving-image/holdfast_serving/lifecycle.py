@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.1
+_QUIET_SECONDS = 1.0  # a request may be on its way on a connection that has just been made or answered
 
 
 async def serve(settings: Settings) -> int:
@@ -102,7 +103,7 @@ async def _drain(port: Port, seconds: float) -> None:
     port.draining = True
     await asyncio.sleep(seconds)
     port.stop_listening()
-    while (left := port.close_idle()) > 0:
+    while (left := port.close_idle(_QUIET_SECONDS)) > 0:
         log.debug("%d connections left", left)
         await asyncio.sleep(_POLL_SECONDS)
     log.info("drained")

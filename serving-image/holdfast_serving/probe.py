@@ -6,6 +6,7 @@ memory there is. Here that costs a process with limits of its own; the server se
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
@@ -20,10 +21,11 @@ from holdfast_serving import cgroup
 PROBE_SECONDS = 300
 """CPU and wall time. The largest models take a minute."""
 
-_BASE_BYTES = 512 << 20
-"""Address space of the interpreter and the runtime; less than half of it is ever touched."""
+_BASE_BYTES = 384 << 20
+"""Address space of the interpreter and the runtime; about half of it is needed."""
 
 _INVALID_EXIT = 3
+_PR_SET_PDEATHSIG = 1  # the kernel ends this process with the one that started it
 
 
 def probe(path: Path, *, seconds: float = PROBE_SECONDS, memory: int | None = None) -> None:
@@ -47,7 +49,7 @@ def probe(path: Path, *, seconds: float = PROBE_SECONDS, memory: int | None = No
     except subprocess.TimeoutExpired as error:
         raise BundleError("Invalid", f"loading the model and running it once takes more than {seconds:g} s") from error
     if done.returncode == _INVALID_EXIT:
-        raise BundleError("Invalid", json.loads(done.stdout)["message"])
+        raise BundleError("Invalid", json.loads(done.stdout.splitlines()[-1])["message"])
     if done.returncode == -signal.SIGXCPU:
         raise BundleError("Invalid", f"loading the model and running it once takes more than {seconds:g} s of CPU")
     if done.returncode < 0:
@@ -65,6 +67,7 @@ def _allowance() -> int:
 
 
 def _main(path: Path, memory: int, seconds: float) -> int:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # if memory runs out all the same, it shall not be the server that goes
     resource.setrlimit(resource.RLIMIT_AS, (_BASE_BYTES + memory,) * 2)

@@ -8,6 +8,7 @@ which shows up scales and reductions that are taken over all rows.
 from __future__ import annotations
 
 import mmap
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ RELATIVE, ABSOLUTE = 1e-4, 1e-5
 """Kernels for one row and for many add up in different orders."""
 
 _OUTLIER = 1e4
+_TRIAL_SECONDS = 5  # then what was tried is enough
 _VARYING_SIZE = 4  # for a dimension that varies, beside the rows
 _WORDS = ("", "a", "red", "Holdfast", "0", "été")
 
@@ -61,8 +63,9 @@ def why_apart(model: Model, path: Path, samples: Sequence[Row]) -> str | None:
     if _contains(path, _MIXING_OPERATORS):
         return "it takes quantization scales from whole batches"
     tried = False
+    enough = time.monotonic() + _TRIAL_SECONDS
     for rows in (list(samples[:16]), made_up(model.signature, 5), made_up(model.signature, 17)):
-        if len(rows) < 2:
+        if len(rows) < 2 or (tried and time.monotonic() > enough):
             continue
         for trial in (rows, _with_outlier(rows)):
             try:

@@ -59,10 +59,12 @@ def load(path: Path, threads: int) -> Model:
     # Never guess from the content: other formats have other loaders, and nothing has checked such a file.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # Its own fallback would print to stdout and try once more.
+        return Model(onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"], enable_fallback=0))
+    except BundleError:
+        raise
     except Exception as error:
         raise BundleError("Invalid", f"the model cannot be loaded: {_words(error, path)}") from error
-    return Model(session)
 
 
 def _words(error: Exception, path: Path) -> str:

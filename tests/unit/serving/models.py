@@ -148,6 +148,22 @@ def total() -> bytes:
     return build([node("ReduceSum", "x", "y", keepdims=0)], {"x": (FLOAT, [None, 3])}, {"y": (FLOAT, [])})
 
 
+def sequence() -> bytes:
+    """Gives its input as a sequence of one tensor."""
+    made = onnx.load_from_string(
+        build([node("SequenceConstruct", "x", "y")], {"x": (FLOAT, [None, 1])}, {"y": (FLOAT, [None, 1])})
+    )
+    kind = made.graph.output[0].type.tensor_type.SerializeToString()
+    made.graph.output[0].type.sequence_type.elem_type.tensor_type.ParseFromString(kind)
+    content: bytes = made.SerializeToString()
+    return content
+
+
+def constant() -> bytes:
+    """Needs nothing to give its answer."""
+    return build([node("Constant", "", "y", value_float=1.0)], {}, {"y": (FLOAT, [])})
+
+
 def lookup() -> bytes:
     """Row `i` of a table of 8; fails on any other index."""
     return build(
@@ -204,8 +220,8 @@ def endless() -> bytes:
     return build([loop], {"x": (FLOAT, [None, 1])}, {"y": (FLOAT, [None, 1])}, yes=np.array(True))
 
 
-def greedy() -> bytes:
-    """Asks for 4 TiB."""
+def greedy(size: int = 1 << 42) -> bytes:
+    """Asks for so many bytes."""
     return build(
         [
             node("ConstantOfShape", "huge", "block"),
@@ -214,7 +230,7 @@ def greedy() -> bytes:
         ],
         {"x": (FLOAT, [None, 1])},
         {"y": (FLOAT, [None, 1])},
-        huge=np.array([1 << 40], np.int64),
+        huge=np.array([size // 4], np.int64),
     )
 
 

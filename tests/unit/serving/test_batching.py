@@ -279,7 +279,7 @@ def test_a_slow_input_sends_a_model_off_the_loop_though_it_was_fast_when_measure
         await bench.wait([second])
         assert second.data == [pytest.approx(1.0)]
 
-    run(models.heavy(), tmp_path, test, Cost(INLINE_SECONDS / 2, 1e-9))
+    run(models.heavy(), tmp_path, test, Cost(INLINE_SECONDS / 10, 1e-9))
 
 
 def test_batches_are_as_large_as_their_time_allows() -> None:

@@ -1,4 +1,4 @@
-"""Clients that are slow on purpose, against a port with short deadlines on a real event loop."""
+"""Clients that are slow or large on purpose, against a port with tight limits on a real event loop."""
 
 from __future__ import annotations
 
@@ -155,6 +155,24 @@ def test_large_answers_to_pipelined_requests_wait_for_the_reader() -> None:
         writer.close()
 
     run(test, Limits())
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(("size", "status"), [(100_000, 200), (100_001, 413)])
+def test_the_limit_of_a_body_is_exact(chunked: bool, size: int, status: int) -> None:
+    async def test(port: Port, late: Late, number: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", number)
+        if chunked:
+            framed = b"%x\r\n%b\r\n0\r\n\r\n" % (size, b"x" * size)
+            writer.write(HEAD.replace(b"Content-Length: 3", b"Transfer-Encoding: chunked") + framed)
+        else:
+            writer.write(HEAD.replace(b"3", b"%d" % size) + b"x" * size)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d" % status)
+        assert (b"content-length: 100000" in head) == (status == 200)
+        writer.close()
+
+    run(test, Limits(body_bytes=100_000))
 
 
 def test_two_thousand_idle_clients_do_not_keep_others_out() -> None:
