@@ -135,7 +135,7 @@ REFUSED: list[tuple[Json, str, str]] = [
             "spec.serving.resources.limits",
             "a quantity is a number with or without a suffix, like 2, 500m or 1Gi",
         )
-        for quantity in ("", "1GiB", "much", "1 Gi")
+        for quantity in ("", "1GiB", "much", "1 Gi", "1e99999999")
     ),
     *(
         (
