@@ -158,12 +158,12 @@ def _in_named_folder(name: str) -> Found | None:
     if not (folder := os.environ.get(ENVIRONMENT)):
         return None
     path = Path(folder).expanduser().resolve() / name
-    return Found(path, f"{ENVIRONMENT}={folder}") if os.access(path, os.X_OK) else None
+    return Found(path, f"from {ENVIRONMENT}={folder}") if os.access(path, os.X_OK) else None
 
 
 def _in_cache(module: Module, name: str) -> Found | None:
     path = module.cache / name
-    return Found(path, "the cache") if path.exists() else None
+    return Found(path, "from the cache") if path.exists() else None
 
 
 def _make(module: Module, names: list[str], report: Report) -> dict[str, Found]:
@@ -172,7 +172,7 @@ def _make(module: Module, names: list[str], report: Report) -> dict[str, Found]:
         missing = [name for name in names if name not in found]
         linux = platform.system() == "Linux"
         if missing and linux and module.release and _download(module, missing, report):
-            return found | {name: Found(module.cache / name, "the official release") for name in missing}
+            return found | {name: Found(module.cache / name, "from the official release") for name in missing}
         if missing:
             _build(module, missing, report)
         return found | {

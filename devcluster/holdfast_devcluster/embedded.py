@@ -47,7 +47,7 @@ class Embedded:
             packages.require(TOOLS, self._report)
             programs = binaries.find(*PROGRAMS, report=self._report)
             sources = sorted({found.source for found in programs.values()})
-            self._report(f"Kubernetes {binaries.MODULES[0].version} from {', '.join(sources)}")
+            self._report(f"Kubernetes {binaries.MODULES[0].version}; programs: {', '.join(sources)}")
             network = Network(self._slot())
             network.require_free(str(self.folder))
             paths_of = {name: found.path for name, found in programs.items()}

@@ -33,7 +33,7 @@ def test_the_cache_comes_before_any_download_or_build(tmp_path: Path, monkeypatc
     cached.parent.mkdir(parents=True)
     cached.write_text("")
     monkeypatch.setenv("PATH", "")  # no go: a build would fail
-    assert binaries.find("kwok")["kwok"] == binaries.Found(cached, "the cache")
+    assert binaries.find("kwok")["kwok"] == binaries.Found(cached, "from the cache")
 
 
 def test_without_go_the_message_says_what_to_install_or_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
