@@ -148,7 +148,7 @@ OutputUri = Annotated[
 
 
 def _is_quantity(value: str) -> str:
-    """CEL that says whether `value` is a quantity, without reading an exponent so large that reading it takes minutes."""
+    """CEL that says whether `value` is a quantity, but reads no exponent so large that this takes minutes."""
     return f"!string({value}).matches('[eE][-+]?[0-9]{{3,}}') && isQuantity(string({value}))"
 
 

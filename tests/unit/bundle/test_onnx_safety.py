@@ -164,7 +164,8 @@ def test_data_location_has_no_say_since_readers_disagree_on_it(bundle: Path) -> 
     "content",
     [
         b"", b"\n", b"<!DOCTYPE html><html></html>", b'{"schemaVersion": 1}', b"PK\x03\x04" + bytes(40),
-        b"\x80\x04\x95", bytes(100), b"\xff" * 100, b"\x3a", b"\x3a\x05ab", b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x08\x0a",
+        b"\x80\x04\x95", bytes(100), b"\xff" * 100, b"\x3a", b"\x3a\x05ab",
+        b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x08\x0a",
         b"\x0b\x3a\x00\x0c",
     ],
 )  # fmt: skip
