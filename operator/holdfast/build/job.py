@@ -7,10 +7,12 @@ from typing import Any
 
 from holdfast.api.trainingjob import Preprocessing, Split, TrainingJobSpec
 from holdfast.build import labels, names, pod
-from holdfast.build.hashing import canonical_json
+from holdfast.build.hashing import canonical_json, with_desired_hash
 
 HELPER_TTL_SECONDS = 600
 HELPER_BACKOFF_LIMIT = 6
+_COUNTED = frozenset({"cpu", "memory", "ephemeral-storage"})
+"""A helper checks a model as the server would and needs as much of these, but no GPU."""
 
 
 def resolve_job(
@@ -20,19 +22,27 @@ def resolve_job(
     uri: str,
     image: str,
     pull_policy: str,
+    resources: Mapping[str, Mapping[str, int | str]] | None,
     node_selector: Mapping[str, str] | None,
     tolerations: Sequence[Mapping[str, Any]] | None,
 ) -> dict[str, Any]:
-    """The helper that fetches the model at `uri`, verifies it and reports its digest."""
+    """The helper that fetches the model at `uri`, verifies it and reports its digest.
+
+    resources: those of a server. The Job bears the hash of what was wanted, so that one that has become wrong is found.
+    """
     claim = pod.claim_of(uri)
     claims = [claim] if claim else []
+    counted = {
+        part: {name: value for name, value in values.items() if name in _COUNTED}
+        for part, values in (resources or {}).items()
+    }
     variables = {"HOLDFAST_MODEL_URI": pod.literal(uri)}
-    container = pod.container("resolve", image, pull_policy, ["resolve"], variables, pod.claim_mounts(claims), None)
+    container = pod.container("resolve", image, pull_policy, ["resolve"], variables, pod.claim_mounts(claims), counted)
     spec = pod.pod_spec([container], claims, node_selector, tolerations)
     owner = labels.owner("ModelDeployment", name, uid)
     manifest = _job(names.helper_job(name, uid, "resolve", uri), namespace, labels.helper(name, "resolve"), owner, spec)
     manifest["spec"] |= {"backoffLimit": HELPER_BACKOFF_LIMIT, "ttlSecondsAfterFinished": HELPER_TTL_SECONDS}
-    return manifest
+    return with_desired_hash(manifest)
 
 
 def training_job(

@@ -58,8 +58,8 @@ def container(
     }
     if args:
         made["args"] = list(args)
-    if resources:
-        made["resources"] = quantities.resources(resources)
+    if resources and (counted := quantities.resources(resources)):
+        made["resources"] = counted
     return made
 
 

@@ -12,6 +12,7 @@ observed. Nothing is remembered but in the cluster: whatever part of a plan was 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 
 from holdfast.build import labels
 from holdfast.build.pod import claim_of
@@ -19,7 +20,7 @@ from holdfast.build.poddisruptionbudget import pod_disruption_budget
 from holdfast.build.service import service
 from holdfast.plan import jobs, verdict
 from holdfast.plan.observed import Apply, Delete, Needs, Observed, Plan, Scale, Write
-from holdfast.plan.revisions import Model, Revision
+from holdfast.plan.revisions import Revision
 from holdfast.plan.verdict import Verdict
 from holdfast.plan.view import PATIENCE, View
 from holdfast.plan.wish import (
@@ -30,12 +31,11 @@ from holdfast.plan.wish import (
     name_conflict,
     resolving_job,
     unneeded_helpers,
-    wanted_model,
     wanted_revision,
 )
 
-POLL_SECONDS = 10.0
-"""How often pods that are not ready are asked again: they are not watched, their number would set our memory."""
+LONGEST_POLL = timedelta(seconds=30)
+"""Pods that are not ready are asked again, ever more rarely: to watch them all would set our memory."""
 
 
 def needs(observed: Observed) -> Needs:
@@ -43,13 +43,12 @@ def needs(observed: Observed) -> Needs:
     view = View(observed)
     name = resolving_job(view)
     helper = view.job(name) if name else None
-    unready = any(revision.ready_replicas < revision.replicas for revision in view.revisions)
-    asked = (unready or helper is not None) and view.waited()
-    model = wanted_model(view)
-    claim = claim_of(model.uri if isinstance(model, Model) else view.spec.model.uri or "")
+    hanging = [r for r in view.revisions if r.ready_replicas < r.replicas and r.child.status.get("replicas")]
+    waited = (helper is not None or bool(hanging)) and view.waited()
+    uris = {revision.model.uri for revision in hanging} | ({view.spec.model.uri or ""} if helper else set())
     return Needs(
-        pods=asked or (helper is not None and jobs.finished(helper)),
-        claims=frozenset({claim}) if claim and asked else frozenset(),
+        pods=waited or (helper is not None and (jobs.finished(helper) or "failed" in helper.status)),
+        claims=frozenset(filter(None, map(claim_of, uris))) if waited else frozenset(),
         config_maps=frozenset(config_map_keys(view).values()),
     )
 
@@ -80,10 +79,10 @@ def towards(view: View, wanted: Wanted) -> Iterable[Write]:
     """The writes that lead to `wanted`, in an order in which any prefix is safe."""
     if view.stable and view.stable.name != wanted.name:
         yield from _scaled(view.stable, view.replicas)
-    yield from _deployment(wanted, view.replicas)
+    yield from _deployment(wanted, view.asked(wanted.name))
     target = _target(view, wanted)
     yield _service(view, target)
-    if view.service is None or view.service.annotations.get(labels.STABLE_REVISION) != target:
+    if view.register != target:
         return  # the rest waits until the Service was seen to point there
     yield from _budget(view, target)
     for revision in view.revisions:
@@ -103,7 +102,7 @@ def keep_stable(view: View) -> Iterable[Write]:
 
 def _target(view: View, wanted: Wanted) -> str:
     """The revision that the Service is to select: the wanted one as soon as nothing is lost by it."""
-    ready = wanted.existing is not None and wanted.existing.has_ready(view.replicas)
+    ready = wanted.existing is not None and wanted.existing.has_ready(view.asked(wanted.name))
     if view.stable is None or ready or not view.has_served:
         return wanted.name
     return view.stable.name
@@ -139,6 +138,6 @@ def _budget(view: View, revision: str) -> Iterable[Write]:
 
 def _requeue(view: View, judged: Verdict) -> float | None:
     """Pods and ConfigMaps are not watched, and no event tells that time has passed."""
-    if judged.settled:
+    if judged.status == "True":
         return None
-    return POLL_SECONDS if view.waited() or judged.status == "False" else PATIENCE.total_seconds()
+    return max(PATIENCE, min(LONGEST_POLL, view.waited_for() / 2)).total_seconds()

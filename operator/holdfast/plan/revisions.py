@@ -6,9 +6,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from holdfast.api.modeldeployment import Serving
+from holdfast.api.modeldeployment import ServedModel, Serving
 from holdfast.build import labels, quantities
 from holdfast.build.deployment import RevisionManifest
 from holdfast.build.hashing import canonical_json
@@ -27,22 +28,14 @@ class Model:
     resolved: bool = False
     """The digest was found out by us, and not asked for."""
 
-    def to_json(self) -> dict[str, str]:
+    def is_same_as(self, other: Model) -> bool:
+        """Whether the content and its place are the same, whoever chose it."""
+        return (self.uri, self.digest) == (other.uri, other.digest)
+
+    def served_by(self, image: str) -> dict[str, str]:
         """As in `status.model`."""
-        made = {"uri": self.uri, "digest": self.digest, "source": self.source}
+        made = {"uri": self.uri, "digest": self.digest, "source": self.source, "runtimeImage": image}
         return made | ({"trainingJobName": self.training_job_name} if self.training_job_name else {})
-
-    def annotation(self) -> str:
-        """As on the revision's Deployment."""
-        return canonical_json(self.to_json() | ({"resolved": True} if self.resolved else {}))
-
-    @classmethod
-    def from_annotation(cls, text: str) -> Model:
-        """Raises ValueError, KeyError or TypeError for what `annotation` did not write."""
-        said = json.loads(text)
-        return cls(
-            said["uri"], said["digest"], said["source"], said.get("trainingJobName"), said.get("resolved") is True
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +44,10 @@ class Revision:
 
     name: str
     intent: str
+    """Empty when the annotation was removed."""
     model: Model
     image: str
+    """The one that it was made with, whatever somebody has put there since."""
     child: Child
 
     @property
@@ -68,23 +63,32 @@ class Revision:
         return self.replicas == replicas and self.ready_replicas >= replicas
 
 
-def read(child: Child) -> Revision | None:
-    """The revision that a Deployment is; None when it lacks the annotations that we give ours."""
+def read(child: Child, owner: str) -> Revision | None:
+    """The revision that a Deployment of `owner` is; None where nothing of ours is left in it.
+
+    Who serves must be known even after somebody has removed our annotations: the server's variables say it, too.
+    """
+    note = child.annotations.get(labels.MODEL, "")
     try:
-        return Revision(
-            name=child.labels[labels.REVISION],
-            intent=child.annotations[labels.INTENT],
-            model=Model.from_annotation(child.annotations[labels.MODEL]),
-            image=child.spec["template"]["spec"]["containers"][0]["image"],
-            child=child,
-        )
-    except (KeyError, ValueError, IndexError, TypeError):
+        model, image = _annotated(note) or _in_template(child.spec["template"]["spec"]["containers"][0])
+    except (KeyError, IndexError, TypeError, ValueError):
         return None
+    return Revision(child.name.removeprefix(f"{owner}-"), child.annotations.get(labels.INTENT, ""), model, image, child)
+
+
+def annotation(model: Model, image: str) -> str:
+    """The model and its server as an annotation of the revision's Deployment, to be read again."""
+    return canonical_json(model.served_by(image) | ({"resolved": True} if model.resolved else {}))
 
 
 def intent(model: Model, serving: Serving, env: Mapping[str, str]) -> str:
     """sha256 over the model and the pod-shaping part of the spec, defaults removed; replicas shape no pod."""
     return hashlib.sha256(canonical_json([model.uri, model.digest, _shape(serving, env)]).encode()).hexdigest()
+
+
+def name_of(metadata: Metadata, intent: str, image: str) -> str:
+    """R: the name of the revision that serves this intent by this image."""
+    return digest10(metadata.uid, intent, image)
 
 
 def manifest(
@@ -97,19 +101,18 @@ def manifest(
 ) -> RevisionManifest:
     """How the revision would be rendered now, with the runtime image that it has or, if it is new, gets."""
     wanted = intent(model, serving, env)
-    kept = existing.model if existing else model
+    kept = existing.model if existing and existing.model.is_same_as(model) else model
     image = existing.image if existing else settings.serving_image
-    name = existing.name if existing else digest10(metadata.uid, wanted, image)
     shape = _shape(serving, env)
     return RevisionManifest(
         name=metadata.name,
         namespace=metadata.namespace,
         uid=metadata.uid,
-        revision=name,
+        revision=existing.name if existing else name_of(metadata, wanted, image),
         intent=wanted,
         model_uri=kept.uri,
         model_digest=kept.digest,
-        model_annotation=kept.annotation(),
+        model_annotation=annotation(kept, image),
         image=image,
         pull_policy=settings.image_pull_policy,
         env=env,
@@ -119,14 +122,38 @@ def manifest(
     )
 
 
+@lru_cache(maxsize=4096)
+def _annotated(text: str) -> tuple[Model, str] | None:
+    """What `annotation` wrote; None for anything else, which status could not hold."""
+    try:
+        said = json.loads(text)
+        resolved = said.pop("resolved", False) is True
+        served = ServedModel.parse(said)
+    except (ValueError, AttributeError, TypeError):
+        return None
+    return Model(served.uri, served.digest, served.source, served.training_job_name, resolved), served.runtime_image
+
+
+def _in_template(container: Mapping[str, Any]) -> tuple[Model, str]:
+    variables = {variable["name"]: variable.get("value", "") for variable in container["env"]}
+    uri, digest = variables["HOLDFAST_MODEL_URI"].replace("$$", "$"), variables["HOLDFAST_MODEL_DIGEST"]
+    served = ServedModel(uri=uri, digest=digest, source="URI", runtime_image=container["image"])
+    return Model(served.uri, served.digest), served.runtime_image
+
+
 def _shape(serving: Serving, env: Mapping[str, str]) -> dict[str, Any]:
     shape: dict[str, Any] = {}
-    if serving.resources and (resources := quantities.resources(serving.resources.to_json())):
-        shape["resources"] = resources
+    if serving.resources and (given := quantities.resources(serving.resources.to_json())):
+        shape["resources"] = given
     if serving.node_selector:
         shape["nodeSelector"] = dict(serving.node_selector)
     if serving.tolerations:
-        shape["tolerations"] = [toleration.to_json() for toleration in serving.tolerations]
+        shape["tolerations"] = [_toleration(toleration.to_json()) for toleration in serving.tolerations]
     if env:
         shape["env"] = list(env.items())  # in order: a variable may refer to those before it
     return shape
+
+
+def _toleration(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what says no more than its absence."""
+    return {key: value for key, value in given.items() if value != "" and (key, value) != ("operator", "Equal")}

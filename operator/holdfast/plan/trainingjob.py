@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from holdfast.api.trainingjob import TrainingJobReason as Reason
@@ -97,14 +97,15 @@ def _not_created(observed: Observed) -> Verdict:
 
 
 def _under_way(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:
+    attempts, limit = int(job.status.get("failed") or 0), observed.spec.get("backoffLimit", 0)
     if job.status.get("ready"):
-        return Verdict("Unknown", Reason.RUNNING, f"Job {job.name} runs")
+        which = f", attempt {attempts + 1} of {limit + 1}" if attempts else ""
+        return Verdict("Unknown", Reason.RUNNING, f"Job {job.name} runs{which}")
     present = [pod for pod in pods if pod.phase == "Pending"]
     wrong = trouble.of_claims(observed.claims) or trouble.of_pods(present, observed.claims, REASONS)
     if wrong:
         return Verdict("Unknown", wrong.reason if wrong.reason in WAITING else Reason.PENDING, wrong.message)
-    if attempts := int(job.status.get("failed") or 0):
-        limit = observed.spec.get("backoffLimit", 0)
+    if attempts:
         last = trouble.of_pods([pod for pod in pods if pod.phase == "Failed"], (), REASONS)
         said = f": {last.message}" if last else ""
         return Verdict("Unknown", Reason.RETRYING, f"attempt {attempts} of {limit + 1} failed{said}")
@@ -124,8 +125,15 @@ def _succeeded(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:
         return Verdict("False", Reason.INTERNAL_ERROR, message)
     model, metric, data = results["model"], results["metrics"][0], results["data"]
     fitted = f"{model.get('estimator')}, {metric['name']} {metric['value']} on {data.get('testRows')} held-out rows"
-    message = f"{fitted}; {model['uri']}"
+    message = f"{fitted}{_duration(job)}; {model['uri']}"
     return Verdict("True", Reason.COMPLETED, message, results)
+
+
+def _duration(job: Child) -> str:
+    begun, ended = job.status.get("startTime"), job.status.get("completionTime")
+    if not begun or not ended:
+        return ""
+    return f", {(datetime.fromisoformat(ended) - datetime.fromisoformat(begun)).total_seconds():.0f} s"
 
 
 def _failed(observed: Observed, condition: Mapping[str, Any], pods: list[Pod]) -> Verdict:

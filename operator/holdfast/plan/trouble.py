@@ -91,13 +91,13 @@ def _of_pod(pod: Pod, claims: Collection[Claim], known: Collection[str]) -> Trou
 
 def _ended(pod: Pod, known: Collection[str]) -> Trouble:
     if pod.termination_reason == "OOMKilled":
-        return Trouble(
-            "OutOfMemory", f"pod {pod.name} was killed: it needs more memory than its limit; raise resources"
-        )
+        words = f"pod {pod.name} was killed: it needs more memory than its limit; raise resources.limits.memory"
+        return Trouble("OutOfMemory", words)
     said = report(pod)
     if (reason := str(said.get("reason"))) in known:
         return Trouble(reason, str(said.get("message", "")))
-    return Trouble("CrashLoop", f"pod {pod.name} ended with {pod.exit_code}, {pod.restarts} restarts: {last_line(pod)}")
+    words = said.get("message") or last_line(pod)
+    return Trouble("CrashLoop", f"pod {pod.name} ended with {pod.exit_code}, {pod.restarts} restarts: {words}")
 
 
 def last_line(pod: Pod) -> str:
@@ -109,7 +109,7 @@ def last_line(pod: Pod) -> str:
 def _unschedulable(message: str, claims: Collection[Claim]) -> Trouble:
     if "persistentvolumeclaim" in message and "not found" in message:
         return Trouble("ClaimNotFound", message)
-    hint = _single_node_hint(claims) if "volume" in message else ""
+    hint = _single_node_hint(claims) if "volume" in message.lower() else ""
     return Trouble("Unschedulable", f"{message}{hint}")
 
 

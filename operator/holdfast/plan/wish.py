@@ -6,15 +6,15 @@ import re
 from dataclasses import dataclass
 
 from holdfast.api.modeldeployment import ModelDeploymentReason as Reason
-from holdfast.build import names
+from holdfast.build import labels, names
 from holdfast.build.deployment import RevisionManifest
 from holdfast.build.job import resolve_job
 from holdfast.build.pod import literal
 from holdfast.plan import conditions, jobs, revisions, trouble
-from holdfast.plan.conditions import Status
+from holdfast.plan.conditions import STALLED, Status
 from holdfast.plan.observed import Child, Create, Delete, Write
 from holdfast.plan.revisions import Model, Revision
-from holdfast.plan.view import REASONS, View
+from holdfast.plan.view import REASONS, View, newest_first
 
 _DIGEST = re.compile("sha256:[0-9a-f]{64}")
 
@@ -39,6 +39,8 @@ class Obstacle:
     reason: str
     message: str
     writes: tuple[Write, ...] = ()
+    hopeless: bool = False
+    """A person must act, at once."""
 
 
 def wanted_revision(view: View) -> Wanted | Obstacle:
@@ -50,10 +52,15 @@ def wanted_revision(view: View) -> Wanted | Obstacle:
     if isinstance(env, Obstacle):
         return env
     intent = revisions.intent(model, view.spec.serving, env)
-    same = [revision for revision in view.revisions if revision.intent == intent]
+    same = [revision for revision in view.revisions if is_for(view, revision, intent)]
     existing = view.stable if view.stable in same else same[0] if same else None
     manifest = revisions.manifest(view.metadata, view.observed.settings, model, view.spec.serving, env, existing)
     return Wanted(manifest, existing)
+
+
+def is_for(view: View, revision: Revision, intent: str) -> bool:
+    """Whether the revision was made for this intent: it says so, or its name does when the annotation is gone."""
+    return intent == revision.intent or revision.name == revisions.name_of(view.metadata, intent, revision.image)
 
 
 # --- The model ------------------------------------------------------------------------------------------------------
@@ -112,10 +119,10 @@ def _known_model(view: View) -> Model | None:
 def _resolved_model(view: View, uri: str) -> Model | Obstacle:
     observed = view.observed
     name = names.helper_job(view.metadata.name, view.metadata.uid, "resolve", uri)
-    helper = view.job(name)
+    helper, create = view.job(name), _question(view, uri)
     if helper is None:
-        return _ask(view, uri, name)
-    pods = [pod for pod in observed.pods if pod.owner_uid == helper.uid]
+        return _ask(view, uri, name, create)
+    pods = newest_first(pod for pod in observed.pods if pod.owner_uid == helper.uid)
     if jobs.succeeded(helper):
         digests = [str(said["digest"]) for said in map(trouble.report, pods) if "digest" in said]
         if digests and _DIGEST.fullmatch(digests[0]):
@@ -125,29 +132,36 @@ def _resolved_model(view: View, uri: str) -> Model | Obstacle:
             return Obstacle("False", Reason.CRASH_LOOP, message)
         # Its pod, and what it said, are gone: ask again.
         return _still_asking(view, uri, name, Delete("Job", name, helper.uid))
-    newest_first = sorted(pods, key=lambda pod: pod.created, reverse=True)
-    wrong = trouble.of_claims(observed.claims) or trouble.of_pods(newest_first, observed.claims, REASONS)
+    if helper.annotations.get(labels.DESIRED_HASH) != create.manifest["metadata"]["annotations"][labels.DESIRED_HASH]:
+        # A Job cannot change: one that waits for a node that nobody asks for any more would wait for ever.
+        return _still_asking(view, uri, name, Delete("Job", name, helper.uid))
+    claims = view.claims_of(uri)
+    wrong = trouble.of_claims(claims) or trouble.of_pods(pods, claims, REASONS)
     if wrong is None:
         return _still_asking(view, uri, name)
-    return Obstacle("False", wrong.reason, f"{uri}: {wrong.message}; it is tried again")
+    return Obstacle("False", wrong.reason, f"{uri}: {wrong.message}; it is tried again", hopeless=jobs.failed(helper))
 
 
-def _ask(view: View, uri: str, name: str) -> Obstacle:
-    if conflict := name_conflict(view, "Job", name):
-        return conflict
-    settings, serving = view.observed.settings, view.spec.serving
-    create = Create(
+def _question(view: View, uri: str) -> Create:
+    metadata, settings, serving = view.metadata, view.observed.settings, view.spec.serving
+    return Create(
         resolve_job(
-            view.metadata.name,
-            view.metadata.namespace,
-            view.metadata.uid,
+            metadata.name,
+            metadata.namespace,
+            metadata.uid,
             uri,
             settings.serving_image,
             settings.image_pull_policy,
+            serving.resources.to_json() if serving.resources else None,
             serving.node_selector,
             [toleration.to_json() for toleration in serving.tolerations or ()],
         )
     )
+
+
+def _ask(view: View, uri: str, name: str, create: Create) -> Obstacle:
+    if conflict := name_conflict(view, "Job", name):
+        return conflict
     if refused := view.observed.create_errors.get(("Job", name)):
         return Obstacle("False", Reason.QUOTA_EXCEEDED, refused, (create,))
     return _still_asking(view, uri, name, create)
@@ -157,7 +171,8 @@ def _still_asking(view: View, uri: str, name: str, *writes: Write) -> Obstacle:
     """No answer yet. Where there was one about this URI, and it was bad, it stands until there is another."""
     before = conditions.find(view.status, "Ready")
     if before and before["status"] == "False" and before["message"].startswith(f"{uri}: "):
-        return Obstacle("False", before["reason"], before["message"], writes)
+        stalled = conditions.find(view.status, STALLED) is not None
+        return Obstacle("False", before["reason"], before["message"], writes, hopeless=stalled)
     return Obstacle("Unknown", Reason.RESOLVING, f"finding out what {uri} is (Job {name})", writes)
 
 

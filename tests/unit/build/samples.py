@@ -65,7 +65,7 @@ def every_manifest(namespace: str = "default", name: str = NAME) -> dict[str, di
         "service": service(name, namespace, UID, REVISION),
         "budget": pod_disruption_budget(name, namespace, UID, REVISION),
         "resolve job": job.resolve_job(
-            name, namespace, UID, "pvc://models/wine", IMAGE, "IfNotPresent", {"disk": "ssd"}, TOLERATIONS
+            name, namespace, UID, "pvc://models/wine", IMAGE, "IfNotPresent", RESOURCES, {"disk": "ssd"}, TOLERATIONS
         ),
         "training job": job.training_job(name, namespace, UID, training_spec(), IMAGE, "Always"),
     }

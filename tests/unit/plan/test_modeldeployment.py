@@ -9,7 +9,7 @@ from tests.unit.plan.world import World
 
 from holdfast.api.modeldeployment import ModelDeploymentReason as Reason
 from holdfast.api.modeldeployment import ModelDeploymentStatus
-from holdfast.plan.observed import Settings, TrainingOutput
+from holdfast.plan.observed import Apply, Settings, TrainingOutput
 
 OOM = {"exit_code": 137, "restarts": 1, "termination_reason": "OOMKilled"}
 CRASH = {"exit_code": 1, "restarts": 3, "termination_message": "Traceback\nValueError: no"}
@@ -152,15 +152,15 @@ REASONS: dict[str, tuple[Callable[[], World], str, str | None, str]] = {
     "Resolving": (resolving, "Unknown", "Reconciling", "finding out what pvc://models/wine/1 is"),
     "Promoting": (promoting, "Unknown", "Reconciling", "takes over"),
     "Scaling": (scaling, "Unknown", "Reconciling", "1 of 3 pods ready"),
-    "PodsNotReady": (losing_pods, "False", "Reconciling", "0 of 1 pods ready; CrashLoop: pod"),
+    "PodsNotReady": (losing_pods, "False", None, "0 of 1 pods ready; CrashLoop: pod"),
     "WaitingForTrainingJob": (
         lambda: referring("Running", message="it runs"), "Unknown", "Reconciling", "run has no output yet: it runs"),
     "TrainingJobNotFound": (lambda: referring("Missing"), "False", "Reconciling", "does not exist in this namespace"),
     "TrainingJobFailed": (lambda: referring("Failed", message="no data"), "False", "Stalled", "failed: no data"),
-    "ModelNotFound": (lambda: resolve_failed("ModelNotFound", 1), "False", "Reconciling", "words; it is tried again"),
-    "ModelAccessDenied": (lambda: resolve_failed("ModelAccessDenied"), "False", "Reconciling", "words"),
-    "ModelUnreachable": (lambda: resolve_failed("ModelUnreachable", 1), "False", "Reconciling", "words"),
-    "AddressRefused": (lambda: resolve_failed("AddressRefused"), "False", "Reconciling", "words"),
+    "ModelNotFound": (lambda: resolve_failed("ModelNotFound", 1), "False", "Stalled", "words; it is tried again"),
+    "ModelAccessDenied": (lambda: resolve_failed("ModelAccessDenied", 1), "False", "Stalled", "words"),
+    "ModelUnreachable": (lambda: resolve_failed("ModelUnreachable", 1), "False", "Stalled", "words"),
+    "AddressRefused": (lambda: resolve_failed("AddressRefused"), "False", "Stalled", "words"),
     "ModelInvalid": (lambda: resolve_failed("ModelInvalid"), "False", "Stalled", "pvc://models/wine/1: words"),
     "DigestMismatch": (crashing(report("DigestMismatch", "other content")), "False", "Stalled", "other content"),
     "ConfigMapNotFound": (with_config_map_missing, "False", "Reconciling", "settings with key level"),
@@ -191,6 +191,36 @@ def test_every_reason_comes_with_its_status_and_words(reason: str) -> None:
     progressing = {"Stalled": ("False", reason), "Reconciling": ("True", reason), None: ("False", "Complete")}
     assert world.says("Progressing") == progressing[kstatus]
     ModelDeploymentStatus.parse(world.status)
+
+
+def test_a_helper_that_still_tries_is_reconciling_and_becomes_stalled_when_it_gives_up() -> None:
+    world = worlds.model_deployment(digest=None)
+    world.step()
+    [job] = world.jobs
+    world.pod_says(job, phase="Failed", **report("ModelUnreachable", "timeout", code=1))
+    world.children["Job", job]["status"] = {"failed": 1, "active": 1}
+    world.converge()
+    assert world.says("Reconciling") == ("True", "ModelUnreachable")
+    world.end_job(job, {"reason": "ModelUnreachable", "message": "timeout"}, failed="BackoffLimitExceeded", code=1)
+    world.converge()
+    assert world.says("Stalled") == ("True", "ModelUnreachable")
+    job_is_gone(world)
+    world.converge()
+    assert len(world.jobs) == 1
+    assert world.says("Stalled") == ("True", "ModelUnreachable")
+
+
+@pytest.mark.parametrize(("kind", "replicas"), [("Deployment", 1), ("Service", 1), ("PodDisruptionBudget", 2)])
+def test_a_child_that_the_api_server_refuses_is_told_in_its_words(kind: str, replicas: int) -> None:
+    world = worlds.model_deployment(replicas=replicas)
+    world.converge()
+    [key] = [key for key in world.children if key[0] == kind]
+    del world.children[key]
+    world.refused[key] = "exceeded quota"
+    world.ready()
+    world.converge()
+    assert world.says("Ready") == ("False", "QuotaExceeded")
+    assert world.message() == "exceeded quota"
 
 
 def test_pods_that_are_refused_are_told_in_the_api_servers_words() -> None:
@@ -251,6 +281,82 @@ def test_scaled_to_zero_and_up_again() -> None:
     assert world.says("Ready") == ("True", "Serving")
     assert world.selected == revision
     assert world.status["readyReplicas"] == 2
+
+
+def test_a_service_that_scales_to_zero_proves_its_next_model_by_one_pod() -> None:
+    world = worlds.serving()
+    old = world.selected
+    world.scale(0)
+    world.step()
+    world.ready()
+    world.converge()
+    world.change(model={"uri": worlds.URI, "digest": worlds.OTHER})
+    world.converge()
+    new = candidate_of(world)
+    assert world.deployments[new]["spec"]["replicas"] == 1
+    assert world.deployments[str(old)]["spec"]["replicas"] == 0
+    assert world.selected == old
+    world.ready()
+    world.converge()
+    assert world.selected == new
+    assert set(world.deployments) == {new}
+    assert world.deployments[new]["spec"]["replicas"] == 0
+    world.ready()
+    world.converge()
+    assert world.says("Available") == ("False", "ScaledToZero")
+
+
+def test_one_ready_pod_of_a_first_revision_is_traffic_that_nobody_takes_away() -> None:
+    world = worlds.model_deployment(replicas=2)
+    world.step()
+    first = world.selected
+    world.deployments[str(first)]["status"] = {"replicas": 2, "readyReplicas": 1}
+    world.converge()
+    assert world.says("Available") == ("True", "Serving")
+    assert world.says("Ready") == ("Unknown", "Starting")
+    assert world.status["stableRevision"] == first
+    world.change(model={"uri": worlds.URI, "digest": worlds.OTHER})
+    world.converge()
+    assert world.selected == first
+    assert len(world.deployments) == 2
+
+
+def test_pods_that_are_lost_are_no_scaling_and_come_back_without_us() -> None:
+    world = worlds.serving(replicas=2)
+    [deployment] = world.deployments.values()
+    deployment["status"]["readyReplicas"] = 1
+    world.step()
+    assert world.says("Ready") == ("False", "PodsNotReady")
+    assert world.says("Progressing") == ("False", "Complete")
+    assert world.says("Available") == ("True", "Serving")
+    world.ready()
+    world.converge()
+    assert world.says("Ready") == ("True", "Serving")
+
+
+def test_new_pods_that_find_no_place_are_told_in_the_schedulers_words() -> None:
+    world = worlds.serving()
+    world.scale(2)
+    world.converge()
+    [deployment] = world.deployments.values()
+    deployment["status"] = {"replicas": 2, "readyReplicas": 1}
+    world.pod_says(f"wine-{world.selected}", **NO_NODE)
+    world.wait(6)
+    world.converge()
+    assert world.says("Ready") == ("False", "PodsNotReady")
+    assert "1 of 2 pods ready; Unschedulable: 0/3 nodes" in world.message()
+
+
+def test_an_autoscaler_makes_no_events() -> None:
+    world = worlds.serving()
+    heard = len(world.events)
+    for replicas in (3, 2, 5, 1):
+        world.scale(replicas)
+        world.converge()
+        world.ready()
+        world.converge()
+    assert world.says("Ready") == ("True", "Serving")
+    assert len(world.events) == heard
 
 
 # --- Revisions ------------------------------------------------------------------------------------------------------
@@ -434,6 +540,66 @@ def test_a_service_that_was_deleted_comes_back_to_the_revision_that_served() -> 
     assert world.selected == old
 
 
+@pytest.mark.parametrize("lost", ["holdfast.dev/intent", "holdfast.dev/model", "both"])
+def test_who_serves_is_known_without_our_annotations(lost: str) -> None:
+    world = worlds.serving()
+    old = world.selected
+    world.settings = Settings("localhost/serving:2", "localhost/training:1")
+    annotations = world.children["Deployment", f"wine-{old}"]["metadata"]["annotations"]
+    for key in ("holdfast.dev/intent", "holdfast.dev/model") if lost == "both" else (lost,):
+        del annotations[key]
+    world.converge()
+    assert world.selected == old
+    assert set(world.deployments) == {old}
+    assert world.says("Ready") == ("True", "Serving")
+    assert world.status["model"]["digest"] == worlds.PINNED
+
+
+def test_an_image_that_somebody_put_into_a_deployment_is_put_back() -> None:
+    world = worlds.serving()
+    [deployment] = world.deployments.values()
+    drifted = deployment["spec"]["template"]["spec"]["containers"][0]
+    drifted["image"] = "example.com/other:1"
+    assert world.plan().writes[0] == Apply(world.applied[f"wine-{world.selected}"])
+    assert world.status["model"]["runtimeImage"] == "localhost/serving:1"
+
+
+@pytest.mark.parametrize("note", ["", "{", "[]", "{}", '{"uri": 1}', '{"uri": "x", "digest": "y", "source": "URI"}'])
+def test_a_model_that_status_could_not_hold_is_not_taken_from_an_annotation(note: str) -> None:
+    world = worlds.serving()
+    world.children["Deployment", f"wine-{world.selected}"]["metadata"]["annotations"]["holdfast.dev/model"] = note
+    world.converge()
+    assert world.status["model"]["digest"] == worlds.PINNED
+    ModelDeploymentStatus.parse(world.status)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"tolerations": [{"key": "gpu"}]}, {"tolerations": [{"key": "gpu", "operator": "Equal", "value": ""}]}),
+        ({}, {"resources": {}}),
+        ({}, {"resources": {"requests": {}}, "env": [], "nodeSelector": {}, "tolerations": []}),
+    ],
+)
+def test_saying_a_default_aloud_makes_no_revision(before: dict[str, Any], after: dict[str, Any]) -> None:
+    world = worlds.serving(**before)
+    world.change(serving={"replicas": 1, **after})
+    world.converge()
+    assert len(world.deployments) == 1
+    assert world.says("Ready") == ("True", "Serving")
+
+
+def test_the_name_of_a_revision_never_changes_from_one_operator_to_the_next() -> None:
+    """Else an upgrade of the operator would restart every model."""
+    world = worlds.serving(
+        resources={"requests": {"cpu": "0.5"}},
+        nodeSelector={"disk": "ssd"},
+        tolerations=[{"key": "gpu", "operator": "Exists"}],
+        env=[{"name": "A", "value": "1"}],
+    )
+    assert world.selected == "292cfffcc9"
+
+
 def test_a_deployment_that_was_deleted_comes_back_with_the_model_it_had() -> None:
     world = worlds.serving()
     revision = world.selected
@@ -550,6 +716,20 @@ def test_a_helper_that_cannot_start_says_why() -> None:
     assert world.says("Ready") == ("False", "Unschedulable")
 
 
+def test_a_helper_that_was_made_for_other_nodes_is_made_anew() -> None:
+    world = worlds.model_deployment(digest=None, nodeSelector={"disk": "sdd"})
+    world.step()
+    [job] = world.jobs
+    world.pod_says(job, **NO_NODE)
+    world.wait(6)
+    world.converge()
+    world.change(serving={"replicas": 1, "nodeSelector": {"disk": "ssd"}})
+    world.step()
+    world.step()
+    assert world.jobs == [job]
+    assert world.children["Job", job]["spec"]["template"]["spec"]["nodeSelector"] == {"disk": "ssd"}
+
+
 def test_a_question_that_nobody_asks_any_more_is_withdrawn() -> None:
     world = worlds.model_deployment(digest=None)
     world.step()
@@ -598,6 +778,23 @@ def test_a_run_that_is_deleted_while_its_output_starts_is_needed_no_more() -> No
     world.converge()
     new = candidate_of(world)
     world.training = TrainingOutput("run", "Missing")
+    world.converge()
+    assert candidate_of(world) == new
+
+
+def test_a_candidate_is_remembered_while_something_stands_in_its_way() -> None:
+    world = serving_a_run()
+    world.training = trained(worlds.OTHER)
+    reference = {"configMapKeyRef": {"name": "settings", "key": "level"}}
+    world.config_maps["settings", "level"] = "INFO"
+    world.change(serving={"replicas": 1, "env": [{"name": "LEVEL", "valueFrom": reference}]})
+    world.converge()
+    new = candidate_of(world)
+    del world.config_maps["settings", "level"]
+    world.converge()
+    assert world.says("Ready") == ("False", "ConfigMapNotFound")
+    world.training = None
+    world.config_maps["settings", "level"] = "INFO"
     world.converge()
     assert candidate_of(world) == new
 
@@ -673,6 +870,15 @@ def test_a_claim_of_one_node_is_explained_to_pods_that_find_no_place() -> None:
     assert "claim models is ReadWriteOnce" in world.message()
 
 
+def test_a_claim_that_only_the_old_revision_needs_is_not_what_is_wrong_with_the_new_one() -> None:
+    world = worlds.serving()
+    world.ready(ready=False)
+    world.missing_claims = {"models"}
+    world.change(model={"uri": "https://models.example.com/wine.onnx", "digest": worlds.OTHER})
+    in_trouble(world, **CRASH)
+    assert world.says("Ready") == ("False", "CrashLoop")
+
+
 def test_the_claim_of_a_run_that_is_served_is_explained_as_well() -> None:
     world = serving_a_run()
     world.access_modes = ("ReadWriteOnce",)
@@ -708,8 +914,22 @@ def test_a_healthy_model_deployment_asks_for_nothing_and_is_not_planned_again_by
     assert plan.events == ()
 
 
-@pytest.mark.parametrize("reason", [r for r, row in REASONS.items() if row[1] != "True"])
-def test_what_is_not_settled_is_planned_again(reason: str) -> None:
-    last = REASONS[reason][0]().last
-    assert last is not None
-    assert last.requeue_after in (5.0, 10.0)
+def test_pods_that_do_not_exist_yet_are_not_asked_for() -> None:
+    """A thousand new ones at once wait for Kubernetes to make their pods, and must not be asked about meanwhile."""
+    world = worlds.model_deployment()
+    world.converge()
+    world.wait(60)
+    assert not world.needs_of(world.observe()).pods
+    world.ready(ready=False)
+    assert world.needs_of(world.observe()).pods
+
+
+@pytest.mark.parametrize("reason", [r for r, row in REASONS.items() if row[1] != "True" and r != "Promoting"])
+def test_what_is_not_settled_is_planned_again_ever_more_rarely(reason: str) -> None:
+    world = REASONS[reason][0]()
+    assert world.last is not None
+    assert world.last.requeue_after == 5
+    world.wait(20)
+    assert world.plan().requeue_after == pytest.approx(10, abs=3)
+    world.wait(3600)
+    assert world.plan().requeue_after == 30

@@ -8,6 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.unit.plan import worlds
 from tests.unit.plan.world import World
 
+from holdfast.api.modeldeployment import ModelDeploymentStatus
+from holdfast.build import labels
 from holdfast.plan.observed import Settings, TrainingOutput
 
 DIGESTS = ["sha256:" + letter * 64 for letter in "abc"]
@@ -69,7 +71,33 @@ class ModelDeployments(RuleBasedStateMachine):
     @rule()
     def deletes_the_service(self) -> None:
         self.world.children.pop(("Service", "wine"), None)
-        self.selected = None
+        self.forget_if_nobody_remembers()
+
+    @rule(which=st.integers(0, 3))
+    def deletes_a_deployment(self, which: int) -> None:
+        names = list(self.world.deployments)
+        if names:
+            name = names[which % len(names)]
+            del self.world.children["Deployment", f"wine-{name}"]
+            self.ever_ready.discard(name)
+            if name == self.selected:
+                self.has_served = False
+
+    @rule(which=st.integers(0, 3), lost=st.sampled_from([labels.INTENT, labels.MODEL]))
+    def removes_an_annotation(self, which: int, lost: str) -> None:
+        deployments = list(self.world.deployments.values())
+        if deployments:
+            deployments[which % len(deployments)]["metadata"]["annotations"].pop(lost, None)
+
+    @rule()
+    def restores_a_backup_without_status(self) -> None:
+        self.world.status = {}
+        self.forget_if_nobody_remembers()
+
+    def forget_if_nobody_remembers(self) -> None:
+        """Without Service and status, and with no pod ready, nothing in the cluster tells who served."""
+        if not self.world.status and self.world.selected is None:
+            self.has_served = False
 
     @rule(image=st.sampled_from(["localhost/serving:1", "localhost/serving:2"]))
     def upgrades_the_operator(self, image: str) -> None:
@@ -117,12 +145,12 @@ class ModelDeployments(RuleBasedStateMachine):
     @rule(writes=st.one_of(st.none(), st.none(), st.integers(0, 5)))
     def operator_acts(self, writes: int | None) -> None:
         self.world.step(crash_after=writes)
-        self.has_served = self.has_served or "stableRevision" in self.world.status
+        self.note_what_serves()
 
     @rule()
     def operator_comes_to_rest(self) -> None:
         self.world.converge()
-        self.has_served = self.has_served or "stableRevision" in self.world.status
+        self.note_what_serves()
 
     @rule()
     def all_goes_well(self) -> None:
@@ -146,16 +174,20 @@ class ModelDeployments(RuleBasedStateMachine):
 
     # --- What always holds ------------------------------------------------------------------------------------------
 
+    def note_what_serves(self) -> None:
+        if self.world.status.get("stableRevision") in self.world.deployments:
+            self.has_served = True
+
     def note_what_is_ready(self) -> None:
+        """A revision was ready when it had all the pods that were asked for, and one where none were."""
+        asked = self.world.spec["serving"]["replicas"]
         for name, deployment in self.world.deployments.items():
-            asked = deployment["spec"]["replicas"]
-            enough = deployment["status"].get("readyReplicas", 0) >= asked  # an idle service may move at once
-            if enough and asked == self.world.spec["serving"]["replicas"]:
+            if deployment["status"].get("readyReplicas", 0) >= max(1, asked):
                 self.ever_ready.add(name)
 
     def check_traffic(self) -> None:
         """After every single write."""
-        now = self.world.selected
+        now = self.world.selected or self.selected
         if now != self.selected and self.has_served:
             assert now in self.ever_ready, f"traffic goes to {now}, which never was ready"
         self.selected = now
@@ -166,6 +198,18 @@ class ModelDeployments(RuleBasedStateMachine):
     def a_service_always_has_a_deployment_behind_it(self) -> None:
         if hasattr(self, "world") and self.world.selected and self.has_served:
             assert self.world.selected in self.world.deployments
+
+    @invariant()
+    def status_is_one_that_the_api_server_takes_and_kstatus_understands(self) -> None:
+        if not hasattr(self, "world") or not self.world.status:
+            return
+        ModelDeploymentStatus.parse(self.world.status)
+        ready = self.world.condition("Ready")
+        present = [found for found in map(self.world.condition, ("Reconciling", "Stalled")) if found]
+        assert len(present) <= 1
+        for found in present:
+            assert ready
+            assert (found["reason"], found["message"]) == (ready["reason"], ready["message"])
 
     @invariant()
     def a_plan_never_takes_pods_from_what_answers(self) -> None:
@@ -246,7 +290,7 @@ class TrainingJobs(RuleBasedStateMachine):
             self.final = self.world.status
 
 
-LIMITS = settings(max_examples=40, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+LIMITS = settings(max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TestModelDeployments = ModelDeployments.TestCase
 TestModelDeployments.settings = LIMITS
 TestTrainingJobs = TrainingJobs.TestCase

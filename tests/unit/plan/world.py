@@ -21,6 +21,7 @@ from holdfast.plan.observed import (
     Delete,
     Event,
     Foreign,
+    Json,
     Metadata,
     Needs,
     Observed,
@@ -65,6 +66,8 @@ class World:
     changes: int = 0
     """How many writes changed anything."""
     last: Plan | None = None
+    applied: dict[str, Json] = field(default_factory=dict)
+    """What was applied last, by name; Deployments have names of their own."""
     before_write: Callable[[], None] = lambda: None
     after_write: Callable[[], None] = lambda: None
 
@@ -102,6 +105,7 @@ class World:
     def _write(self, write: Write) -> None:
         match write:
             case Apply(manifest):
+                self.applied[manifest["metadata"]["name"]] = manifest
                 self._apply(json.loads(json.dumps(manifest)))
             case Create(manifest):
                 key = (manifest["kind"], manifest["metadata"]["name"])
@@ -217,7 +221,7 @@ class World:
                 condition | {"message": "the Job's own words", "lastTransitionTime": "2026-11-24T12:00:40Z"}
             ],
             "startTime": "2026-11-24T12:00:00Z",
-        }
+        } | ({} if failed else {"completionTime": "2026-11-24T12:00:40Z"})
 
     # --- Looking ----------------------------------------------------------------------------------------------------
 
