@@ -198,7 +198,10 @@ class Batcher:
             log.error("an answer could not be written", exc_info=error)
             error = Problem(500, "the server failed on this request")
         self._metrics.outcomes[FAILED if error.status >= 500 else CLIENT_ERROR] += 1
-        call.fail(error)
+        try:
+            call.fail(error)
+        except Exception:  # whatever it is, the calls behind this one must get their answers
+            log.exception("an error could not be sent")
 
     def _failure(self, error: Exception) -> Problem:
         now = time.perf_counter()

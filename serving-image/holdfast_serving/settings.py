@@ -37,7 +37,7 @@ class Settings:
     host: str = ""
     port: int = 8080
     management_port: int = 8081
-    drain_seconds: float = 5.0
+    drain_seconds: float = 3.0
     claims: Path = CLAIMS
     scratch: Path = Path("/tmp")  # noqa: S108 - the pod's own emptyDir
     termination_log: Path = termination.PATH
