@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ def test_a_long_message_loses_its_end_and_no_byte_more_than_needed() -> None:
 
 
 def test_the_longest_list_is_cut_first_and_the_rest_stays_whole() -> None:
-    payload = {
+    payload: dict[str, Any] = {
         "result": "Completed",
         "model": {"uri": "pvc://models/" + "w" * 1000, "digest": "sha256:" + "0" * 64},
         "metrics": [{"name": "Accuracy", "value": "0.972"}],

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from email.utils import parsedate_to_datetime
+from random import Random
 from typing import Any
 
 import httpx
@@ -357,3 +358,25 @@ def test_the_management_port_answers_in_plain_text(server: Server) -> None:
     assert httpx.post(f"{server.management_url}/metrics").status_code == 405
     assert server.get("/metrics").status_code == 404
     assert "text/plain" in server.manage("/metrics").headers["content-type"]
+
+
+def test_damaged_streams_hurt_nobody_else(server: Server, client: Wire) -> None:
+    random = Random(3)
+    streams = [data for _, data, _ in KEPT + ENDED] + [POST * 3 + LIVE]
+    for _ in range(300):
+        stream = bytearray(b"".join(random.choices(streams, k=2)))
+        for _ in range(random.randrange(4)):
+            position = random.randrange(len(stream))
+            stream[position : position + random.randrange(3)] = random.randbytes(random.randrange(3))
+        cut = random.randrange(len(stream))
+        try:
+            with wire(server) as broken:
+                broken.send(bytes(stream[:cut]))
+                broken.send(bytes(stream[cut:]))
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+    client.send(POST)
+    assert label(client.reply()) == [0]
+    until(lambda: server.metric("holdfast_inference_in_flight") == 0, "the end of all requests")
+    assert "Traceback" not in server.log
+    assert "ERROR" not in server.log

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from holdfast_serving.metrics import LATENCY_EDGES, Histogram, Metrics, exposition
+
+
+def test_a_value_on_an_edge_counts_below_it() -> None:
+    histogram = Histogram((1.0, 2.0, 5.0))
+    for value in (0.5, 1.0, 1.5, 2.0, 5.0, 5.1):
+        histogram.observe(value)
+    assert histogram.buckets() == [("1", 2), ("2", 4), ("5", 5), ("+Inf", 6)]
+    assert histogram.sum == 15.1
+
+
+def test_the_edges_are_those_that_an_slo_may_name() -> None:
+    assert [round(edge * 1000) for edge in LATENCY_EDGES] == [
+        1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200, 250, 300, 400, 500, 750, 1000, 1500, 2000, 3000,
+        5000, 7500, 10000, 15000, 30000, 60000,
+    ]  # fmt: skip
+
+
+def test_prometheus_can_read_all_of_it() -> None:
+    metrics = Metrics('wi"ne', "5f3a9c0d1e")
+    metrics.duration.observe(0.004)
+    metrics.outcomes[0] = 1
+    metrics.info = {"digest": "sha256:0"}
+    text, kind = exposition(metrics)
+    assert kind.startswith("text/plain")
+    families = {family.name: family for family in text_string_to_metric_families(text.decode())}
+    labels = {"model": 'wi"ne', "revision": "5f3a9c0d1e"}
+    for name, family in families.items():
+        if name.startswith("holdfast_"):
+            assert all(sample.labels | labels == sample.labels for sample in family.samples), name
+    buckets = {
+        sample.labels["le"]: sample.value
+        for sample in families["holdfast_inference_duration_seconds"].samples
+        if sample.name.endswith("_bucket")
+    }
+    assert (buckets["0.003"], buckets["0.005"], buckets["+Inf"]) == (0, 1, 1)
+    assert "process_resident_memory_bytes" in families
