@@ -34,6 +34,7 @@ _REASONS = {
     501: b"Not Implemented", 503: b"Service Unavailable", 505: b"HTTP Version Not Supported",
 }  # fmt: skip
 _MAX_KNOWN_HEADS, _MAX_KNOWN_HEAD_BYTES = 1000, 1024
+_LEAST_READ_BYTES = 64 << 10  # in Limits.write_seconds
 _NEVER = float("inf")
 _FREE_BYTES = 64 << 10  # of a body, before it counts against Limits.buffered_bytes
 
@@ -150,7 +151,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_armed", "_backlog", "_begun", "_body", "_busy", "_data", "_fed", "_fields", "_first", "_handler",
         "_head_only", "_head_size", "_keep", "_lingering", "_method", "_parser", "_phase", "_port", "_problem",
-        "_reserved", "_stalled", "_upgrade", "_url", "deadline", "quiet_since", "transport",
+        "_reserved", "_stalled", "_unsent", "_upgrade", "_url", "deadline", "quiet_since", "transport",
     )  # fmt: skip
 
     def __init__(self, port: Port) -> None:
@@ -180,6 +181,7 @@ class Connection(asyncio.Protocol):
         self._head_only = False
         self._backlog: deque[tuple[Handler | Problem, bytes | bytearray, bool, bool]] = deque()
         self._stalled = False
+        self._unsent = 0
         self._lingering = False
 
     # What the transport calls.
@@ -219,11 +221,13 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._stalled = True
+        self._unsent = self._write_buffer_size()
         self.deadline = self._port.now + self._port.limits.write_seconds
 
     def resume_writing(self) -> None:
         self._stalled = False
-        self.deadline = self._port.now + self._port.limits.idle_seconds
+        limits = self._port.limits
+        self.deadline = self._port.now + (limits.linger_seconds if self._lingering else limits.idle_seconds)
         self._next()
 
     # What the parser calls.
@@ -325,12 +329,21 @@ class Connection(asyncio.Protocol):
 
     def expire(self) -> None:
         """The deadline has passed."""
-        if self._stalled or self._lingering:
+        if self._stalled:
+            unsent = self._write_buffer_size()
+            if unsent > self._unsent - _LEAST_READ_BYTES:
+                self.abort()
+            self._unsent = unsent
+            self.deadline = self._port.now + self._port.limits.write_seconds
+        elif self._lingering:
             self.abort()
         elif self._begun:
             self._refuse(Problem(408, "the request did not arrive in time"))
         else:
             self.close_if_idle()
+
+    def _write_buffer_size(self) -> int:
+        return self.transport.get_write_buffer_size() if self.transport is not None else 0
 
     def close_if_idle(self) -> None:
         """Close if no request is there, nor a part of one."""
@@ -507,7 +520,8 @@ class Connection(asyncio.Protocol):
         self._parser = None
         self._backlog.clear()
         self._lingering = True
-        self.deadline = self._port.now + self._port.limits.linger_seconds
+        if not self._stalled:
+            self.deadline = self._port.now + self._port.limits.linger_seconds
         if self.transport is not None:
             self.transport.write_eof()
             self.transport.resume_reading()

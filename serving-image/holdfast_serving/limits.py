@@ -16,7 +16,7 @@ class Limits:
         head_seconds: from a request's first byte (or a connection's start) to the end of its head.
         body_seconds: from there to the end of the body.
         idle_seconds: between requests. More than the 60 s that load balancers are used to reuse a connection in.
-        write_seconds: that a client may leave an answer unread.
+        write_seconds: in which a client must read at least some of an answer.
         linger_seconds: that the rest of a refused request is read and dropped, so that the client sees why.
     """
 

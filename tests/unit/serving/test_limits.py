@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -143,6 +144,24 @@ def test_a_client_that_does_not_read_is_dropped() -> None:
         sock.close()
 
     run(test)
+
+
+@pytest.mark.parametrize("draining", [False, True])
+def test_a_client_that_reads_slowly_gets_all_of_it(draining: bool) -> None:
+    async def test(port: Port, late: Late, number: int) -> None:
+        port.draining = draining
+        reader, writer = await asyncio.open_connection("127.0.0.1", number, limit=1 << 16)
+        writer.write(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert (b"connection: close" in head) == draining
+        for _ in range(16):
+            await reader.readexactly(len(BIG) // 16)
+            await asyncio.sleep(0.1)  # altogether longer than an answer may lie unread
+        if draining:
+            assert await reader.read() == b""
+        writer.close()
+
+    run(test, replace(SHORT, write_seconds=1.0))
 
 
 def test_large_answers_to_pipelined_requests_wait_for_the_reader() -> None:
