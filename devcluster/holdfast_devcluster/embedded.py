@@ -25,7 +25,6 @@ TOOLS = ("containerd", "ctr", "runc", "bridge", "ip", "nft", "sysctl")
 READY_SECONDS = 120
 PORT = 6443
 SOCKET_PATH_LIMIT = 107  # sockaddr_un
-CNI_STATE = Path("/var/lib/cni")
 
 
 class Embedded:
@@ -73,9 +72,6 @@ class Embedded:
                 return
             self._stop()
             shutil.rmtree(self.folder)
-            if not list(clusters().glob("*/cluster.json")) and _made_cni_state().exists():
-                CNI_STATE.rmdir()  # not while another cluster has its own mounted there
-                _made_cni_state().unlink()
         self._report(f"cluster {self.name} is gone")
 
     def status(self) -> str:
@@ -179,9 +175,6 @@ class Embedded:
 
     def _start(self, node: Node) -> int:
         self._stop()  # what a killed run or machine left
-        if not CNI_STATE.exists():
-            _made_cni_state().touch()
-            CNI_STATE.mkdir(parents=True)
         node.write_configuration()
         cgroups.create(node.cgroup)
         return namespaces.start(self.folder, node.setup() + node.network.setup())
@@ -285,11 +278,6 @@ class Embedded:
 def clusters() -> Path:
     """The folder with one folder per embedded cluster."""
     return paths.cache() / "clusters"
-
-
-def _made_cni_state() -> Path:
-    """Exists when the folder CNI_STATE is of our making."""
-    return clusters() / ".made-cni-state"
 
 
 def busybox_archive(report: Report) -> Path:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from holdfast_devcluster import paths
 from holdfast_devcluster.network import Network
 
 PAUSE_IMAGE = "localhost/holdfast-busybox:dev"
@@ -45,10 +46,18 @@ class Node:
     def setup(self) -> list[list[str]]:
         """Commands that init runs in the fresh mount namespace."""
         values = self.folder / "kernel-settings"
-        # containerd, runc and the kubelet write to fixed places there, and leave them behind.
-        hidden = [["mount", "-t", "tmpfs", "tmpfs", path] for path in ("/run", "/var/log", "/var/lib/cni")]
-        masks = [["mount", "--bind", str(values / Path(path).name), path] for path in KERNEL_SETTINGS]
-        return [["mount", "--make-rshared", "/"], *hidden, *masks]
+        cache = str(paths.cache().resolve())
+        layers = "lowerdir=/var/lib,upperdir=/run/lib/new,workdir=/run/lib/work"
+        return [
+            ["mount", "--make-rshared", "/"],
+            # containerd, runc and the kubelet write to fixed places here, and would leave them behind.
+            *(["mount", "-t", "tmpfs", "tmpfs", path] for path in ("/run", "/var/log")),
+            ["mkdir", "-p", "/run/cache", "/run/lib/new", "/run/lib/work"],
+            ["mount", "--bind", cache, "/run/cache"],
+            ["mount", "-t", "overlay", "overlay", "-o", layers, "/var/lib"],
+            ["mount", "--bind", "/run/cache", cache],  # the real one again, should it be below /var/lib
+            *(["mount", "--bind", str(values / Path(path).name), path] for path in KERNEL_SETTINGS),
+        ]
 
     def write_configuration(self) -> None:
         """Every file that the command lines refer to."""

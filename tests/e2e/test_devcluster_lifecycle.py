@@ -104,6 +104,27 @@ def traces(folder: Path, network: Network) -> list[str]:
     ]
 
 
+FIXED_PLACES = [
+    Path(path)
+    for path in (
+        "/run/containerd",
+        "/run/netns",
+        "/var/lib/cni",
+        "/var/lib/kubelet",
+        "/var/log/containers",
+        "/var/log/pods",
+    )
+]
+"""Where containerd, runc and the kubelet write, whatever they are told."""
+
+
+def existing(places: list[Path]) -> list[Path]:
+    return [path for path in places if path.exists()]
+
+
+WERE_THERE_BEFORE = existing(FIXED_PLACES)
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Embedded]:
     finish(devcluster("down", "--purge"))
@@ -155,6 +176,7 @@ def test_down_leaves_nothing(cluster: Embedded) -> None:
     assert traces(cluster.folder, network) != []
     finish(devcluster("down"))
     assert traces(cluster.folder, network) == []
+    assert existing(FIXED_PLACES) == WERE_THERE_BEFORE
     assert finish(devcluster("status")).strip().endswith("none")
 
 
