@@ -58,6 +58,10 @@ test-e2e: venv ## Real pods on a real node, the operator in the cluster with its
 bench-operator: venv ## 1,000 ModelDeployments on KWOK nodes; the last line is JSON
 	@$(PY) bench/bench_operator.py
 
+.PHONY: campaign
+campaign: venv ## Long proofs: crashes after every write, a ten-minute outage; the last line is JSON
+	@$(PY) -m bench.campaign
+
 .PHONY: format
 format: venv ## Format the code and mend what the linter can
 	@$(VENV)/bin/ruff check --fix --quiet $(CODE) || true
