@@ -8,7 +8,9 @@ is to be done follows from the state.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +23,7 @@ from holdfast.kube.watches import WATCH_SECONDS
 from holdfast.settings import Settings
 
 EXIT_SECONDS = 20
-"""Less than the pod's terminationGracePeriodSeconds."""
+"""Until a process that was told to end does so at any price; less than the pod's terminationGracePeriodSeconds."""
 
 
 class ForEver:
@@ -83,14 +85,35 @@ def kopf_settings(controller: Controller) -> kopf.OperatorSettings:
     settings.watching.reconnect_backoff = 0.5
     settings.watching.chunk_size = 500
     settings.queueing.idle_timeout = 0.2  # each object's idle task holds memory, thousands of them after a list
-    settings.process.ultimate_exiting_timeout = EXIT_SECONDS
     for kind in controller.kinds:
         if kind.selector:
             settings.watching.label_selectors[kind.group, kind.version, kind.plural] = kind.selector
     return settings
 
 
-def registry(controller: Controller) -> kopf.OperatorRegistry:
+def stop_on_signals(controller: Controller, stopped: asyncio.Event) -> None:
+    """At a signal give up the Lease first, then let kopf end.
+
+    kopf's own handlers would end its watches first. That takes seconds, or for ever when a cancellation meets a watch
+    that is just being opened again; meanwhile nobody would lead.
+    """
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def stop() -> None:
+        await controller.stop()
+        stopped.set()
+
+    def begin() -> None:
+        if not tasks:
+            loop.call_later(EXIT_SECONDS, os._exit, 1)
+            tasks.add(asyncio.create_task(stop(), name="stop"))
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, begin)
+
+
+def registry(controller: Controller, stopped: asyncio.Event) -> kopf.OperatorRegistry:
     """The handlers. Not the default registry: that one logs in by whatever client library it finds."""
     handlers = kopf.OperatorRegistry()
     logins = 0
@@ -106,6 +129,7 @@ def registry(controller: Controller) -> kopf.OperatorRegistry:
 
     @kopf.on.startup(registry=handlers)
     async def startup(**_: Any) -> None:
+        stop_on_signals(controller, stopped)  # not earlier: kopf has set its own before this
         await controller.lead()  # kopf watches nothing until this returns
 
     @kopf.on.cleanup(registry=handlers)
@@ -124,9 +148,11 @@ async def run(settings: Settings) -> None:
     """Run until a signal asks to end. Raises when the process cannot go on and should be started again."""
     controller = Controller(settings, await load_configuration())
     await controller.open()
+    stopped = asyncio.Event()
     try:
         await kopf.operator(
-            registry=registry(controller),
+            registry=registry(controller, stopped),
+            stop_flag=stopped,
             settings=kopf_settings(controller),
             standalone=True,
             # Left to itself, kopf asks for the user's name, which user 65532 of the image does not have.

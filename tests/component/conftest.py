@@ -10,6 +10,11 @@ from tests.component.world import Operator, Place, install, operator, stop
 from holdfast_devcluster import ControlPlane, control_plane
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is asked about all that the operators did comes after it."""
+    items.sort(key=lambda item: item.path.name == "test_rights.py")
+
+
 @pytest.fixture(scope="session")
 def plane() -> Iterator[ControlPlane]:
     """A real control plane whose pods become ready at once, for KWOK plays the kubelets."""

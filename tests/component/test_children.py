@@ -173,6 +173,17 @@ def test_a_deployment_with_our_labels_under_another_controller_is_never_touched(
     assert now["metadata"]["generation"] == taken["metadata"]["generation"]
 
 
+def test_a_budget_of_somebody_else_is_never_touched(leader: Operator, place: Place) -> None:
+    budget = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "wine"}}
+    place.create({**budget, "spec": {"maxUnavailable": 7, "selector": {"matchLabels": {"app": "other"}}}})
+    place.model("wine", serving={"replicas": 2})
+    stalled = place.until_reason("ModelDeployment", "wine", "Stalled", "NameConflict")
+    assert "PodDisruptionBudget wine exists and belongs to nobody" in stalled["message"]
+    found = place.get("PodDisruptionBudget", "wine")
+    assert found is not None
+    assert found["spec"]["maxUnavailable"] == 7
+
+
 def test_a_refusal_by_a_quota_is_told_and_ends_with_the_quota(leader: Operator, place: Place) -> None:
     quota = {"hard": {"count/deployments.apps": "0"}}
     place.create({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": quota})

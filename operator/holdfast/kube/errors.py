@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,7 +38,11 @@ class BadRequest(Refused):
 
 
 class Forbidden(Refused):
-    """403: RBAC, a quota, an admission plugin, a namespace that is being deleted."""
+    """403: a quota, an admission plugin, a namespace that is being deleted."""
+
+
+class NotPermitted(ApiError):
+    """403: RBAC. Nothing that a user's object could mend; an API server that starts answers so for a moment, too."""
 
 
 class Invalid(Refused):
@@ -74,6 +79,9 @@ _BY_STATUS: Mapping[int, type[ApiError]] = {
 }
 
 
+_RBAC = re.compile(r'is forbidden: User "[^"]*" cannot ')
+
+
 def from_answer(status: int, body: bytes, headers: Mapping[str, str]) -> ApiError:
     """The error that an answer with `status` from 400 on means."""
     try:
@@ -86,7 +94,11 @@ def from_answer(status: int, body: bytes, headers: Mapping[str, str]) -> ApiErro
     reason = str(answer.get("reason", ""))
     details = answer.get("details") or {}
     fields = tuple(str(cause.get("field", "")) for cause in details.get("causes") or [])
-    kind = AlreadyExists if reason == "AlreadyExists" else _BY_STATUS.get(status, Unavailable)
+    kind = _BY_STATUS.get(status, Unavailable)
+    if reason == "AlreadyExists":
+        kind = AlreadyExists
+    elif status == 403 and _RBAC.search(str(answer.get("message", ""))):
+        kind = NotPermitted
     return kind(
         str(answer.get("message", "")),
         status=status,

@@ -41,6 +41,14 @@ def test_what_is_refused_is_told_apart_from_what_may_be_tried_again() -> None:
     assert not isinstance(answer(409), errors.Refused)
 
 
+def test_a_quota_is_the_users_business_and_a_missing_right_is_not() -> None:
+    quota = 'deployments.apps "wine" is forbidden: exceeded quota: none, requested: count/deployments.apps=1'
+    right = 'deployments.apps "wine" is forbidden: User "system:serviceaccount:a:b" cannot patch resource "deployments"'
+    assert isinstance(answer(403, message=quota), errors.Refused)
+    assert type(answer(403, message=right)) is errors.NotPermitted
+    assert not issubclass(errors.NotPermitted, errors.Refused)
+
+
 def test_the_servers_words_and_fields_are_kept() -> None:
     error = answer(
         422, message="metadata.uid: Invalid value", reason="Invalid", details={"causes": [{"field": "metadata.uid"}]}

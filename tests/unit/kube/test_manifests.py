@@ -1,0 +1,94 @@
+"""manifests/ as kustomize renders them."""
+
+from __future__ import annotations
+
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from holdfast.kube.controller import LEASE_NAME
+from holdfast.settings import read
+from holdfast_devcluster import binaries
+
+ROOT = Path(__file__).parents[3] / "manifests"
+Json = dict[str, Any]
+
+
+@cache
+def rendered(overlay: str) -> tuple[Json, ...]:
+    command = [str(binaries.kubectl()), "kustomize", str(ROOT / overlay)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return tuple(yaml.safe_load_all(done.stdout))
+
+
+def one(overlay: str, kind: str, name: str = "holdfast-operator") -> Json:
+    (found,) = (d for d in rendered(overlay) if d["kind"] == kind and d["metadata"]["name"].startswith(name))
+    return found
+
+
+def kinds(overlay: str) -> set[str]:
+    return {document["kind"] for document in rendered(overlay)}
+
+
+@pytest.mark.parametrize("overlay", ["base", "namespaced"])
+def test_all_that_is_needed_is_there(overlay: str) -> None:
+    assert {"Namespace", "CustomResourceDefinition", "ServiceAccount", "Deployment", "Service"} <= kinds(overlay)
+    crds = [d["metadata"]["name"] for d in rendered(overlay) if d["kind"] == "CustomResourceDefinition"]
+    assert sorted(crds) == ["modeldeployments.holdfast.dev", "trainingjobs.holdfast.dev"]
+
+
+@pytest.mark.parametrize("overlay", ["base", "namespaced"])
+def test_the_settings_are_ones_that_the_operator_reads(overlay: str) -> None:
+    environment = one(overlay, "ConfigMap", "holdfast-settings")["data"]
+    settings = read({**environment, "POD_NAME": "operator-0"})
+    assert settings.namespaces == (() if overlay == "base" else ("models",))
+    assert settings.plan.serving_image == "localhost/holdfast-serving:dev"
+
+
+def test_two_operators_run_restricted_and_are_probed() -> None:
+    deployment = one("base", "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    namespace = one("base", "Namespace", "holdfast-system")
+    assert deployment["spec"]["replicas"] == 2
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["image"] == "localhost/holdfast-operator:dev"
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert {"requests", "limits"} <= set(container["resources"])
+
+
+def test_the_lease_that_may_be_written_is_the_one_that_is_used() -> None:
+    role = one("base", "Role", "holdfast-operator-lease")
+    (named,) = (rule for rule in role["rules"] if "resourceNames" in rule)
+    assert named["resourceNames"] == [LEASE_NAME]
+    assert role["metadata"]["namespace"] == "holdfast-system"
+
+
+def test_the_namespaced_operator_has_no_right_outside_its_namespace() -> None:
+    assert "ClusterRoleBinding" not in kinds("namespaced")
+    inside = {d["kind"]: d for d in rendered("namespaced") if d["metadata"].get("namespace") == "models"}
+    role, binding = inside["Role"], inside["RoleBinding"]
+    cluster_role = one("base", "ClusterRole", "holdfast-operator")
+    assert role["rules"] == cluster_role["rules"][1:]
+    assert cluster_role["rules"][0]["resources"] == ["namespaces"]
+    binding = next(
+        d for d in rendered("namespaced") if d["kind"] == "RoleBinding" and d["metadata"]["namespace"] == "models"
+    )
+    assert binding["roleRef"]["kind"] == "Role"
+
+
+def test_users_roles_join_those_that_clusters_have() -> None:
+    edit, view = (one("base", "ClusterRole", f"holdfast-{name}") for name in ("edit", "view"))
+    assert edit["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-edit"] == "true"
+    assert view["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-view"] == "true"
+    assert not [rule for rule in edit["rules"] if any("status" in resource for resource in rule["resources"])]
+    assert {verb for rule in view["rules"] for verb in rule["verbs"]} == {"get", "list", "watch"}
