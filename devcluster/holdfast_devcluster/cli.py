@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import signal
 import sys
 import time
@@ -31,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
         ("kubeconfig", "print the path of its kubeconfig"),
     ):
         command = commands.add_parser(name, help=help_text)
-        command.add_argument("--name", default="holdfast", help="of the cluster (default: holdfast)")
+        _add_name(command)
         command.set_defaults(run=globals()[f"_{name}"])
         if name == "down":
             command.add_argument("--purge", action="store_true", help="also the images that its node knows")
@@ -40,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     load = commands.add_parser("load-image", help="give the cluster's nodes built images")
     for command in (build, load):
         command.add_argument("images", nargs="+", choices=(*images.IMAGES, "all"), metavar="IMAGE")
-    load.add_argument("--name", default="holdfast", help="of the cluster (default: holdfast)")
+    _add_name(load)
     build.set_defaults(run=_build_image)
     load.set_defaults(run=_load_image)
     plane = commands.add_parser(
@@ -51,6 +52,16 @@ def parser() -> argparse.ArgumentParser:
     plane.add_argument("--audit-log", type=Path, metavar="FILE", help="write one JSON line per request")
     plane.set_defaults(run=_control_plane)
     return top
+
+
+def _add_name(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--name", type=_name, default="holdfast", help="of the cluster (default: holdfast)")
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} must be lower-case letters, digits and dashes, at most 40")
+    return text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,8 +1,6 @@
 import hashlib
 import json
 import os
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -118,11 +116,3 @@ def test_missing_packages_are_named_where_they_cannot_be_installed(monkeypatch: 
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ClusterError, match="buildah debootstrap"):
         packages.require(["debootstrap", "buildah"], print)
-
-
-def test_build_image_of_an_unknown_name_says_which_there_are() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "holdfast_devcluster", "build-image", "nothing"], capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert "'operator', 'serving', 'training', 'all'" in done.stderr
