@@ -5,8 +5,33 @@ from pathlib import Path
 
 import pytest
 
-from holdfast_devcluster import ControlPlane
+from holdfast_devcluster import ControlPlane, backends, binaries, images
 from holdfast_devcluster import control_plane as run_control_plane
+
+TESTS = Path(__file__).parent
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Make programs and images before the first test: on a fresh machine that takes longer than any test may."""
+    if session.config.option.collectonly:
+        return
+    tiers = {item.path.relative_to(TESTS).parts[:2] for item in session.items if item.path.is_relative_to(TESTS)}
+    folders = {part for tier in tiers for part in tier}
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+
+    def report(message: str) -> None:
+        if terminal is not None:
+            terminal.write_line(message)
+
+    if folders & {"api", "component", "devcluster", "e2e"}:
+        binaries.find("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", report=report)
+        binaries.kubectl(report)
+    if "devcluster" in folders:
+        binaries.find("kwok", report=report)
+    if "e2e" in folders:
+        binaries.find("kubelet", "kube-proxy", "coredns", report=report)
+        for image in images.IMAGES.values():
+            images.build(image, backends.builder(report), report)
 
 
 @pytest.fixture(scope="session")
