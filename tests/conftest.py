@@ -29,7 +29,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if "devcluster" in folders:
         binaries.find("kwok", report=report)
     if "e2e" in folders:
-        binaries.find("kubelet", "kube-proxy", "coredns", report=report)
+        if not backends.docker_answers():
+            binaries.find("kubelet", "kube-proxy", "coredns", report=report)
         for image in images.IMAGES.values():
             images.build(image, backends.builder(report), report)
 
