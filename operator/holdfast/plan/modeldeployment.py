@@ -77,17 +77,20 @@ def plan(observed: Observed) -> Plan:
 
 def towards(view: View, wanted: Wanted) -> Iterable[Write]:
     """The writes that lead to `wanted`, in an order in which any prefix is safe."""
+    target = _target(view, wanted)
+    moved = view.register == target  # the Service was seen to point there
     if view.stable and view.stable.name != wanted.name:
         yield from _scaled(view.stable, view.replicas)
+    if moved:
+        yield _service(view, target)
+        for revision in view.revisions:  # before anything is made: they may hold the room, or the quota, for it
+            if revision.name not in {target, wanted.name}:
+                yield Delete("Deployment", revision.child.name, revision.child.uid)
     yield from _deployment(wanted, view.asked(wanted.name))
-    target = _target(view, wanted)
-    yield _service(view, target)
-    if view.register != target:
-        return  # the rest waits until the Service was seen to point there
-    yield from _budget(view, target)
-    for revision in view.revisions:
-        if revision.name not in {target, wanted.name}:
-            yield Delete("Deployment", revision.child.name, revision.child.uid)
+    if moved:
+        yield from _budget(view, target)
+    else:
+        yield _service(view, target)  # the rest waits until it was seen
 
 
 def keep_stable(view: View) -> Iterable[Write]:

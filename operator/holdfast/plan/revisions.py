@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from holdfast.api.modeldeployment import ServedModel, Serving
@@ -122,7 +121,6 @@ def manifest(
     )
 
 
-@lru_cache(maxsize=4096)
 def _annotated(text: str) -> tuple[Model, str] | None:
     """What `annotation` wrote; None for anything else, which status could not hold."""
     try:

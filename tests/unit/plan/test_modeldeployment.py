@@ -439,6 +439,20 @@ def test_going_back_to_what_serves_drops_the_candidate() -> None:
     assert world.says("Ready") == ("True", "Serving")
 
 
+def test_a_candidate_that_nobody_wants_any_more_goes_before_the_next_one_needs_its_place() -> None:
+    world = worlds.serving()
+    old = world.selected
+    world.change(model={"uri": worlds.URI, "digest": worlds.OTHER})
+    world.converge()
+    abandoned = candidate_of(world)
+    world.change(model={"uri": "pvc://models/wine/2", "digest": worlds.OTHER})
+    kinds = [type(write).__name__ for write in world.plan().writes]
+    assert kinds == ["Apply", "Delete", "Apply"]  # Service, what is abandoned, what is wanted
+    world.converge()
+    assert set(world.deployments) == {old, candidate_of(world)}
+    assert abandoned not in world.deployments
+
+
 def test_a_first_revision_that_never_was_ready_makes_way_for_the_next() -> None:
     world = in_trouble(worlds.model_deployment(), **CRASH)
     first = world.selected
@@ -560,7 +574,7 @@ def test_an_image_that_somebody_put_into_a_deployment_is_put_back() -> None:
     [deployment] = world.deployments.values()
     drifted = deployment["spec"]["template"]["spec"]["containers"][0]
     drifted["image"] = "example.com/other:1"
-    assert world.plan().writes[0] == Apply(world.applied[f"wine-{world.selected}"])
+    assert Apply(world.applied[f"wine-{world.selected}"]) in world.plan().writes
     assert world.status["model"]["runtimeImage"] == "localhost/serving:1"
 
 
