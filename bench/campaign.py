@@ -19,6 +19,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -115,14 +116,17 @@ class Witness:
         return list(dict.fromkeys(found))
 
     def _events(self) -> list[tuple[str, str, Json]]:
-        events = []
-        for kind, before in self._start.items():
-            query = f"?resourceVersion={before['metadata']['resourceVersion']}&timeoutSeconds=1"
-            for event in self.place.plane.api.watch(self.place.path(kind) + query):
-                if event["type"] == "ERROR":
-                    raise AssertionError(f"the API server has forgotten the {kind}s of {self.place.namespace}: {event}")
-                events.append((kind, event["type"], event["object"]))
-        return sorted(events, key=lambda event: int(event[2]["metadata"]["resourceVersion"]))
+        def since_start(kind: str) -> list[tuple[str, str, Json]]:
+            version = self._start[kind]["metadata"]["resourceVersion"]
+            query = f"?resourceVersion={version}&timeoutSeconds=1"
+            events = list(self.place.plane.api.watch(self.place.path(kind) + query))
+            if any(event["type"] == "ERROR" for event in events):
+                raise RuntimeError(f"the API server has forgotten the {kind}s of {self.place.namespace}: {events[-1]}")
+            return [(kind, event["type"], event["object"]) for event in events]
+
+        with ThreadPoolExecutor() as together:
+            found = [event for events in together.map(since_start, WITNESSED) for event in events]
+        return sorted(found, key=lambda event: int(event[2]["metadata"]["resourceVersion"]))
 
 
 def owner_of(child: Json) -> str:
@@ -282,20 +286,32 @@ class Step:
     done: Callable[[Place], object]
 
 
-def serves(place: Place, name: str, digest: str, replicas: int) -> bool:
-    """Whether exactly this is served, and nothing is left to do."""
-    model, budget = place.get("ModelDeployment", name), place.get("PodDisruptionBudget", name)
-    status = (model or {}).get("status", {})
-    ready = {c["type"]: c["status"] for c in status.get("conditions", [])}.get("Ready") == "True"
-    if model is None or not ready or status["observedGeneration"] != model["metadata"]["generation"]:
-        return False
-    deployments, service = place.deployments(name), place.get("Service", name)
-    if len(deployments) != 1 or service is None or not selects(service, deployments[0]):
-        return False
-    (deployment,) = deployments
-    env = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
-    digests = {e["name"]: e.get("value") for e in env}.get("HOLDFAST_MODEL_DIGEST")
-    return digests == digest and deployment["spec"]["replicas"] == replicas and bool(budget) == (replicas > 1)
+def not_serving(place: Place, wanted: Mapping[str, tuple[str, int]]) -> list[str]:
+    """Those of the ModelDeployments that do not serve exactly this digest with so many replicas, or have work left."""
+    models, services, budgets = (
+        {item["metadata"]["name"]: item for item in place.all(kind)}
+        for kind in ("ModelDeployment", "Service", "PodDisruptionBudget")
+    )
+    deployments = place.all("Deployment")
+
+    def serves(name: str, digest: str, replicas: int) -> bool:
+        model, service = models[name], services.get(name)
+        status = model.get("status", {})
+        ready = {c["type"]: c["status"] for c in status.get("conditions", [])}.get("Ready") == "True"
+        if not ready or status["observedGeneration"] != model["metadata"]["generation"]:
+            return False
+        own = [d for d in deployments if d["metadata"]["labels"].get(labels.MODEL_DEPLOYMENT) == name]
+        if len(own) != 1 or service is None or not selects(service, own[0]) or (name in budgets) != (replicas > 1):
+            return False
+        env = {e["name"]: e.get("value") for e in own[0]["spec"]["template"]["spec"]["containers"][0]["env"]}
+        found: bool = env["HOLDFAST_MODEL_DIGEST"] == digest and own[0]["spec"]["replicas"] == replicas
+        return found
+
+    return [name for name, (digest, replicas) in wanted.items() if not serves(name, digest, replicas)]
+
+
+def serves(digest: str, replicas: int) -> Callable[[Place], bool]:
+    return lambda place: not not_serving(place, {"wine": (digest, replicas)})
 
 
 def change_digest(place: Place, name: str) -> None:
@@ -323,9 +339,9 @@ def report(place: Place) -> None:
 POD_OF_JOB = "batch.kubernetes.io/job-name"
 MOMENT = "2026-11-24T01:00:00Z"
 SCENARIO = (
-    Step("created", lambda p: p.model("wine", serving={"replicas": 2}), lambda p: serves(p, "wine", DIGEST, 2)),
-    Step("a new revision", lambda p: change_digest(p, "wine"), lambda p: serves(p, "wine", NEW_DIGEST, 2)),
-    Step("scaled to one", scale_to_one, lambda p: serves(p, "wine", NEW_DIGEST, 1)),
+    Step("created", lambda p: p.model("wine", serving={"replicas": 2}), serves(DIGEST, 2)),
+    Step("a new revision", lambda p: change_digest(p, "wine"), serves(NEW_DIGEST, 2)),
+    Step("scaled to one", scale_to_one, serves(NEW_DIGEST, 1)),
     Step("a training run", lambda p: p.run("wine", nodeSelector=NOWHERE), lambda p: p.all("Pod", POD_OF_JOB)),
     Step("its report", report, trained),
 )
@@ -467,13 +483,13 @@ def outage(
     with lives_behind_proxy(plane, f"outage-{seed}") as (lives, proxy):
         place, audit = namespace(plane, f"outage-{seed}"), Audit(plane)
 
-        def serving(digests: Mapping[str, str]) -> bool:
+        def missing(digests: Mapping[str, str]) -> list[str]:
             lives.look()
-            return all(serves(place, name, digests.get(name, DIGEST), 1) for name in names)
+            return not_serving(place, {name: (digests.get(name, DIGEST), 1) for name in names})
 
         for name in names:
             place.model(name)
-        until("all serve", lambda: serving({}), 120)
+        until("all serve", lambda: not missing({}), 120)
         lives.current.until_idle()
         say(f"outage: {models} serve; the API server is out of the operator's reach for {seconds:.0f} s")
         begin = time.monotonic()
@@ -492,13 +508,13 @@ def outage(
         proxy.rule = lambda asked: None
         over = time.monotonic()
         failures: list[str] = []
+        after_it = dict.fromkeys(changed, NEW_DIGEST)
         try:
-            until("all serve again", lambda: serving(dict.fromkeys(changed, NEW_DIGEST)), 120)
+            until("all serve again", lambda: not missing(after_it), 120)
             recovery = time.monotonic() - over
         except AssertionError as error:
             recovery = float("inf")
-            bad = [name for name in names if not serves(place, name, (NEW_DIGEST if name in changed else DIGEST), 1)]
-            failures.append(f"{error}; those that do not: {bad}\n{lives.current.last_lines()}")
+            failures.append(f"{error}; those that do not: {missing(after_it)}\n{lives.current.last_lines()}")
         say(f"outage: converged {recovery:.1f} s after its end; {len(without_service)} Services are back")
         wrongs = witness.wrongs()
         after = until_still(lives, audit, place, quiet) if not failures else 0
@@ -530,7 +546,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=40, help="of all; the outage has its share reserved")
     parser.add_argument("--outage-seconds", type=float, default=600)
     options = parser.parse_args()
-    logging.getLogger("aiohttp.server").disabled = True  # its proxy loses connections, on purpose
+    for noisy in ("aiohttp.server", "asyncio"):  # of the proxy, whose connections are lost on purpose
+        logging.getLogger(noisy).disabled = True
     last = started + 60 * options.minutes - options.outage_seconds - 90
     with control_plane(kwok=True, nodes=2, audit_log=True, report=lambda *_: None) as plane:
         install("base", plane)
