@@ -13,7 +13,7 @@ import logging
 import re
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -65,7 +65,7 @@ class Batcher:
         self._model = model
         self._metrics = metrics
         self._cost = cost
-        self._slowness = 1.0  # of late, against `cost`
+        self._slowness = self._slowness_before = 1.0  # of late, and of the last run, against `cost`
         self._joins = joins
         self._max_rows = cost.rows_within(BATCH_SECONDS)
         self._uniform = all(-1 not in tensor.shape[1:] for tensor in model.signature.inputs)
@@ -89,14 +89,16 @@ class Batcher:
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        turn_ends = time.perf_counter() + TURN_SECONDS
-        while calls := self._take():
+        turn_ends = 0.0
+        while self._queue and (calls := self._take()):
             batch = _Batch(calls)
+            turn_ends = turn_ends or batch.started + TURN_SECONDS
             if self._expect(batch) > INLINE_SECONDS:
-                future = self._loop.run_in_executor(self._thread, self._run, batch)
+                # On the CPU's clock: a thread that comes back from the runtime may wait for the loop.
+                future = self._loop.run_in_executor(self._thread, self._run, batch, time.thread_time)
                 future.add_done_callback(partial(self._finish, batch))
                 return
-            self._run(batch)
+            self._run(batch, time.perf_counter)
             self._reply(batch)
             if self._queue and time.perf_counter() > turn_ends:
                 self._loop.call_soon(self._flush)
@@ -148,15 +150,15 @@ class Batcher:
         batch.expected = self._cost.base + self._cost.per_row * batch.rows
         return batch.expected * self._slowness
 
-    def _run(self, batch: _Batch) -> None:
+    def _run(self, batch: _Batch, clock: Callable[[], float]) -> None:
         """Run a batch; of one that fails, every call on its own. Called in any thread, but one at a time."""
-        began = time.thread_time()
+        began = clock()
         try:
             batch.parts = [(batch.calls, self._outputs(batch.calls, batch.rows))]
         except Exception as error:
             alone = len(batch.calls) == 1
             batch.parts = [([call], error if alone else self._alone(call)) for call in batch.calls]
-        batch.seconds = time.thread_time() - began
+        batch.seconds = clock() - began
 
     def _alone(self, call: Call) -> Outputs | Exception:
         try:
@@ -166,19 +168,22 @@ class Batcher:
 
     def _outputs(self, calls: Sequence[Call], rows: int) -> Outputs:
         arrays = self._model.run(feeds(self._model.signature, calls))
-        if self._joins and any(array.shape[:1] != (rows,) for array in arrays):
-            raise RuntimeError(f"{rows} rows got another number of answers")
+        if self._joins:
+            for array in arrays:
+                if len(array) != rows:
+                    raise RuntimeError(f"{rows} rows got another number of answers")
         return Outputs(arrays, self._joins)
 
     def _reply(self, batch: _Batch) -> None:
         metrics = self._metrics
         metrics.batch.observe(batch.rows)
         metrics.in_flight -= len(batch.calls)
+        waited, took = metrics.queue.observe, metrics.duration.observe
         for calls, outputs in batch.parts:
             first = last = 0
             for call in calls:
                 first, last = last, last + (call.rows if self._joins else 1)
-                metrics.queue.observe(batch.started - call.arrived)
+                waited(batch.started - call.arrived)
                 try:
                     if isinstance(outputs, Exception):
                         raise self._failure(outputs)
@@ -187,11 +192,16 @@ class Batcher:
                     self._fail(call, error)
                 else:
                     metrics.outcomes[OK] += 1
-                    metrics.duration.observe(time.perf_counter() - call.arrived)
-        # What was measured at load need not hold for every input: believe a slow run at once, and forget it slowly.
-        # CPU time, since a busy node says nothing of the model.
-        lately = min(batch.seconds / batch.expected, 1000.0)
-        self._slowness = max(1.0, lately, 0.9 * self._slowness)
+                    took(time.perf_counter() - call.arrived)
+        self._learn(min(batch.seconds / batch.expected, 1000.0))
+
+    def _learn(self, slowness: float) -> None:
+        """What was measured at load need not hold for every input: believe two slow runs, and forget them slowly.
+
+        One alone may be the node's doing.
+        """
+        self._slowness = max(1.0, min(slowness, self._slowness_before), 0.9 * self._slowness)
+        self._slowness_before = slowness
 
     def _fail(self, call: Call, error: Exception) -> None:
         if not isinstance(error, Problem):
@@ -222,7 +232,7 @@ class _Batch:
     Attributes:
         started: time.perf_counter().
         expected: seconds of the run as measured at load.
-        seconds: CPU time that it took.
+        seconds: that it took.
         parts: calls with their common outputs, or with the error that they ended in.
     """
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnxruntime
 
 from holdfast_bundle.errors import BundleError
@@ -35,8 +33,8 @@ class Model:
             RuntimeError, or another exception of the runtime: the model cannot work on this input. Its text can
                 hold the server's paths and the input's values.
         """
-        outputs: list[Any] = self._session.run(self._outputs, feeds)
-        return [np.asarray(output) for output in outputs]
+        outputs: list[Array] = self._session.run(self._outputs, feeds)
+        return outputs
 
 
 def load(path: Path, threads: int) -> Model:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import orjson
 
 from holdfast_bundle.manifest import Tensor
@@ -105,10 +104,13 @@ class Run:
 
     def _cut(self, index: int, array: Array) -> list[bytes]:
         """The elements of each row as JSON text; of an array without rows all in one piece."""
-        rows = np.ascontiguousarray(array).reshape(len(array) if self._has_rows else 1, -1)
-        if array.dtype.kind == "O":  # texts could hold the mark to cut at
-            return [orjson.dumps(row)[1:-1] for row in rows.tolist()]
-        text = orjson.dumps(rows, option=orjson.OPT_SERIALIZE_NUMPY)
-        if array.dtype.kind == "f" and b"null" in text:  # what orjson writes for NaN and infinity
+        kind = array.dtype.kind
+        if kind == "O":  # texts could hold the mark to cut at
+            rows = array.reshape(len(array) if self._has_rows else 1, -1).tolist()
+            return [orjson.dumps(row)[1:-1] for row in rows]
+        if not self._has_rows or array.ndim > 2:
+            array = array.reshape(len(array) if self._has_rows else 1, -1)
+        text = orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
+        if kind == "f" and b"null" in text:  # what orjson writes for NaN and infinity
             self._broken.add(index)
-        return text[2:-2].split(b"],[")
+        return text[1:-1].split(b",") if array.ndim == 1 else text[2:-2].split(b"],[")

@@ -271,8 +271,8 @@ def test_a_queue_that_is_full_says_so_and_takes_more_later(tmp_path: Path) -> No
 
 def test_a_slow_input_sends_a_model_off_the_loop_though_it_was_fast_when_measured(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
-        first = bench.submit(request(x=("FP32", [1, 1024], [1.0] * 1024)))
-        await bench.wait([first])
+        for _ in range(2):
+            await bench.wait([bench.submit(request(x=("FP32", [1, 1024], [1.0] * 1024)))])
         second = bench.submit(request(x=("FP32", [1, 1024], [1.0] * 1024)))
         await asyncio.sleep(0)
         assert not second.done
