@@ -16,6 +16,7 @@ import json
 import logging
 import random
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -548,6 +549,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=40, help="of all; the outage has its share reserved")
     parser.add_argument("--outage-seconds", type=float, default=600)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the operators end too
     for noisy in ("aiohttp.server", "asyncio"):  # of the proxy, whose connections are lost on purpose
         logging.getLogger(noisy).disabled = True
     last = started + 60 * options.minutes - options.outage_seconds - 90
