@@ -40,7 +40,7 @@ LOOPBACK = Web(policy=loopback_policy, connect_seconds=5, idle_seconds=5, total_
 
 @dataclass
 class Origin:
-    """Serves `pages` by request target on every loopback address; remembers what it was asked.
+    """Serves `pages` by request target on both addresses; remembers what it was asked.
 
     A page that is an Event holds the connection, in silence, until it is set.
     """
@@ -71,10 +71,11 @@ class Origin:
 
 @contextlib.contextmanager
 def serve(tls: ssl.SSLContext | None = None) -> Iterator[Origin]:
-    listener = socket.create_server(("0.0.0.0", 0), backlog=64)
-    origin = Origin(listener.getsockname()[1])
+    listeners = [socket.create_server(("127.0.0.1", 0), backlog=64)]
+    origin = Origin(listeners[0].getsockname()[1])
+    listeners.append(socket.create_server(("127.0.0.2", origin.port), backlog=64))
 
-    def accept() -> None:
+    def accept(listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
                 connection, _ = listener.accept()
@@ -85,14 +86,16 @@ def serve(tls: ssl.SSLContext | None = None) -> Iterator[Origin]:
             connection.settimeout(20)
             origin.handle(tls.wrap_socket(connection, server_side=True) if tls else connection)
 
-    thread = threading.Thread(target=accept, daemon=True)
-    thread.start()
+    threads = [threading.Thread(target=accept, args=(listener,), daemon=True) for listener in listeners]
+    for thread in threads:
+        thread.start()
     try:
         yield origin
     finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(5)
+        for listener, thread in zip(listeners, threads, strict=True):
+            listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+            thread.join(5)
 
 
 def make_certificate(host: str) -> tuple[bytes, bytes]:
