@@ -22,8 +22,8 @@ from holdfast.kube.queue import Backoff
 from holdfast.kube.watches import WATCH_SECONDS
 from holdfast.settings import Settings
 
-EXIT_SECONDS = 20
-"""Until a process that was told to end does so at any price; less than the pod's terminationGracePeriodSeconds."""
+EXIT_SECONDS = 15
+"""Until a process that is to end does so at any price."""
 
 
 class ForEver:
@@ -83,37 +83,40 @@ def kopf_settings(controller: Controller) -> kopf.OperatorSettings:
     settings.networking.request_timeout = 60
     settings.watching.server_timeout = WATCH_SECONDS
     settings.watching.reconnect_backoff = 0.5
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = 100
     settings.queueing.idle_timeout = 0.2  # each object's idle task holds memory, thousands of them after a list
+    settings.process.ultimate_exiting_timeout = EXIT_SECONDS  # should kopf hang before it comes to `cleanup`
     for kind in controller.kinds:
         if kind.selector:
             settings.watching.label_selectors[kind.group, kind.version, kind.plural] = kind.selector
     return settings
 
 
-def stop_on_signals(controller: Controller, stopped: asyncio.Event) -> None:
-    """At a signal give up the Lease first, then let kopf end.
+async def end(controller: Controller, status: int) -> None:
+    """Finish what is under way, give up the Lease, end the process.
 
-    kopf's own handlers would end its watches first. That takes seconds, or for ever when a cancellation meets a watch
-    that is just being opened again; meanwhile nobody would lead.
+    kopf is not asked to end: it has nothing to finish, would take seconds in which nobody leads, and may wait for ever
+    for a task of its own, as when a cancellation meets a watch that is just being opened again.
     """
-    loop = asyncio.get_running_loop()
-    tasks: set[asyncio.Task[None]] = set()
+    asyncio.get_running_loop().call_later(EXIT_SECONDS, os._exit, status)
+    await controller.stop()
+    os._exit(status)
 
-    async def stop() -> None:
-        await controller.stop()
-        stopped.set()
+
+def end_on_signals(controller: Controller) -> None:
+    """End at the first SIGTERM or SIGINT."""
+    loop = asyncio.get_running_loop()
+    ending: set[asyncio.Task[None]] = set()
 
     def begin() -> None:
-        if not tasks:
-            loop.call_later(EXIT_SECONDS, os._exit, 1)
-            tasks.add(asyncio.create_task(stop(), name="stop"))
+        if not ending:
+            ending.add(asyncio.create_task(end(controller, 0), name="end"))
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, begin)
 
 
-def registry(controller: Controller, stopped: asyncio.Event) -> kopf.OperatorRegistry:
+def registry(controller: Controller) -> kopf.OperatorRegistry:
     """The handlers. Not the default registry: that one logs in by whatever client library it finds."""
     handlers = kopf.OperatorRegistry()
     logins = 0
@@ -129,12 +132,12 @@ def registry(controller: Controller, stopped: asyncio.Event) -> kopf.OperatorReg
 
     @kopf.on.startup(registry=handlers)
     async def startup(**_: Any) -> None:
-        stop_on_signals(controller, stopped)  # not earlier: kopf has set its own before this
         await controller.lead()  # kopf watches nothing until this returns
+        end_on_signals(controller)  # in place of kopf's own, which do while there is no Lease to give up
 
     @kopf.on.cleanup(registry=handlers)
     async def cleanup(**_: Any) -> None:
-        await controller.stop()
+        await end(controller, 1)  # no signal leads here: a task of kopf's has failed
 
     async def event(event: Any, **_: Any) -> None:
         controller.observe(event["type"], event["object"])
@@ -145,14 +148,12 @@ def registry(controller: Controller, stopped: asyncio.Event) -> kopf.OperatorReg
 
 
 async def run(settings: Settings) -> None:
-    """Run until a signal asks to end. Raises when the process cannot go on and should be started again."""
+    """Run until the process ends. Raises when it cannot begin."""
     controller = Controller(settings, await load_configuration())
     await controller.open()
-    stopped = asyncio.Event()
     try:
         await kopf.operator(
-            registry=registry(controller, stopped),
-            stop_flag=stopped,
+            registry=registry(controller),
             settings=kopf_settings(controller),
             standalone=True,
             # Left to itself, kopf asks for the user's name, which user 65532 of the image does not have.

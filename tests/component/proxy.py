@@ -29,6 +29,8 @@ class Fault(Enum):
     """503, and it is not carried out."""
     GONE = auto()
     """To a watch: its resourceVersion is too old."""
+    BROKEN = auto()
+    """To a watch: an internal error of the API server."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,10 @@ async def _serve(plane: ControlPlane, proxy: Proxy, started: threading.Event, en
         started.set()
         await end.wait()
         await runner.cleanup()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 async def _handle(
@@ -109,10 +115,12 @@ async def _handle(
     assert isinstance(transport, asyncio.Transport)
     if fault is Fault.UNAVAILABLE:
         return web.json_response({"kind": "Status", "code": 503, "message": "it is said"}, status=503)
-    if fault is Fault.GONE:
-        event = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired"}}
+    if fault in {Fault.GONE, Fault.BROKEN}:
+        code = 410 if fault is Fault.GONE else 500
+        event = {"type": "ERROR", "object": {"kind": "Status", "code": code, "message": "it is said"}}
         return web.Response(text=json.dumps(event) + "\n", content_type="application/json")
-    headers = {k: v for k, v in request.headers.items() if k.lower() not in {"host", "connection", "accept-encoding"}}
+    headers = {name: value for name, value in request.headers.items() if name.lower() not in {"host", "connection"}}
+    headers["Accept-Encoding"] = "identity"
     body = await request.read()
     async with upstream.request(
         request.method, plane.server + request.path_qs, headers=headers, data=body or None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.component.proxy import Asked, Fault, Proxy, proxied
-from tests.component.world import Json, Operator, Place, mutations, operator, stop, until
+from tests.component.world import SYSTEM, Json, Operator, Place, mutations, operator, stop, until
 
 from holdfast_devcluster import ControlPlane
 
@@ -24,7 +24,8 @@ def leader(plane: ControlPlane, proxy: Proxy) -> Iterator[Operator]:
     with operator(plane, "faults", KUBECONFIG=str(proxy.kubeconfig)) as running:
         running.until_idle()
         yield running
-        assert stop(running) == 0
+        if running.process.poll() is None:
+            assert stop(running) == 0
 
 
 @pytest.fixture(autouse=True)
@@ -132,3 +133,16 @@ def test_a_watch_that_is_refused_shows_in_health_and_a_standstill_does_not_last(
     assert leader.metric("holdfast_watch_age_seconds", kind="Service") < 90
     proxy.rule = lambda asked: None
     until("it is young again", lambda: leader.metric("holdfast_watch_age_seconds", **age) < 2, 40)
+
+
+def test_an_error_that_kopf_takes_for_fatal_ends_the_process_and_frees_the_lease(
+    leader: Operator, proxy: Proxy, plane: ControlPlane
+) -> None:
+    leader.until_idle()
+    proxy.rule = lambda asked: Fault.BROKEN if asked.watch and "deployments" in asked.path else None
+    proxy.cut_watches("/apps/v1/deployments")
+    until("the process has ended", lambda: leader.process.poll() is not None, 40)
+    assert leader.process.returncode == 1
+    lease = Place(plane, SYSTEM).get("Lease", "holdfast-operator")
+    assert lease is not None
+    assert lease["spec"]["holderIdentity"] == ""

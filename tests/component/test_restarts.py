@@ -2,86 +2,113 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
 from tests.component.test_training import NOWHERE, REPORT, end, pod_of
-from tests.component.world import Json, Place, mutations, operator, stop, until
+from tests.component.world import Json, Operator, Place, mutations, operator, stop, until
 
 from holdfast.build import names
 from holdfast_devcluster import ControlPlane
 
-
-def test_a_report_that_is_lost_with_its_pod_is_asked_for_again(plane: ControlPlane, place: Place) -> None:
-    with operator(plane, "lost-report-before") as before:
-        before.until_idle()
-        place.run("wine", nodeSelector=NOWHERE)
-        (job,) = until("there is a Job", lambda: place.all("Job"))
-        name = job["metadata"]["name"]
-        pod = pod_of(place, name)
-        before.until_idle()
-        stop(before)
-    end(place, pod, 0, REPORT)
-    until("the Job is complete", lambda: (place.get("Job", name) or {}).get("status", {}).get("succeeded"))
-    place.delete("Pod", pod["metadata"]["name"], gracePeriodSeconds=0)
-    until("the pod is gone", lambda: not place.all("Pod"))
-    with operator(plane, "lost-report-after") as after:
-
-        def another() -> Json | None:
-            found = place.get("Job", name)
-            return found if found and found["metadata"]["uid"] != job["metadata"]["uid"] else None
-
-        until("the Job is made again", another)
-        end(place, pod_of(place, name), 0, REPORT)
-        place.until_reason("TrainingJob", "wine", "Succeeded", "Completed")
-        stop(after)
+SETTLED = 5
 
 
-def test_a_job_of_somebody_else_under_a_runs_name_is_never_touched(plane: ControlPlane, place: Place) -> None:
-    uid = place.run("wine")["metadata"]["uid"]
-    name = names.training_job("wine", uid)
-    container = {"name": "x", "image": "x"}
-    template = {"spec": {"restartPolicy": "Never", "nodeSelector": NOWHERE, "containers": [container]}}
-    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": {"template": template}}
-    place.create(job)
-    with operator(plane, "foreign-job") as running:
-        stalled = place.until_reason("TrainingJob", "wine", "Stalled", "NameConflict")
-        assert f"Job {name} exists and belongs to nobody" in stalled["message"]
-        found = place.get("Job", name)
-        assert found is not None
-        assert "ownerReferences" not in found["metadata"]
-        stop(running)
+@dataclass(frozen=True)
+class Restarted:
+    """An operator that has come after another one, and what had happened between the two."""
+
+    after: Operator
+    settled: Place
+    """Models that served and were left alone."""
+    lost: Place
+    """A run that ended, whose pod is gone."""
+    lost_job: Json
+    orphaned: Place
+    """A run whose Job lost its owner."""
+    orphaned_job: Json
+    foreign: Place
+    """A run whose Job's name was taken meanwhile."""
+    foreign_job: str
 
 
-def test_an_orphaned_job_is_adopted_and_not_run_again(plane: ControlPlane, place: Place) -> None:
-    with operator(plane, "orphan-before") as before:
-        uid = place.run("wine", nodeSelector=NOWHERE)["metadata"]["uid"]
-        (job,) = until("there is a Job", lambda: place.all("Job"))
+@pytest.fixture(scope="module")
+def restarted(plane: ControlPlane) -> Iterator[Restarted]:
+    settled, lost, orphaned, foreign = (_place(plane, name) for name in ("settled", "lost", "orphaned", "foreign"))
+    with operator(plane, "before") as before:
+        for index in range(SETTLED):
+            settled.model(f"wine-{index}", serving={"replicas": 2})
+        for place in (lost, orphaned):
+            place.run("wine", nodeSelector=NOWHERE)
+        for index in range(SETTLED):
+            settled.until_ready(f"wine-{index}")
+        until("the budgets are there", lambda: len(settled.all("PodDisruptionBudget")) == SETTLED)
+        (lost_job,) = until("there is a Job", lambda: lost.all("Job"))
+        (orphaned_job,) = until("there is a Job", lambda: orphaned.all("Job"))
+        pod = pod_of(lost, lost_job["metadata"]["name"])
         before.until_idle()
         stop(before)
-    place.patch("Job", job["metadata"]["name"], {"metadata": {"ownerReferences": None}})
-    with operator(plane, "orphan-after") as after:
-
-        def adopted() -> bool:
-            (found,) = place.all("Job")
-            return [reference["uid"] for reference in found["metadata"].get("ownerReferences", [])] == [uid]
-
-        until("the Job is adopted", adopted)
-        stop(after)
-    (found,) = place.all("Job")
-    assert found["metadata"]["uid"] == job["metadata"]["uid"]
-
-
-def test_a_restart_writes_nothing(plane: ControlPlane, place: Place) -> None:
-    number = 5
-    with operator(plane, "restart-before") as before:
-        for index in range(number):
-            place.model(f"wine-{index}", serving={"replicas": 2})
-        for index in range(number):
-            place.until_ready(f"wine-{index}")
-        until("the budgets are there", lambda: len(place.all("PodDisruptionBudget")) == number)
-        before.until_idle()
-        stop(before)
-    with operator(plane, "restart-after") as after:
+    end(lost, pod, 0, REPORT)
+    name = lost_job["metadata"]["name"]
+    until("the Job is complete", lambda: (lost.get("Job", name) or {}).get("status", {}).get("succeeded"))
+    lost.delete("Pod", pod["metadata"]["name"], gracePeriodSeconds=0)
+    until("the pod is gone", lambda: not lost.all("Pod"))
+    orphaned.patch("Job", orphaned_job["metadata"]["name"], {"metadata": {"ownerReferences": None}})
+    foreign_job = names.training_job("wine", foreign.run("wine")["metadata"]["uid"])
+    template = {
+        "spec": {"restartPolicy": "Never", "nodeSelector": NOWHERE, "containers": [{"name": "x", "image": "x"}]}
+    }
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": foreign_job}, "spec": {"template": template}}
+    foreign.create(job)
+    with operator(plane, "after") as after:
         after.until_idle()
-        assert after.metric("holdfast_reconcile_seconds_count", kind="ModelDeployment") >= number
-        wrote = [event for event in mutations(plane, after.name) if event["objectRef"]["namespace"] == place.namespace]
-        assert wrote == []
+        yield Restarted(after, settled, lost, lost_job, orphaned, orphaned_job, foreign, foreign_job)
         stop(after)
+
+
+def test_what_had_settled_is_looked_at_and_not_written(restarted: Restarted, plane: ControlPlane) -> None:
+    assert restarted.after.metric("holdfast_reconcile_seconds_count", kind="ModelDeployment") >= SETTLED
+    namespace = restarted.settled.namespace
+    assert [event for event in mutations(plane, "after") if event["objectRef"]["namespace"] == namespace] == []
+
+
+def test_a_report_that_is_lost_with_its_pod_is_asked_for_again(restarted: Restarted) -> None:
+    place, before = restarted.lost, restarted.lost_job["metadata"]
+
+    def another() -> Json | None:
+        found = place.get("Job", before["name"])
+        return found if found and found["metadata"]["uid"] != before["uid"] else None
+
+    until("the Job is made again", another)
+    end(place, pod_of(place, before["name"]), 0, REPORT)
+    place.until_reason("TrainingJob", "wine", "Succeeded", "Completed")
+
+
+def test_an_orphaned_job_is_adopted_and_not_run_again(restarted: Restarted) -> None:
+    place = restarted.orphaned
+    run = place.get("TrainingJob", "wine")
+    assert run is not None
+
+    def owners() -> list[str]:
+        (found,) = place.all("Job")
+        assert found["metadata"]["uid"] == restarted.orphaned_job["metadata"]["uid"]
+        return [reference["uid"] for reference in found["metadata"].get("ownerReferences", [])]
+
+    until("the Job is adopted", lambda: owners() == [run["metadata"]["uid"]])
+
+
+def test_a_job_of_somebody_else_under_a_runs_name_is_never_touched(restarted: Restarted) -> None:
+    place, name = restarted.foreign, restarted.foreign_job
+    stalled = place.until_reason("TrainingJob", "wine", "Stalled", "NameConflict")
+    assert f"Job {name} exists and belongs to nobody" in stalled["message"]
+    found = place.get("Job", name)
+    assert found is not None
+    assert "ownerReferences" not in found["metadata"]
+    assert "holdfast.dev/training-job" not in found["metadata"].get("labels", {})
+
+
+def _place(plane: ControlPlane, name: str) -> Place:
+    place = Place(plane, f"restarts-{name}")
+    place.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place.namespace}})
+    return place

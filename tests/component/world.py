@@ -58,7 +58,7 @@ def until(what: str, test: Callable[[], Found | None], seconds: float = 30.0) ->
             return found
         if time.monotonic() > end:
             raise AssertionError(f"waited {seconds:.0f} s until {what}")
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 def rendered(overlay: str, plane: ControlPlane) -> list[Json]:

@@ -27,7 +27,7 @@ FIELD_MANAGER = "holdfast"
 READ_SECONDS = 15.0
 LIST_SECONDS = 60.0
 WRITE_SECONDS = 10.0
-PAGE = 500
+PAGE = 100
 
 _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"

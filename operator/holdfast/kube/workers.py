@@ -57,7 +57,8 @@ class Workers:
         _, late = await asyncio.wait(self._tasks, timeout=seconds)
         for task in late:
             task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        if late:
+            await asyncio.wait(late, timeout=1.0)
 
     async def _work(self, number: int) -> None:
         loop = asyncio.get_running_loop()
