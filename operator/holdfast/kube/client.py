@@ -28,6 +28,7 @@ READ_SECONDS = 15.0
 LIST_SECONDS = 60.0
 WRITE_SECONDS = 10.0
 PAGE = 100
+"""Objects in one answer. With 500, parsing the lists of 1,000 models leaves 40 MiB more resident."""
 
 _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"
