@@ -9,7 +9,7 @@ from aiohttp import web
 from kubernetes.aio.client import Configuration
 
 from holdfast.kube import errors, metrics
-from holdfast.kube.client import Client
+from holdfast.kube.client import PAGE, Client
 from holdfast.kube.kinds import DEPLOYMENT, MODEL_DEPLOYMENT, SERVICE, Key
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -77,7 +77,9 @@ async def test_a_list_is_read_page_by_page_with_the_kinds_selector(server: Serve
     ]
     assert {page.version for page in pages} == {7}
     first, second = (path for _, path, _ in server.requests)
-    assert first.startswith("/apis/apps/v1/deployments?limit=500&labelSelector=app.kubernetes.io/managed-by%3Dholdfast")
+    assert first.startswith(
+        f"/apis/apps/v1/deployments?limit={PAGE}&labelSelector=app.kubernetes.io/managed-by%3Dholdfast"
+    )
     assert "continue=next" in second
 
 
