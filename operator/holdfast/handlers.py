@@ -82,6 +82,7 @@ def kopf_settings(controller: Controller) -> kopf.OperatorSettings:
     settings.networking.connect_timeout = 5
     settings.networking.request_timeout = 60
     settings.watching.server_timeout = WATCH_SECONDS
+    settings.watching.inactivity_timeout = WATCH_SECONDS + 10  # a watch that lives has ended by itself before
     settings.watching.reconnect_backoff = 0.5
     settings.watching.chunk_size = 100
     settings.queueing.idle_timeout = 0.2  # each object's idle task holds memory, thousands of them after a list

@@ -65,8 +65,7 @@ class HealthServer:
                 web.get("/metrics", self._metrics),
             ]
         )
-        # A probe has no name to look up in DNS and no reason to keep a connection.
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, keepalive_timeout=5)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
         await self._runner.setup()
         await web.TCPSite(self._runner, port=self._port).start()
 

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from pydantic import ValidationError
+
 from holdfast.kube import errors, metrics
 from holdfast.kube.kinds import Key
 from holdfast.kube.queue import ShutDown, WorkQueue
@@ -83,8 +85,13 @@ class Workers:
             self._queue.add_after(key, 1.0)  # the process is about to end, or to lead
         except errors.ApiError as error:
             self._failed(key, error, error.retry_after)
-        except Exception as error:
-            # A bug, or an object that this version cannot read: the others must go on.
+        except ValidationError as error:
+            # Its text would hold what the user wrote; where it is wrong says enough.
+            places = [".".join(map(str, each["loc"])) for each in error.errors(include_url=False, include_input=False)]
+            fields = {"object": str(key), "fields": places}
+            log.error("the object cannot be read: is its CRD newer than this operator?", extra={"fields": fields})
+            self._failed(key, errors.ApiError("the object cannot be read"))
+        except Exception as error:  # a bug: the others must go on
             log.exception("a pass failed", extra={"fields": {"object": str(key)}})
             self._failed(key, error)
         else:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from pydantic import BaseModel, ValidationError
 
 from holdfast.kube import errors
 from holdfast.kube.kinds import Key
@@ -123,3 +124,20 @@ async def test_stopping_does_not_wait_longer_than_it_was_told() -> None:
     await world.workers.stop(2)
     assert asyncio.get_running_loop().time() == 2.5
     assert world.workers.alive == 0
+
+
+class Strict(BaseModel):
+    number: int
+
+
+async def test_an_object_that_cannot_be_read_is_logged_without_what_the_user_wrote(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Strict.model_validate({"number": "a-secret"})
+    world.outcomes = [caught.value]
+    world.queue.add(WINE)
+    await asyncio.sleep(10)
+    assert world.times == [0, 1]
+    assert "cannot be read" in caplog.text
+    assert "a-secret" not in str([record.__dict__ for record in caplog.records])
