@@ -11,8 +11,6 @@ import pytest
 from holdfast.kube.health import Health, HealthServer
 from holdfast.logs import JsonFormatter
 
-PORT = 0
-
 
 class World:
     def __init__(self) -> None:
@@ -27,10 +25,11 @@ class World:
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
     made = World()
-    server = HealthServer(PORT, lambda: made.health)
+    server = HealthServer(0, lambda: made.health)
     await server.start()
     assert server._runner is not None
-    made.base = f"http://127.0.0.1:{server._runner.addresses[0][1]}"
+    port = next(address[1] for address in server._runner.addresses if address[0] == "0.0.0.0")
+    made.base = f"http://127.0.0.1:{port}"
     yield made
     await server.stop()
 
