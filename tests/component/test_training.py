@@ -28,10 +28,14 @@ def pod_of(place: Place, job: str) -> Json:
 
 
 def bind(place: Place, pod: Json) -> None:
-    """Give the pod a node, of which nobody plays the kubelet."""
+    """Give the pod a node of its own, of which nobody plays the kubelet.
+
+    Pods of a node that does not exist are deleted by the pod garbage collector, but only 40 s after it first missed the
+    node: a name that another test has used would take the pod away at once.
+    """
     name = pod["metadata"]["name"]
     binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}}
-    target = {"target": {"kind": "Node", "name": "nobody-plays-it"}}
+    target = {"target": {"kind": "Node", "name": f"nobody-plays-{pod['metadata']['uid']}"}}
     place.plane.api.request("POST", place.path("Pod", name, "binding"), {**binding, **target})
 
 
