@@ -6,7 +6,7 @@ The pass decides nothing. What the API server refuses is told to the plan, which
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -47,18 +47,7 @@ class Planner(Protocol):
     def plan(self, observed: Observed) -> Plan: ...
 
 
-@dataclass(frozen=True)
-class Functions:
-    """A Planner made of functions."""
-
-    needs: Callable[[Observed], Needs]
-    plan: Callable[[Observed], Plan]
-
-
-PLANNERS: Mapping[str, Functions] = {
-    "ModelDeployment": Functions(modeldeployment.needs, modeldeployment.plan),
-    "TrainingJob": Functions(trainingjob.needs, trainingjob.plan),
-}
+PLANNERS: Mapping[str, Planner] = {"ModelDeployment": modeldeployment, "TrainingJob": trainingjob}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +95,8 @@ class Reconciler:
             return Outcome()
         planner = PLANNERS[key.kind]
         obstacles = before = await self._still_there(resource)
-        await self._adopt_orphans(resource)
-        observed = await self._read(resource, planner, self._observe(resource, obstacles))
+        children = await self._adopted(resource)
+        observed = await self._read(resource, planner, self._observe(resource, children, obstacles))
         plan = planner.plan(observed)
         wrote = refused = False
         for write in plan.writes:
@@ -124,13 +113,13 @@ class Reconciler:
             obstacles = obstacles.without(target)
         self._remember(key, obstacles)
         if obstacles != before:
-            plan = planner.plan(self._with(observed, resource, obstacles))
+            plan = planner.plan(_with(observed, self._children(resource), obstacles))
         await self._report(resource, plan)
         return Outcome(SETTLE_SECONDS if wrote else plan.requeue_after, refused)
 
     # --- Observing --------------------------------------------------------------------------------------------------
 
-    def _observe(self, resource: Resource, obstacles: Obstacles) -> Observed:
+    def _observe(self, resource: Resource, children: list[Live], obstacles: Obstacles) -> Observed:
         key = resource.key
         observed = Observed(
             now=datetime.now(UTC),
@@ -140,15 +129,10 @@ class Reconciler:
             status=resource.status,
             training_output=self._training_output(resource),
         )
-        return self._with(observed, resource, obstacles)
+        return _with(observed, children, obstacles)
 
-    def _with(self, observed: Observed, resource: Resource, obstacles: Obstacles) -> Observed:
-        return replace(
-            observed,
-            children=tuple(_child(live) for live in self._store.children(resource.key, resource.uid)),
-            foreign=tuple(obstacles.foreign.values()),
-            create_errors={(key.kind, key.name): words for key, words in obstacles.refusals.items()},
-        )
+    def _children(self, resource: Resource) -> list[Live]:
+        return self._store.children(resource.key, resource.uid)
 
     async def _read(self, resource: Resource, planner: Planner, observed: Observed) -> Observed:
         needs = planner.needs(observed)
@@ -189,10 +173,13 @@ class Reconciler:
 
     # --- Writing ----------------------------------------------------------------------------------------------------
 
-    async def _adopt_orphans(self, resource: Resource) -> None:
-        for live in self._store.children(resource.key, resource.uid):
-            if live.controller is None and not live.deleting:
-                await self._applier.adopt(resource, live)
+    async def _adopted(self, resource: Resource) -> list[Live]:
+        """The children, of which none is without a controller any more."""
+        children = self._children(resource)
+        orphans = [live for live in children if live.controller is None and not live.deleting]
+        for live in orphans:
+            await self._applier.adopt(resource, live)
+        return self._children(resource) if orphans else children
 
     async def _carry_out(self, resource: Resource, write: Write) -> bool:
         match write:
@@ -228,6 +215,15 @@ def training_output(name: str, run: Resource | None) -> TrainingOutput:
             return TrainingOutput(name, "Failed", message=message)
         case _:
             return TrainingOutput(name, "Running", message=message)
+
+
+def _with(observed: Observed, children: list[Live], obstacles: Obstacles) -> Observed:
+    return replace(
+        observed,
+        children=tuple(_child(live) for live in children),
+        foreign=tuple(obstacles.foreign.values()),
+        create_errors={(key.kind, key.name): words for key, words in obstacles.refusals.items()},
+    )
 
 
 def _child(live: Live) -> Child:

@@ -73,7 +73,7 @@ class Resync:
             try:
                 wake = await self._list(scope)
                 break
-            except (errors.ApiError, errors.NotLeading) as error:
+            except errors.ApiError as error:
                 log.warning("%s could not be listed, trying again: %s", scope.kind, error)
                 await asyncio.sleep(backoff.delay(failures, random.random()))  # noqa: S311 - no secret
                 failures += 1
