@@ -7,39 +7,26 @@ from typing import TYPE_CHECKING
 import orjson
 
 from holdfast_serving.connection import Connection
-from holdfast_serving.metrics import CLIENT_ERROR, REJECTED, Metrics
-from holdfast_serving.problems import Problem, busy, quoted
+from holdfast_serving.problems import Problem, quoted
 from holdfast_serving.routes import Endpoint, Routes
+from holdfast_serving.served import VERSION, Served, loading
 
 if TYPE_CHECKING:  # numpy and the runtime are imported with the model, not before the ports are open
-    from holdfast_serving.batching import Batcher
     from holdfast_serving.codec import JsonCodec
-
-VERSION = "0.1.0"
 
 
 class Api:
-    """Health, metadata and inference.
+    """Health, metadata and inference."""
 
-    Attributes:
-        ready: whether the pod wants requests. Those that come all the same are answered if that is possible.
-    """
-
-    def __init__(self, model: str, revision: str, metrics: Metrics) -> None:
-        self.ready = False
-        self._model = model
-        self._metrics = metrics
+    def __init__(self, served: Served) -> None:
+        self._served = served
         self._codec: JsonCodec | None = None
-        self._batcher: Batcher | None = None
-        self._metadata = b""
         self._server = orjson.dumps({"name": "holdfast-serving", "version": VERSION, "extensions": []})
-        self.routes = Routes(self._paths(model, revision), self._missing)
+        self.routes = Routes(self._paths(served.name, served.revision), self._missing)
 
-    def serve(self, codec: JsonCodec, batcher: Batcher, metadata: dict[str, object]) -> None:
-        """The model is there: answer requests for it."""
-        self._codec, self._batcher = codec, batcher
-        self._metadata = orjson.dumps(metadata)
-        self.ready = True
+    def open(self, codec: JsonCodec) -> None:
+        """The model is there: from now on requests for it can be read."""
+        self._codec = codec
 
     def _paths(self, model: str, revision: str) -> dict[str, dict[str, Endpoint]]:
         paths = {
@@ -58,10 +45,10 @@ class Api:
         parts = path.split("/")
         if parts[1:3] != ["v2", "models"] or len(parts) < 4:
             return f"no such path: {quoted(path)}"
-        if parts[3] != self._model:
+        if parts[3] != self._served.name:
             return f"no model {quoted(parts[3])} here"
         if len(parts) > 5 and parts[4] == "versions":
-            return f"model {quoted(self._model)} has no version {quoted(parts[5])} here, or no such path"
+            return f"model {quoted(parts[3])} has no version {quoted(parts[5])} here, or no such path"
         return f"no such path: {quoted(path)}"
 
     def _get_server(self, connection: Connection, body: bytes | bytearray) -> None:
@@ -72,25 +59,24 @@ class Api:
 
     def _get_ready(self, connection: Connection, body: bytes | bytearray) -> None:
         # The protocol's text calls the member "live" here, its schema "ready"; clients go by the status.
-        connection.respond(200 if self.ready else 503, orjson.dumps({"live": True, "ready": self.ready}))
+        connection.respond(
+            200 if self._served.ready else 503, orjson.dumps({"live": True, "ready": self._served.ready})
+        )
 
     def _get_model(self, connection: Connection, body: bytes | bytearray) -> None:
-        if not self._metadata:
-            raise _LOADING
-        connection.respond(200, self._metadata)
+        if not self._served.metadata:
+            raise loading()
+        connection.respond(200, orjson.dumps(self._served.metadata))
 
     def _get_model_ready(self, connection: Connection, body: bytes | bytearray) -> None:
-        answer = orjson.dumps({"name": self._model, "ready": self.ready})
-        connection.respond(200 if self.ready else 503, answer)
+        ready = self._served.ready
+        connection.respond(200 if ready else 503, orjson.dumps({"name": self._served.name, "ready": ready}))
 
     def _infer(self, connection: Connection, body: bytes | bytearray) -> None:
         try:
-            if self._codec is None or self._batcher is None:
-                raise _LOADING
-            self._batcher.submit(self._codec.decode(body, connection))
+            if self._codec is None:
+                raise loading()
+            self._served.submit(self._codec.decode(body, connection))
         except Problem as problem:
-            self._metrics.outcomes[REJECTED if problem.status == 503 else CLIENT_ERROR] += 1
+            self._served.count_refused(problem)
             raise
-
-
-_LOADING = busy("the model is still being loaded")

@@ -21,6 +21,7 @@ from holdfast_serving import cgroup, management, outcome
 from holdfast_serving.api import Api
 from holdfast_serving.connection import Port
 from holdfast_serving.metrics import Metrics
+from holdfast_serving.served import Served
 from holdfast_serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,9 +37,10 @@ async def serve(settings: Settings) -> int:
     """Run until SIGTERM; return the exit code."""
     started = time.monotonic()
     metrics = Metrics(settings.model_name, settings.revision)
-    api = Api(settings.model_name, settings.revision, metrics)
+    served = Served(settings.model_name, settings.revision, metrics)
+    api = Api(served)
     http = Port(api.routes)
-    admin = Port(management.routes(lambda: api.ready, metrics))
+    admin = Port(management.routes(served))
     stopping = _stop_signal()
     sockets = [_listener(settings.host, port) for port in (settings.port, settings.management_port)]
     await admin.listen(sockets[1])
@@ -55,11 +57,11 @@ async def serve(settings: Settings) -> int:
                 fetched, loaded = loading.result()
             except BundleError as error:
                 return _failed(error, settings)
-            _open(api, metrics, settings, fetched, loaded)
+            _open(served, api, settings, fetched, loaded)
             metrics.load_seconds = time.monotonic() - started
             log.info("ready after %.1f s", metrics.load_seconds)
             await stopping.wait()
-            api.ready = False
+            served.ready = False
             await _drain(http, settings.drain_seconds)
             return outcome.DONE
     finally:
@@ -75,10 +77,10 @@ def _load(settings: Settings, folder: Path) -> tuple[Fetched, Loaded]:
     return fetched, loaded
 
 
-def _open(api: Api, metrics: Metrics, settings: Settings, fetched: Fetched, loaded: Loaded) -> None:
+def _open(served: Served, api: Api, settings: Settings, fetched: Fetched, loaded: Loaded) -> None:
     from holdfast_serving.batching import Batcher
 
-    metrics.info = {
+    served.metrics.info = {
         "uri": settings.model_uri.partition("?")[0],
         "digest": fetched.digest,
         "format": "Bundle" if fetched.bundle else "ONNX",
@@ -88,8 +90,9 @@ def _open(api: Api, metrics: Metrics, settings: Settings, fetched: Fetched, load
     sys.setswitchinterval(0.0005)
     gc.collect()
     gc.freeze()  # what is there now stays: no need to walk it again and again
-    batcher = Batcher(loaded.model, metrics, loaded.cost, joins=loaded.apart is None)
-    api.serve(loaded.codec, batcher, loaded.metadata(settings.model_name, settings.revision))
+    batcher = Batcher(loaded.model, served.metrics, loaded.cost, joins=loaded.apart is None)
+    api.open(loaded.codec)
+    served.open(loaded.model.signature, loaded.metadata(served.name, served.revision), batcher.submit)
 
 
 async def _drain(port: Port, seconds: float) -> None:

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from holdfast_serving.connection import Connection
-from holdfast_serving.metrics import Metrics, exposition
+from holdfast_serving.metrics import exposition
 from holdfast_serving.routes import Endpoint, Routes
+from holdfast_serving.served import Served
 
 _TEXT = b"content-type: text/plain; charset=utf-8\r\n"
 
 
-def routes(is_ready: Callable[[], bool], metrics: Metrics) -> Routes:
+def routes(served: Served) -> Routes:
     """/livez, /readyz and /metrics."""
 
     def livez(connection: Connection, body: bytes | bytearray) -> None:
         connection.respond(200, b"ok", _TEXT)
 
     def readyz(connection: Connection, body: bytes | bytearray) -> None:
-        if is_ready():
+        if served.ready:
             connection.respond(200, b"ok", _TEXT)
         else:
             connection.respond(503, b"not ready", _TEXT)
 
     def scrape(connection: Connection, body: bytes | bytearray) -> None:
-        text, kind = exposition(metrics)
+        text, kind = exposition(served.metrics)
         connection.respond(200, text, f"content-type: {kind}\r\n".encode())
 
     return Routes(

@@ -1,0 +1,58 @@
+"""What a pod serves, as every protocol sees it: one revision of one model, which may still be loading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+
+from holdfast_serving.metrics import CLIENT_ERROR, REJECTED, Metrics
+from holdfast_serving.problems import Problem, busy
+
+if TYPE_CHECKING:  # numpy and the runtime are imported with the model, not before the ports are open
+    from holdfast_serving.inference import Call
+    from holdfast_serving.signature import Signature
+
+VERSION = "0.1.0"
+
+Submit: TypeAlias = "Callable[[Call], None]"
+"""Takes a checked call, which is answered later. Raises Problem when it cannot be taken."""
+
+
+class Served:
+    """A model's name and revision, and the model once it is there.
+
+    Attributes:
+        ready: whether the pod wants requests. Those that come all the same are answered if that is possible.
+        submit: where protocols put calls. Whoever wants to have a say in where a call is run stands here.
+        signature: None until the model is loaded.
+        metadata: the model's metadata in V2; empty until it is loaded.
+    """
+
+    def __init__(self, name: str, revision: str, metrics: Metrics) -> None:
+        self.name = name
+        self.revision = revision
+        self.metrics = metrics
+        self.ready = False
+        self.submit: Submit = _refuse
+        self.signature: Signature | None = None
+        self.metadata: dict[str, Any] = {}
+
+    def open(self, signature: Signature, metadata: dict[str, Any], submit: Submit) -> None:
+        """The model is there: requests may come."""
+        self.signature = signature
+        self.metadata = metadata
+        self.submit = submit
+        self.ready = True
+
+    def count_refused(self, problem: Problem) -> None:
+        """Count an inference request that did not become a call, or was not taken."""
+        self.metrics.outcomes[REJECTED if problem.status == 503 else CLIENT_ERROR] += 1
+
+
+def loading() -> Problem:
+    """What a request is told that came before the model."""
+    return busy("the model is still being loaded")
+
+
+def _refuse(call: Call) -> NoReturn:
+    raise loading()
