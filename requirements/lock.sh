@@ -15,3 +15,11 @@ compile dev.txt pyproject.toml --group dev serving-image/pyproject.toml training
 compile operator.txt pyproject.toml -c requirements/dev.txt
 compile serving.txt serving-image/pyproject.toml -c requirements/dev.txt
 compile training.txt training-image/pyproject.toml -c requirements/dev.txt
+
+# The peers of the serving benchmark do not agree on versions. All have the runtime that we have.
+runtime=$(mktemp)
+trap 'rm -f "$runtime"' EXIT
+sed -n 's/^\(onnxruntime==[^ ]*\).*/\1/p' requirements/serving.txt >"$runtime"
+for peer in bentoml fastapi kserve litserve mlserver; do
+    compile "bench-$peer.txt" --group "pyproject.toml:bench-$peer" -c "$runtime"
+done
