@@ -10,8 +10,8 @@ compile() {
     uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
         --no-annotate --no-header --no-emit-package holdfast-bundle "$@" -o "requirements/$out"
 }
-compile dev.txt pyproject.toml --group dev serving-image/pyproject.toml training-image/pyproject.toml \
-    devcluster/pyproject.toml
+compile dev.txt pyproject.toml --group dev serving-image/pyproject.toml --extra grpcio \
+    training-image/pyproject.toml devcluster/pyproject.toml
 compile operator.txt pyproject.toml -c requirements/dev.txt
 compile serving.txt serving-image/pyproject.toml -c requirements/dev.txt
 compile training.txt training-image/pyproject.toml -c requirements/dev.txt
