@@ -197,4 +197,6 @@ def events(view: View, verdict: Verdict) -> Iterable[Event]:
     scaled = verdict.status == "True" and before.get("reason") == Reason.SCALING  # an autoscaler does it all the time
     if changed and not scaled and verdict.status != "Unknown":
         message = conditions.shortened(verdict.message)
-        yield Event("Normal" if verdict.status == "True" else "Warning", verdict.reason, message)
+        # A TrainingJob and the ModelDeployment of its output are applied together, and either may come first.
+        early = verdict.reason == Reason.TRAINING_JOB_NOT_FOUND and not verdict.stalled
+        yield Event("Normal" if verdict.status == "True" or early else "Warning", verdict.reason, message)

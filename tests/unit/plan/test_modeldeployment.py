@@ -241,6 +241,11 @@ def test_whatever_is_wrong_is_still_wrong_and_stalled_after_the_deadline(reason:
     assert len(world.events) == heard
 
 
+def test_a_run_that_may_come_later_in_the_same_apply_is_no_warning() -> None:
+    assert [(event.type, event.reason) for event in referring("Missing").events] == [("Normal", "TrainingJobNotFound")]
+    assert [event.type for event in referring("Failed", message="no data").events] == ["Warning"]
+
+
 def test_a_run_is_waited_for_without_ever_being_stalled() -> None:
     world = referring("Running", message="it runs")
     world.wait(86400)
