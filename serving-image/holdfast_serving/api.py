@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import orjson
 
-from holdfast_serving.connection import Connection
+from holdfast_serving.connection import JSON_SIZE, JSON_TYPE, Connection, Fields, Handler
 from holdfast_serving.problems import Problem, quoted
 from holdfast_serving.routes import Endpoint, Routes
 from holdfast_serving.served import VERSION, Served, loading
 
 if TYPE_CHECKING:  # numpy and the runtime are imported with the model, not before the ports are open
-    from holdfast_serving.codec import JsonCodec
+    from holdfast_serving.codec import RestCodec
+
+# Clients of the binary extension, or their HTTP libraries, send JSON under either name.
+_INFER_TYPES = (JSON_TYPE, b"application/octet-stream")
 
 
 class Api:
@@ -20,11 +24,13 @@ class Api:
 
     def __init__(self, served: Served) -> None:
         self._served = served
-        self._codec: JsonCodec | None = None
-        self._server = orjson.dumps({"name": "holdfast-serving", "version": VERSION, "extensions": []})
+        self._codec: RestCodec | None = None
+        self._server = orjson.dumps(
+            {"name": "holdfast-serving", "version": VERSION, "extensions": ["binary_tensor_data"]}
+        )
         self.routes = Routes(self._paths(served.name, served.revision), self._missing)
 
-    def open(self, codec: JsonCodec) -> None:
+    def open(self, codec: RestCodec) -> None:
         """The model is there: from now on requests for it can be read."""
         self._codec = codec
 
@@ -37,7 +43,7 @@ class Api:
         for base in (f"/v2/models/{model}", f"/v2/models/{model}/versions/{revision}"):
             paths[base] = {"GET": Endpoint(self._get_model)}
             paths[f"{base}/ready"] = {"GET": Endpoint(self._get_model_ready)}
-            paths[f"{base}/infer"] = {"POST": Endpoint(self._infer, takes_json=True)}
+            paths[f"{base}/infer"] = {"POST": Endpoint(self._infer, _INFER_TYPES, self._bind_infer)}
         return paths
 
     def _missing(self, path: str) -> str:
@@ -72,11 +78,19 @@ class Api:
         ready = self._served.ready
         connection.respond(200 if ready else 503, orjson.dumps({"name": self._served.name, "ready": ready}))
 
-    def _infer(self, connection: Connection, body: bytes | bytearray) -> None:
+    def _bind_infer(self, fields: Fields) -> Handler:
+        size = fields.get(JSON_SIZE)
+        if size is None:
+            return self._infer
+        if not size.isdigit() or len(size) > 18:
+            raise Problem(400, "Inference-Header-Content-Length must be a number of bytes")
+        return partial(self._infer, json_size=int(size))
+
+    def _infer(self, connection: Connection, body: bytes | bytearray, json_size: int | None = None) -> None:
         try:
             if self._codec is None:
                 raise loading()
-            self._served.submit(self._codec.decode(body, connection))
+            self._served.submit(self._codec.decode(body, connection, json_size))
         except Problem as problem:
             self._served.count_refused(problem)
             raise

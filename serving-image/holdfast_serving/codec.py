@@ -1,27 +1,36 @@
-"""Open Inference Protocol V2 over JSON.
+"""Open Inference Protocol V2 over REST: JSON, and the binary tensor extension.
+
+A body is JSON; or JSON whose size the header tells, with tensors in bytes behind it; or, with a size of 0, nothing
+but the bytes of the only input. Every output goes out as it is asked for.
 
 Decisions where the protocol leaves a choice:
 - `data` comes flat or nested, and goes out flat.
-- FP16 has no JSON form (the protocol's own rule): inputs and outputs of that type are refused with a message.
+- FP16 has no JSON form (the protocol's own rule): without binary data it is refused with a message.
+- BYTES are UTF-8 in either form, for the runtime's strings are text.
+- A request without JSON asks for one row where the first dimension varies, and gets all outputs in bytes.
 - JSON has no NaN and no infinity. In FP32 and FP64 input, `null` is a missing value (NaN), which models with an
   imputer need. In output there is no number that could stand for them, and `null` is none to a typed client: such
   an answer is an error, 400 if the request itself held such values, else 500.
 - A number too large for FP32 becomes infinity, as IEEE 754 rounds it.
-- Parameters are taken as the protocol allows; those that would change the meaning of the request (binary data,
-  shared memory, classification) are refused, since ignoring them would give another answer than asked for.
+- Parameters are taken as the protocol allows; those that would change the meaning of the request (shared memory,
+  classification) are refused, since ignoring them would give another answer than asked for.
 """
 
 from __future__ import annotations
 
-import math
 import time
+from collections.abc import Collection
 from typing import Any, NoReturn, Protocol
 
-from holdfast_serving.inference import Call, Outputs
+import numpy as np
+
+from holdfast_serving.inference import Call, Outputs, to_array
 from holdfast_serving.problems import Problem, quoted
 from holdfast_serving.signature import Signature
 from holdfast_serving.v2_answer import Answers, NotANumberError, Run
-from holdfast_serving.v2_request import Input, check_parameters, listed, parse
+from holdfast_serving.v2_request import Input, attach, check_parameters, listed, parse, switch
+
+_BINARY = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
 
 
 class Client(Protocol):
@@ -30,37 +39,50 @@ class Client(Protocol):
     @property
     def transport(self) -> object | None: ...
 
-    def respond(self, status: int, body: bytes) -> None: ...
+    def respond(self, status: int, body: bytes, fields: bytes = ...) -> None:
+        """`fields`: header lines that say what the body is, where it is not JSON."""
+        ...
 
     def respond_problem(self, problem: Problem) -> None: ...
 
 
-class JsonCall(Call):
-    """A request in V2 JSON."""
+class RestCall(Call):
+    """A request over REST.
 
-    __slots__ = ("_client", "_codec", "identifier", "wanted")
+    Attributes:
+        identifier: comes back with the answer.
+        wanted: indices of outputs in the order of the answer; None for all.
+        binary: those that go out in bytes.
+    """
 
-    def __init__(self, codec: JsonCodec, client: Client) -> None:
+    __slots__ = ("_client", "_codec", "binary", "identifier", "wanted")
+
+    def __init__(self, codec: RestCodec, client: Client) -> None:
         self._codec = codec
         self._client = client
         self.arrived = time.perf_counter()
         self.inputs = []
         self.shapes = []
         self.identifier: str | None = None
-        self.wanted: list[int] | None = None  # indices of outputs; None for all
+        self.wanted: list[int] | None = None
+        self.binary: Collection[int] = ()
 
     @property
     def gone(self) -> bool:
         return self._client.transport is None
 
     def answer(self, outputs: Outputs, first: int, last: int) -> None:
-        self._client.respond(200, self._codec.encode(self, outputs, first, last))
+        body, json_size = self._codec.encode(self, outputs, first, last)
+        if self.binary:
+            self._client.respond(200, body, _BINARY % json_size)
+        else:
+            self._client.respond(200, body)
 
     def fail(self, problem: Problem) -> None:
         self._client.respond_problem(problem)
 
 
-class JsonCodec:
+class RestCodec:
     """Requests and answers of one revision of a model.
 
     Attributes:
@@ -68,6 +90,7 @@ class JsonCodec:
     """
 
     def __init__(self, signature: Signature, model_name: str, version: str) -> None:
+        self._signature = signature
         self._inputs = [Input(tensor) for tensor in signature.inputs]
         self._output_names = {tensor.name: index for index, tensor in enumerate(signature.outputs)}
         self._all = range(len(signature.outputs))
@@ -77,13 +100,26 @@ class JsonCodec:
         self._uniform = all(-1 not in tensor.shape[1:] for tensor in signature.inputs)
         self._answers = Answers(signature.outputs, model_name, version)
 
-    def decode(self, body: bytes | bytearray, client: Client) -> JsonCall:
-        """A checked call. Raises Problem 400, or 413 for a body that would take too much memory."""
-        call = JsonCall(self, client)
-        document = parse(body)
+    def decode(self, body: bytes | bytearray, client: Client, json_size: int | None = None) -> RestCall:
+        """A checked call. Raises Problem 400, or 413 for a body that would take too much memory.
+
+        Args:
+            json_size: bytes of the body that are JSON; None for all of them.
+        """
+        call = RestCall(self, client)
+        if json_size is None:
+            document = parse(body)
+        elif json_size == 0:
+            return self._decode_raw(body, call)
+        elif json_size > len(body):
+            raise Problem(400, f"Inference-Header-Content-Length is {json_size}, and the body has {len(body)} bytes")
+        else:
+            document = parse(body[:json_size])
         items = document.get("inputs")
         if type(items) is not list:
             raise Problem(400, '"inputs" must be a list')
+        if json_size is not None:
+            attach(items, memoryview(body)[json_size:])
         if len(items) != len(self._inputs):
             self._explain_names(items)
         for expected, item in zip(self._inputs, items, strict=True):
@@ -94,31 +130,47 @@ class JsonCodec:
             data, shape = expected.read(item)
             call.inputs.append(data)
             call.shapes.append(shape)
+        self._count_rows(call)
+        if len(document) > 1:
+            self._read_options(document, call)
+        if self._unspeakable:
+            for index in self._unspeakable.intersection(call.wanted or self._all).difference(call.binary):
+                name = quoted(self._answers.names[index])
+                raise Problem(400, f"output {name} is FP16, which JSON cannot carry; ask for it with binary_data")
+        return call
+
+    def encode(self, call: RestCall, outputs: Outputs, first: int, last: int) -> tuple[bytes, int]:
+        """(the answer's body, bytes of it that are JSON). Raises Problem for values that JSON cannot carry."""
+        run: Run = outputs.encoded
+        if run is None:
+            run = outputs.encoded = self._answers.of_run(outputs)
+        try:
+            if call.wanted is None and call.identifier is None and not call.binary:
+                body = run.answer(first, last)
+                return body, len(body)
+            return run.chosen_answer(call.identifier, call.wanted or self._all, call.binary, first, last)
+        except NotANumberError as problem:
+            if self._has_missing(call):
+                raise Problem(400, f"{problem.message}: the request has missing or infinite values") from None
+            raise
+
+    def _decode_raw(self, body: bytes | bytearray, call: RestCall) -> RestCall:
+        """A request that is nothing but data."""
+        if len(self._inputs) != 1:
+            raise Problem(400, f"this model has {len(self._inputs)} inputs: a body needs JSON to tell them apart")
+        data, shape = self._inputs[0].read_raw(memoryview(body))
+        call.inputs.append(data)
+        call.shapes.append(shape)
+        call.binary = self._all
+        self._count_rows(call)
+        return call
+
+    def _count_rows(self, call: RestCall) -> None:
         shape = call.shapes[0]
         call.rows = rows = shape[0] if shape else 1
         if self.same_rows and len(call.shapes) > 1 and any(shape[0] != rows for shape in call.shapes):
             raise Problem(400, "all inputs must have the same number of rows (first dimension)")
         call.key = None if self._uniform else tuple([tuple(shape[1:]) for shape in call.shapes])
-        if len(document) > 1:
-            self._read_options(document, call)
-        if self._unspeakable:
-            for index in self._unspeakable.intersection(call.wanted or self._all):
-                raise Problem(400, f"output {quoted(self._answers.names[index])} is FP16, which JSON cannot carry")
-        return call
-
-    def encode(self, call: JsonCall, outputs: Outputs, first: int, last: int) -> bytes:
-        """The answer's body. Raises Problem for values that JSON cannot carry."""
-        run: Run = outputs.encoded
-        if run is None:
-            run = outputs.encoded = self._answers.of_run(outputs)
-        try:
-            if call.wanted is None and call.identifier is None:
-                return run.answer(first, last)
-            return run.chosen_answer(call.identifier, call.wanted or self._all, first, last)
-        except NotANumberError as problem:
-            if any(_has_missing(data) for data in call.inputs):
-                raise Problem(400, f"{problem.message}: the request has missing or infinite values") from None
-            raise
 
     def _in_order(self, items: list[Any]) -> list[Any]:
         """Inputs that came in another order than the model's."""
@@ -127,31 +179,38 @@ class JsonCodec:
             self._explain_names(items)
         return [given[expected.name] for expected in self._inputs]
 
-    def _read_options(self, document: dict[str, Any], call: JsonCall) -> None:
+    def _read_options(self, document: dict[str, Any], call: RestCall) -> None:
         identifier = document.get("id")
         if identifier is not None:
             if type(identifier) is not str:
                 raise Problem(400, '"id" must be a string')
             call.identifier = identifier
-        check_parameters(document.get("parameters"))
+        parameters = document.get("parameters")
+        check_parameters(parameters)
+        binary = switch(parameters, "binary_data_output", default=False)
         if document.get("outputs"):
-            call.wanted = self._wanted(document["outputs"])
+            self._read_outputs(document["outputs"], call, binary=binary)
+        elif binary:
+            call.binary = self._all
 
-    def _wanted(self, items: Any) -> list[int]:
+    def _read_outputs(self, items: Any, call: RestCall, *, binary: bool) -> None:
+        """`binary`: what the request says of all outputs; each may say otherwise."""
         if type(items) is not list:
             raise Problem(400, '"outputs" must be a list')
-        wanted = []
+        call.wanted, call.binary = wanted, chosen = [], []
         for item in items:
             name = item.get("name") if type(item) is dict else None
             if type(name) is not str:
                 raise Problem(400, 'every item of "outputs" must be an object with a "name"')
             if name not in self._output_names:
                 raise Problem(400, f"no output {quoted(name)}; there are: {listed(self._output_names)}")
-            check_parameters(item.get("parameters"))
+            parameters = item.get("parameters")
+            check_parameters(parameters)
             wanted.append(self._output_names[name])
+            if switch(parameters, "binary_data", default=binary):
+                chosen.append(wanted[-1])
         if len(set(wanted)) != len(wanted):
             raise Problem(400, '"outputs" names an output twice')
-        return wanted
 
     def _explain_names(self, items: list[Any]) -> NoReturn:
         names = [item.get("name") if type(item) is dict else None for item in items]
@@ -165,7 +224,8 @@ class JsonCodec:
                 raise Problem(400, f"input {quoted(name)} is there twice")
         raise Problem(400, f"these inputs are missing: {listed(name for name in expected if name not in names)}")
 
-
-def _has_missing(data: Any) -> bool:
-    """Whether a call's input holds what is not a finite number."""
-    return getattr(data, "typecode", "") in ("f", "d") and not all(map(math.isfinite, data))
+    def _has_missing(self, call: RestCall) -> bool:
+        """Whether a call's inputs hold what is not a finite number."""
+        given = zip(self._signature.inputs, call.inputs, call.shapes, strict=True)
+        arrays = [to_array(tensor, data, shape) for tensor, data, shape in given if tensor.datatype.startswith("FP")]
+        return not all(np.isfinite(array).all() for array in arrays)

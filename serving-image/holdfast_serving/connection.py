@@ -12,7 +12,7 @@ import logging
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from typing import Any, NoReturn, Protocol, cast
 
@@ -24,7 +24,9 @@ from holdfast_serving.problems import Problem, busy
 
 log = logging.getLogger(__name__)
 
-JSON = b"content-type: application/json\r\n"
+JSON_TYPE = b"application/json"
+JSON = b"content-type: %b\r\n" % JSON_TYPE
+JSON_SIZE = b"inference-header-content-length"
 TICK_SECONDS = 0.25
 
 _REASONS = {
@@ -37,15 +39,18 @@ _MAX_KNOWN_HEADS, _MAX_KNOWN_HEAD_BYTES = 1000, 1024
 _LEAST_READ_BYTES = 64 << 10  # in Limits.write_seconds
 _NEVER = float("inf")
 _FREE_BYTES = 64 << 10  # of a body, before it counts against Limits.buffered_bytes
+_APART_BYTES = 64 << 10  # of an answer: from here on a copy costs more than a second buffer for the kernel
 
 # The phases of receiving, and the fields that have a say.
 _IDLE, _HEAD, _BODY = range(3)
 _HOST, _LENGTH, _CODING, _TYPE = b"host", b"content-length", b"transfer-encoding", b"content-type"
 _CONTENT_CODING, _EXPECT = b"content-encoding", b"expect"
-_FIELDS = frozenset({_HOST, _LENGTH, _CODING, _TYPE, _CONTENT_CODING, _EXPECT})
+_FIELDS = frozenset({_HOST, _LENGTH, _CODING, _TYPE, _CONTENT_CODING, _EXPECT, JSON_SIZE})
 _SPELLINGS = {b"-".join(part.title() for part in field.split(b"-")): field for field in _FIELDS}
-_JSON_TYPE = b"application/json"
 
+
+Fields = Mapping[bytes, bytes]
+"""Header fields of a request that have a say, by their names in small letters."""
 
 Handler = Callable[["Connection", bytes | bytearray], None]
 """Answers a request: calls `connection.respond` once, now or later, or raises Problem."""
@@ -58,7 +63,10 @@ class Endpoint(Protocol):
     def call(self) -> Handler: ...
 
     @property
-    def takes_json(self) -> bool: ...
+    def takes(self) -> tuple[bytes, ...]: ...
+
+    @property
+    def bind(self) -> Callable[[Fields], Handler] | None: ...
 
 
 class Router(Protocol):
@@ -150,7 +158,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_armed", "_backlog", "_begun", "_body", "_busy", "_data", "_fed", "_fields", "_first", "_handler",
-        "_head_only", "_head_size", "_keep", "_lingering", "_method", "_parser", "_phase", "_port", "_problem",
+        "_head_only", "_head_size", "_held", "_keep", "_lingering", "_method", "_parser", "_phase", "_port", "_problem",
         "_reserved", "_stalled", "_unsent", "_upgrade", "_url", "deadline", "quiet_since", "transport",
     )  # fmt: skip
 
@@ -173,7 +181,8 @@ class Connection(asyncio.Protocol):
         self._handler: Handler | None = None
         self._problem: Problem | None = None
         self._body: bytes | bytearray = b""
-        self._reserved = 0
+        self._reserved = 0  # bytes of Limits.buffered_bytes, for the request that is coming in
+        self._held = 0  # and for those that are not answered yet
         self._upgrade = False
         # The request that is being answered, and those behind it.
         self._busy = False
@@ -193,7 +202,10 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.transport = self._parser = None
         self._backlog.clear()
-        self._release()
+        self._held += self._reserved
+        self._reserved = 0
+        if not self._busy:
+            self._give_back()
         self._port.connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
@@ -283,9 +295,10 @@ class Connection(asyncio.Protocol):
         keep, head_only = self._parser.should_keep_alive(), self._method == b"HEAD"
         if keep and self._fed == len(self._data):
             self._remember()
+        self._held += self._reserved
         self._begun = False
         self._phase = self._armed = _IDLE
-        self._fed = self._head_size = 0
+        self._fed = self._head_size = self._reserved = 0
         self._url = self._body = self._data = b""
         self._fields = {}
         self._problem = None
@@ -302,6 +315,8 @@ class Connection(asyncio.Protocol):
             fields: header lines beside Date, Content-Length and Connection, each with its CRLF.
         """
         self._busy = False
+        if self._held and not self._backlog:
+            self._give_back()
         transport = self.transport
         if transport is None or transport.is_closing():
             return
@@ -315,7 +330,10 @@ class Connection(asyncio.Protocol):
         size = len(body)
         if self._head_only:
             body = b""
-        transport.write(b"%b%bcontent-length: %d\r\n\r\n%b" % (port.heads[status], fields, size, body))
+        if len(body) < _APART_BYTES:
+            transport.write(b"%b%bcontent-length: %d\r\n\r\n%b" % (port.heads[status], fields, size, body))
+        else:
+            transport.writelines((b"%b%bcontent-length: %d\r\n\r\n" % (port.heads[status], fields, size), body))
         if not keep:
             self._linger()
         elif self._backlog:
@@ -387,14 +405,14 @@ class Connection(asyncio.Protocol):
     def _find_handler(self) -> Handler:
         endpoint = self._port.find(self._method, self._url)
         fields = self._fields
-        if endpoint.takes_json:
+        if endpoint.takes:
             if _LENGTH not in fields and _CODING not in fields:
                 raise Problem(411, "the request needs a body with a Content-Length")
-            if fields.get(_TYPE, _JSON_TYPE) != _JSON_TYPE:
-                _check_type(fields[_TYPE])
+            if _TYPE in fields:
+                _check_type(fields[_TYPE], endpoint.takes)
             if fields.get(_CONTENT_CODING, b"identity") != b"identity":
                 raise Problem(415, "the body must not be compressed")
-        return endpoint.call
+        return endpoint.call if endpoint.bind is None else endpoint.bind(fields)
 
     def _answer_expectation(self) -> None:
         """Whoever expects 100 sends no body before it: say yes, or say no for good."""
@@ -415,10 +433,13 @@ class Connection(asyncio.Protocol):
             self._stop(busy("too many large requests at once; try again"))
         self._reserved = wanted
 
-    def _release(self) -> None:
-        if self._reserved:
-            self._port.reserve(-self._reserved)
-            self._reserved = 0
+    def _give_back(self) -> None:
+        self._port.reserve(-self._held)
+        self._held = 0
+
+    def __del__(self) -> None:
+        # A call that waits for its turn keeps its body after the client has left, and with its client the room for it.
+        self._give_back()
 
     def _watch(self) -> None:
         """A request is there in part: bound its size and its time."""
@@ -509,8 +530,6 @@ class Connection(asyncio.Protocol):
         except Exception:
             log.exception("a request failed inside the server")
             self.respond_problem(Problem(500, "the server failed on this request"))
-        if self._reserved and self._phase != _BODY and not self._backlog:
-            self._release()
 
     def _linger(self) -> None:
         """End the connection so that its last answer arrives.
@@ -535,6 +554,10 @@ def _too_large(limits: Limits) -> Problem:
     return Problem(413, f"the body has more than {limits.body_bytes} bytes")
 
 
-def _check_type(value: bytes) -> None:
-    if value.partition(b";")[0].strip().lower() != _JSON_TYPE:
-        raise Problem(415, "the body must be JSON, with Content-Type: application/json (or none)")
+def _check_type(value: bytes, taken: tuple[bytes, ...]) -> None:
+    if value.partition(b";")[0].strip().lower() not in taken:
+        raise Problem(
+            415,
+            f"the body must have the Content-Type {b' or '.join(taken).decode()} (or none)",
+            b"accept: %b\r\n" % b", ".join(taken),
+        )

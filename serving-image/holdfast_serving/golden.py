@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from holdfast_bundle.errors import BundleError
-from holdfast_serving.codec import JsonCodec
+from holdfast_serving.codec import RestCodec
 from holdfast_serving.inference import Array, feeds
 from holdfast_serving.problems import Problem
 from holdfast_serving.rows import Row, close
@@ -26,12 +26,12 @@ class _Nobody:
 
     transport = None
 
-    def respond(self, status: int, body: bytes) -> None: ...
+    def respond(self, status: int, body: bytes, fields: bytes = b"") -> None: ...
 
     def respond_problem(self, problem: Problem) -> None: ...
 
 
-def check(model: Model, codec: JsonCodec, folder: Path) -> list[Row]:
+def check(model: Model, codec: RestCodec, folder: Path) -> list[Row]:
     """Answer all golden requests and return their rows; nothing in a bundle without any.
 
     Raises:
@@ -63,7 +63,7 @@ def _read(path: Path) -> Any:
         raise BundleError("Invalid", f"{GOLDEN} is not JSON: {error}") from error
 
 
-def _feeds(model: Model, codec: JsonCodec, request: Any, where: str) -> dict[str, Array]:
+def _feeds(model: Model, codec: RestCodec, request: Any, where: str) -> dict[str, Array]:
     try:
         call = codec.decode(orjson.dumps({"inputs": request["inputs"]}), _Nobody())
     except Problem as problem:

@@ -1,6 +1,6 @@
 """What lies between a wire format and the model.
 
-A wire format (V2 over JSON; later binary tensors and gRPC) makes a `Call` of a request. The batcher runs calls,
+A wire format (V2 over REST, gRPC) makes a `Call` of a request. The batcher runs calls,
 several as one where that is right, and hands every call its rows of the result. So the batcher knows nothing of
 wire formats, and they know nothing of batches.
 """
@@ -82,6 +82,8 @@ def to_array(tensor: Tensor, data: Data, shape: Sequence[int]) -> Array:
         made[:] = data
     else:
         made = np.frombuffer(data, NUMPY[tensor.datatype])
+        if not made.flags.aligned:  # cut out of a larger body; the runtime's kernels want it aligned
+            made = made.copy()
     return made.reshape(shape)
 
 

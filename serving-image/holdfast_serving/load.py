@@ -16,7 +16,7 @@ from holdfast_bundle.verify import verify
 from holdfast_bundle.web import Web
 from holdfast_serving import golden, rows, session
 from holdfast_serving.batching import Cost
-from holdfast_serving.codec import JsonCodec
+from holdfast_serving.codec import RestCodec
 from holdfast_serving.probe import probe
 from holdfast_serving.session import Model
 
@@ -72,7 +72,7 @@ class Loaded:
     """
 
     model: Model
-    codec: JsonCodec
+    codec: RestCodec
     cost: Cost
     apart: str | None
 
@@ -101,7 +101,7 @@ def load(fetched: Fetched, name: str, revision: str, threads: int) -> Loaded:
     model = session.load(fetched.model, threads)
     if fetched.bundle is not None:
         model.signature = model.signature.with_manifest(fetched.bundle)
-    codec = JsonCodec(model.signature, name, revision)
+    codec = RestCodec(model.signature, name, revision)
     samples = golden.check(model, codec, fetched.folder) if fetched.bundle is not None else []
     apart = rows.why_apart(model, fetched.model, samples)
     codec.same_rows = apart is None

@@ -6,16 +6,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from holdfast_serving.connection import Handler
+from holdfast_serving.connection import Fields, Handler
 from holdfast_serving.problems import Problem, quoted
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Answers one method of a path. `takes_json`: only with a JSON body."""
+    """Answers one method of a path.
+
+    Attributes:
+        call: the handler.
+        takes: media types that the body may have; empty for methods without one.
+        bind: the handler for requests with such header fields, where they have a say. Raises Problem. It is called
+            once for all requests with the same head.
+    """
 
     call: Handler
-    takes_json: bool = False
+    takes: tuple[bytes, ...] = ()
+    bind: Callable[[Fields], Handler] | None = None
 
 
 Paths = Mapping[str, Mapping[str, Endpoint]]

@@ -1,8 +1,9 @@
-"""Writing V2 answers: the outputs of a run to JSON."""
+"""Writing V2 answers: the outputs of a run to JSON and bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from struct import Struct
 
 import orjson
 
@@ -10,6 +11,7 @@ from holdfast_bundle.manifest import Tensor
 from holdfast_serving.inference import Array, Outputs
 from holdfast_serving.problems import Problem, quoted
 
+_LENGTH = Struct("<I")  # before every element of BYTES
 _MAX_LAYOUTS = 100
 
 
@@ -32,7 +34,7 @@ class Answers:
         self._layouts: dict[object, _Layout] = {}
 
     def of_run(self, outputs: Outputs) -> Run:
-        """Encode a run, once for all calls that were in it."""
+        """What all calls that were in a run have in common."""
         skip = 1 if outputs.has_rows else 0
         shapes = tuple([array.shape[skip:] for array in outputs.arrays])
         layout = self._layouts.get(shapes)
@@ -45,6 +47,10 @@ class Answers:
     def output(self, index: int, shape: bytes, data: bytes) -> bytes:
         """One output object."""
         return b'%b%b],"data":[%b]}' % (self._heads[index], shape, data)
+
+    def binary_output(self, index: int, shape: bytes, size: int) -> bytes:
+        """One output object whose elements are behind the JSON."""
+        return b'%b%b],"parameters":{"binary_data_size":%d}}' % (self._heads[index], shape, size)
 
 
 class _Layout:
@@ -69,41 +75,76 @@ class _Layout:
 
 
 class Run:
-    """The outputs of one run as JSON text, cut into rows.
+    """The outputs of one run, written as they are asked for.
 
-    All rows of an output are written in one call and then cut apart, which costs far less than a call per row.
+    All rows of an output are turned into JSON in one call and then cut apart, which costs far less than a call per row.
     """
 
-    __slots__ = ("_broken", "_has_rows", "_layout", "_pieces", "_rows")
+    __slots__ = ("_arrays", "_broken", "_has_rows", "_layout", "_pieces", "_rows")
 
     def __init__(self, layout: _Layout, outputs: Outputs) -> None:
         self._layout = layout
         self._has_rows = outputs.has_rows
+        self._arrays = outputs.arrays
         self._broken: set[int] = set()  # outputs with a value that is no number
-        self._pieces = [self._cut(index, array) for index, array in enumerate(outputs.arrays)]
-        self._rows = list(zip(*self._pieces, strict=True))
+        self._pieces: list[list[bytes]] = [[]] * len(outputs.arrays)  # JSON of the rows; empty until it is needed
+        self._rows: list[tuple[bytes, ...]] = []
 
     def answer(self, first: int, last: int) -> bytes:
-        """All outputs of rows `first` to `last` (not included), as an answer without id. Raises NotANumberError."""
+        """All outputs of rows `first` to `last` (not included) in JSON without id. Raises NotANumberError."""
+        if not self._rows:
+            self._rows = list(zip(*map(self._json, range(len(self._pieces))), strict=True))
         if last - first == 1 and not self._broken:
             return self._layout.frame % self._rows[first]
-        return self.chosen_answer(None, range(len(self._pieces)), first, last)
+        return self.chosen_answer(None, range(len(self._pieces)), (), first, last)[0]
 
-    def chosen_answer(self, identifier: str | None, wanted: Sequence[int], first: int, last: int) -> bytes:
-        """Some outputs, by their indices, and the id of the request. Raises NotANumberError."""
+    def chosen_answer(
+        self, identifier: str | None, wanted: Sequence[int], binary: Collection[int], first: int, last: int
+    ) -> tuple[bytes, int]:
+        """(some outputs, by their indices, and the id of the request; bytes of it that are JSON).
+
+        Args:
+            binary: those of `wanted` that go in bytes.
+
+        Raises:
+            NotANumberError: of those that go in JSON.
+        """
         answers = self._layout.answers
         count = b"%d" % (last - first) if self._has_rows else b""
-        listed = []
+        listed, parts = [], []
         for index in wanted:
-            text = b",".join(self._pieces[index][first:last])
+            shape = count + self._layout.row_shapes[index]
+            if index in binary:
+                data = self._bytes(index, first, last)
+                listed.append(answers.binary_output(index, shape, len(data)))
+                parts.append(data)
+                continue
+            text = b",".join(self._json(index)[first:last])
             if index in self._broken and b"null" in text:
                 raise NotANumberError(answers.names[index])
-            listed.append(answers.output(index, count + self._layout.row_shapes[index], text))
+            listed.append(answers.output(index, shape, text))
         begin = answers.begin if identifier is None else b'%b"id":%b,' % (answers.begin, orjson.dumps(identifier))
-        return b'%b"outputs":[%b]}' % (begin, b",".join(listed))
+        head = b'%b"outputs":[%b]}' % (begin, b",".join(listed))
+        return b"".join([head, *parts]), len(head)
+
+    def _bytes(self, index: int, first: int, last: int) -> bytes:
+        """An output's rows in row-major order, little-endian."""
+        array = self._arrays[index]
+        if self._has_rows:
+            array = array[first:last]
+        if array.dtype.kind == "O":
+            texts = [text.encode() for text in array.ravel().tolist()]
+            return b"".join([part for text in texts for part in (_LENGTH.pack(len(text)), text)])
+        return array.tobytes()
+
+    def _json(self, index: int) -> list[bytes]:
+        """The elements of each row as JSON text; of an array without rows all in one piece."""
+        pieces = self._pieces[index]
+        if not pieces:
+            pieces = self._pieces[index] = self._cut(index, self._arrays[index])
+        return pieces
 
     def _cut(self, index: int, array: Array) -> list[bytes]:
-        """The elements of each row as JSON text; of an array without rows all in one piece."""
         kind = array.dtype.kind
         if kind == "O":  # texts could hold the mark to cut at
             rows = array.reshape(len(array) if self._has_rows else 1, -1).tolist()

@@ -39,7 +39,7 @@ def run(test: Callable[[Port, Late, int], Coroutine[Any, Any, None]], limits: Li
         routes = Routes(
             {
                 "/echo": {"POST": Endpoint(lambda connection, body: connection.respond(200, bytes(body)))},
-                "/late": {"GET": Endpoint(late)},
+                "/late": {"GET": Endpoint(late), "POST": Endpoint(late)},
                 "/big": {"GET": Endpoint(lambda connection, body: connection.respond(200, BIG))},
             }
         )
@@ -193,6 +193,33 @@ def test_the_limit_of_a_body_is_exact(chunked: bool, size: int, status: int) -> 
         writer.close()
 
     run(test, Limits(body_bytes=100_000))
+
+
+def test_a_large_body_counts_until_it_is_answered() -> None:
+    size = 150_000
+    head = HEAD.replace(b"/echo", b"/late").replace(b"3", b"%d" % size)
+
+    async def test(port: Port, late: Late, number: int) -> None:
+        clients = [await asyncio.open_connection("127.0.0.1", number) for _ in range(3)]
+        for count, (_, writer) in enumerate(clients[:2], 1):
+            writer.write(head + b"x" * size)
+            await eventually(lambda count=count: len(late.waiting) == count)  # type: ignore[misc]
+        reader, writer = clients[2]
+        writer.write(head)
+        assert (await ended(reader)).startswith(b"HTTP/1.1 503")
+        late.waiting.pop().respond(200, b"done")
+        assert (await clients[1][0].readuntil(b"done")).startswith(b"HTTP/1.1 200")
+        assert port.reserve(size)
+        assert not port.reserve(size)
+        # Its client leaves; the body is there for as long as somebody keeps the call.
+        clients[0][1].close()
+        await eventually(lambda: len(port.connections) == 1)
+        assert not port.reserve(size)
+        late.waiting.clear()
+        await eventually(lambda: port.reserve(size))
+        clients[1][1].close()
+
+    run(test, Limits(buffered_bytes=2 * size))
 
 
 def test_two_thousand_idle_clients_do_not_keep_others_out() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from tests.unit.serving import models
+from tests.unit.serving.codec import EXTREMES, Codec
 from tests.unit.serving.server import REVISION, Server, request, serving
 
 IRIS = ("FP32", [1, 4], [5.1, 3.5, 1.4, 0.2])
@@ -29,9 +30,13 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def test_server_metadata_names_no_extension_since_there_is_none(iris: Server) -> None:
+def test_server_metadata_names_the_extensions_that_there_are(iris: Server) -> None:
     for path in ("/v2", "/v2/"):
-        assert iris.get(path).json() == {"name": "holdfast-serving", "version": "0.1.0", "extensions": []}
+        assert iris.get(path).json() == {
+            "name": "holdfast-serving",
+            "version": "0.1.0",
+            "extensions": ["binary_tensor_data"],
+        }
 
 
 def test_model_metadata_has_the_revision_as_its_version(iris: Server) -> None:
@@ -107,53 +112,6 @@ def test_strings_and_numbers_of_several_inputs_reach_the_pipeline(colours: Serve
 def test_inputs_with_different_numbers_of_rows_are_refused(colours: Server) -> None:
     answer = colours.infer(request(colour=("BYTES", [2, 1], ["red", "red"]), size=("FP32", [1, 1], [1.0])))
     assert (answer.status_code, "same number of rows" in answer.text) == (400, True)
-
-
-EXTREMES: dict[str, list[Any]] = {
-    "BOOL": [True, False, True],
-    "BYTES": ["", 'quotes " and ],[ marks', "日本\u0000"],
-    "FP32": [0.1, -3.4028234663852886e38, 5],
-    "FP64": [0.1, 1.7976931348623157e308, -5],
-    "INT8": [-128, 0, 127],
-    "INT16": [-(2**15), 0, 2**15 - 1],
-    "INT32": [-(2**31), 0, 2**31 - 1],
-    "INT64": [-(2**63), 0, 2**63 - 1],
-    "UINT8": [0, 1, 255],
-    "UINT16": [0, 1, 2**16 - 1],
-    "UINT32": [0, 1, 2**32 - 1],
-    "UINT64": [0, 1, 2**64 - 1],
-}
-
-
-class Codec:
-    """The codec and the runtime in this process: a server per datatype would take a minute."""
-
-    transport = object()
-
-    def __init__(self, content: bytes, folder: Path) -> None:
-        from holdfast_serving import rows, session
-        from holdfast_serving.codec import JsonCodec
-
-        (folder / "model.onnx").write_bytes(content)
-        self.model = session.load(folder / "model.onnx", 1)
-        self.codec = JsonCodec(self.model.signature, "m", "1")
-        self.joins = rows.why_apart(self.model, folder / "model.onnx", []) is None
-        self.answer: dict[str, Any] = {}
-
-    def respond(self, status: int, body: bytes) -> None:
-        self.answer = json.loads(body)
-
-    def respond_problem(self, problem: Any) -> None:
-        raise problem
-
-    def ask(self, body: Any) -> dict[str, Any]:
-        """The decoded answer; raises Problem."""
-        from holdfast_serving.inference import Outputs, feeds
-
-        call = self.codec.decode(json.dumps(body).encode(), self)
-        outputs = Outputs(self.model.run(feeds(self.model.signature, [call])), self.joins)
-        call.answer(outputs, 0, call.rows if self.joins else 1)
-        return self.answer
 
 
 @pytest.mark.parametrize("datatype", EXTREMES)
@@ -282,14 +240,15 @@ BAD_BODIES: list[tuple[str, bytes | dict[str, Any], str]] = [
     ("nested too deep", {"inputs": [GOOD | {"data": [[[1, 2, 3, 4]]]}]}, "does not fit"),
     ("parameters that are none", {"inputs": [GOOD | {"parameters": []}]}, '"parameters" must be an object'),
     ("a list as parameter", {"inputs": [GOOD], "parameters": {"x": []}}, "a string, a number or a boolean"),
-    ("binary input", {"inputs": [GOOD | {"parameters": {"binary_data_size": 16}}]}, "does not have"),
-    ("binary answer", {"inputs": [GOOD], "parameters": {"binary_data_output": True}}, "does not have"),
+    ("binary input", {"inputs": [GOOD | {"parameters": {"binary_data_size": 16}}]}, "needs the header field"),
+    ("a region", {"inputs": [GOOD | {"parameters": {"shared_memory_region": "r"}}]}, "does not have"),
+    ("a switch that is none", {"inputs": [GOOD], "parameters": {"binary_data_output": 1}}, "must be true or false"),
     ("an id that is a number", {"inputs": [GOOD], "id": 42}, '"id" must be a string'),
     ("outputs that are no list", {"inputs": [GOOD], "outputs": "label"}, '"outputs" must be a list'),
     ("an output that is no object", {"inputs": [GOOD], "outputs": ["label"]}, 'an object with a "name"'),
     ("another output", {"inputs": [GOOD], "outputs": [{"name": "x"}]}, "no output 'x'; there are: 'label', 'prob"),
     ("an output twice", {"inputs": [GOOD], "outputs": [{"name": "label"}] * 2}, "an output twice"),
-    ("a binary output", {"inputs": [GOOD], "outputs": [{"name": "label", "parameters": {"binary_data": 1}}]}, "not"),
+    ("another switch", {"inputs": [GOOD], "outputs": [{"name": "label", "parameters": {"binary_data": 1}}]}, "true or"),
 ]  # fmt: skip
 
 
