@@ -15,6 +15,7 @@ compile dev.txt pyproject.toml --group dev serving-image/pyproject.toml --extra 
 compile operator.txt pyproject.toml -c requirements/dev.txt
 compile serving.txt serving-image/pyproject.toml -c requirements/dev.txt
 compile training.txt training-image/pyproject.toml -c requirements/dev.txt
+compile triton-client.txt --group pyproject.toml:triton-client
 
 # The peers of the serving benchmark do not agree on versions. All have the runtime that we have.
 runtime=$(mktemp)
