@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -40,10 +41,13 @@ class Api:
             "/v2/health/live": {"GET": Endpoint(self._get_live)},
             "/v2/health/ready": {"GET": Endpoint(self._get_ready)},
         }
-        for base in (f"/v2/models/{model}", f"/v2/models/{model}/versions/{revision}"):
+        for base, infer in (
+            (f"/v2/models/{model}", self._infer),
+            (f"/v2/models/{model}/versions/{revision}", partial(self._infer, pinned=True)),
+        ):
             paths[base] = {"GET": Endpoint(self._get_model)}
             paths[f"{base}/ready"] = {"GET": Endpoint(self._get_model_ready)}
-            paths[f"{base}/infer"] = {"POST": Endpoint(self._infer, _INFER_TYPES, self._bind_infer)}
+            paths[f"{base}/infer"] = {"POST": Endpoint(infer, _INFER_TYPES, partial(_bind_infer, infer))}
         return paths
 
     def _missing(self, path: str) -> str:
@@ -78,19 +82,25 @@ class Api:
         ready = self._served.ready
         connection.respond(200 if ready else 503, orjson.dumps({"name": self._served.name, "ready": ready}))
 
-    def _bind_infer(self, fields: Fields) -> Handler:
-        size = fields.get(JSON_SIZE)
-        if size is None:
-            return self._infer
-        if not size.isdigit() or len(size) > 18:
-            raise Problem(400, "Inference-Header-Content-Length must be a number of bytes")
-        return partial(self._infer, json_size=int(size))
-
-    def _infer(self, connection: Connection, body: bytes | bytearray, json_size: int | None = None) -> None:
+    def _infer(
+        self, connection: Connection, body: bytes | bytearray, json_size: int | None = None, pinned: bool = False
+    ) -> None:
         try:
             if self._codec is None:
                 raise loading()
-            self._served.submit(self._codec.decode(body, connection, json_size))
+            call = self._codec.decode(body, connection, json_size)
+            if pinned:
+                call.pinned = True
+            self._served.submit(call)
         except Problem as problem:
             self._served.count_refused(problem)
             raise
+
+
+def _bind_infer(infer: Callable[..., None], fields: Fields) -> Handler:
+    size = fields.get(JSON_SIZE)
+    if size is None:
+        return infer
+    if not size.isdigit() or len(size) > 18:
+        raise Problem(400, "Inference-Header-Content-Length must be a number of bytes")
+    return partial(infer, json_size=int(size))

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from functools import partial
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -55,7 +56,7 @@ class RestCall(Call):
         binary: those that go out in bytes.
     """
 
-    __slots__ = ("_client", "_codec", "binary", "identifier", "wanted")
+    __slots__ = ("_client", "_codec", "binary", "identifier", "pinned", "wanted")
 
     def __init__(self, codec: RestCodec, client: Client) -> None:
         self._codec = codec
@@ -63,6 +64,7 @@ class RestCall(Call):
         self.arrived = time.perf_counter()
         self.inputs = []
         self.shapes = []
+        self.pinned = False
         self.identifier: str | None = None
         self.wanted: list[int] | None = None
         self.binary: Collection[int] = ()
@@ -98,7 +100,9 @@ class RestCodec:
         self.same_rows = False
         # Beside the number of rows, only varying dimensions can tell two calls apart.
         self._uniform = all(-1 not in tensor.shape[1:] for tensor in signature.inputs)
-        self._answers = Answers(signature.outputs, model_name, version)
+        self._answers_of = partial(Answers, signature.outputs, model_name)
+        self._answers = self._answers_of(version)
+        self._other = ("", self._answers)  # the other revision that answered last, and its answers
 
     def decode(self, body: bytes | bytearray, client: Client, json_size: int | None = None) -> RestCall:
         """A checked call. Raises Problem 400, or 413 for a body that would take too much memory.
@@ -143,7 +147,8 @@ class RestCodec:
         """(the answer's body, bytes of it that are JSON). Raises Problem for values that JSON cannot carry."""
         run: Run = outputs.encoded
         if run is None:
-            run = outputs.encoded = self._answers.of_run(outputs)
+            answers = self._answers if outputs.revision is None else self._answers_by(outputs.revision)
+            run = outputs.encoded = answers.of_run(outputs)
         try:
             if call.wanted is None and call.identifier is None and not call.binary:
                 body = run.answer(first, last)
@@ -171,6 +176,12 @@ class RestCodec:
         if self.same_rows and len(call.shapes) > 1 and any(shape[0] != rows for shape in call.shapes):
             raise Problem(400, "all inputs must have the same number of rows (first dimension)")
         call.key = None if self._uniform else tuple([tuple(shape[1:]) for shape in call.shapes])
+
+    def _answers_by(self, revision: str) -> Answers:
+        """Answers that say that another revision than this pod's gave them."""
+        if self._other[0] != revision:
+            self._other = (revision, self._answers_of(revision))
+        return self._other[1]
 
     def _in_order(self, items: list[Any]) -> list[Any]:
         """Inputs that came in another order than the model's."""

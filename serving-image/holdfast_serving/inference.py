@@ -34,9 +34,12 @@ class Call(ABC):
         rows: first dimension of the first input, 1 for a scalar.
         key: calls with equal keys may share a run; always equal where only the first dimension varies.
         arrived: time.perf_counter() of the request's last byte.
+        pinned: whether it must be run in this pod: it names this revision, or another pod has sent it on.
     """
 
     __slots__ = ("arrived", "inputs", "key", "rows", "shapes")
+
+    pinned = False
 
     inputs: list[Data]
     shapes: list[Sequence[int]]
@@ -64,14 +67,16 @@ class Outputs:
     Attributes:
         arrays: per output of the signature, in its order.
         has_rows: whether the first dimension of all is that of the calls, one after the other.
+        revision: of the model that gave it; None for the one that this pod serves.
         encoded: for a wire format to keep what it needs for all calls of the run.
     """
 
-    __slots__ = ("arrays", "encoded", "has_rows")
+    __slots__ = ("arrays", "encoded", "has_rows", "revision")
 
-    def __init__(self, arrays: list[Array], has_rows: bool) -> None:
+    def __init__(self, arrays: list[Array], has_rows: bool, revision: str | None = None) -> None:
         self.arrays = arrays
         self.has_rows = has_rows
+        self.revision = revision
         self.encoded: Any = None
 
 

@@ -15,6 +15,12 @@ from tests.unit.serving import models
 from tests.unit.serving.codec import EXTREMES, Codec
 from tests.unit.serving.server import REVISION, Server, request, serving
 
+from holdfast_bundle.manifest import Tensor
+from holdfast_serving.codec import RestCodec
+from holdfast_serving.inference import Outputs
+from holdfast_serving.problems import Problem
+from holdfast_serving.signature import Signature
+
 IRIS = ("FP32", [1, 4], [5.1, 3.5, 1.4, 0.2])
 
 
@@ -287,3 +293,21 @@ def test_outcomes_are_counted(iris: Server) -> None:
     assert 0 < iris.metric("holdfast_model_load_seconds") < 60
     assert iris.metric("holdfast_inference_duration_seconds_bucket", le="60") >= requests
     assert iris.metric("holdfast_inference_duration_seconds_bucket", le="0.001") <= requests + 1
+
+
+@pytest.mark.parametrize("options", [{}, {"id": "7"}])
+def test_an_answer_names_the_revision_that_gave_it(options: dict[str, str]) -> None:
+    tensor = Tensor("x", "FP32", (-1,))
+    codec = RestCodec(Signature((tensor,), (tensor,)), "wine", REVISION)
+    for revision, said in ((None, REVISION), ("0000000001", "0000000001"), ("0000000002", "0000000002")):
+        call = codec.decode(json.dumps(request(x=("FP32", [1], [2])) | options).encode(), _Client())
+        outputs = Outputs([np.array([2], np.float32)], True, revision)
+        assert json.loads(codec.encode(call, outputs, 0, 1)[0])["model_version"] == said
+
+
+class _Client:
+    transport = None
+
+    def respond(self, status: int, body: bytes, fields: bytes = b"") -> None: ...
+
+    def respond_problem(self, problem: Problem) -> None: ...
