@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-Reason = Literal["NotFound", "AccessDenied", "Unreachable", "AddressRefused", "DigestMismatch", "Invalid"]
+Reason = Literal[
+    "NotFound",
+    "AccessDenied",
+    "Unreachable",
+    "AddressRefused",
+    "DigestMismatch",
+    "Invalid",
+    "SecretNotFound",
+    "SecretInvalid",
+]
 
 
 class BundleError(Exception):

@@ -14,11 +14,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
+from random import uniform
 from typing import Any, NoReturn, Protocol, cast
 
 import httptools
 import orjson
 
+from holdfast_serving import tls
+from holdfast_serving.certificates import HTTP, Certificates
 from holdfast_serving.limits import Limits
 from holdfast_serving.problems import Problem, busy
 
@@ -84,6 +87,7 @@ class Port:
         loop: the event loop, once it listens.
         now: the loop's time, up to `TICK_SECONDS` old.
         draining: every answer tells its client to close the connection.
+        newest: when the last connection was made.
     """
 
     def __init__(self, router: Router, limits: Limits | None = None) -> None:
@@ -91,6 +95,7 @@ class Port:
         self.limits = limits or Limits()
         self.connections: set[Connection] = set()
         self.draining = False
+        self.newest = 0.0
         self.now = 0.0
         self.heads: dict[int, bytes] = {}
         self.known_heads: dict[bytes, tuple[Handler, int]] = {}
@@ -98,16 +103,25 @@ class Port:
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    async def listen(self, sock: socket.socket) -> None:
-        """Accept connections on a bound socket."""
+    async def listen(self, sock: socket.socket, certificates: Certificates | None = None) -> None:
+        """Accept connections on a bound socket, over TLS if there are certificates."""
         self.loop = asyncio.get_running_loop()
         self._tick()
-        self._server = await self.loop.create_server(lambda: Connection(self), sock=sock, backlog=2048)
+
+        def connection() -> asyncio.Protocol:
+            return Connection(self)
+
+        factory = tls.secured(connection, certificates, HTTP) if certificates else connection
+        self._server = await self.loop.create_server(factory, sock=sock, backlog=2048)
 
     def stop_listening(self) -> None:
         """Refuse new connections; those that are there go on."""
         if self._server is not None:
             self._server.close()
+
+    def is_sought(self, seconds: float) -> bool:
+        """Whether a connection was made in the last `seconds`."""
+        return self.newest > self.now - seconds
 
     def close_idle(self, seconds: float) -> int:
         """Close connections that have been without a request for so long; return how many are left."""
@@ -140,6 +154,8 @@ class Port:
         for connection in list(self.connections):
             if connection.deadline < self.now:
                 connection.expire()
+            if connection.retires < self.now:
+                connection.retire()
         self._timer = self.loop.call_later(TICK_SECONDS, self._tick)
 
 
@@ -154,12 +170,13 @@ class Connection(asyncio.Protocol):
         transport: None once the client is gone.
         deadline: on the port's clock; behind it `expire` is called.
         quiet_since: when it was made, or last answered.
+        retires: when it is old: its next answer is its last.
     """
 
     __slots__ = (
         "_armed", "_backlog", "_begun", "_body", "_busy", "_data", "_fed", "_fields", "_first", "_handler",
         "_head_only", "_head_size", "_held", "_keep", "_lingering", "_method", "_parser", "_phase", "_port", "_problem",
-        "_reserved", "_stalled", "_unsent", "_upgrade", "_url", "deadline", "quiet_since", "transport",
+        "_reserved", "_stalled", "_unsent", "_upgrade", "_url", "deadline", "quiet_since", "retires", "transport",
     )  # fmt: skip
 
     def __init__(self, port: Port) -> None:
@@ -168,6 +185,8 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.deadline = port.now + port.limits.head_seconds
         self.quiet_since = port.now
+        # Not the same for all: what came at once should not go at once.
+        self.retires = port.now + port.limits.age_seconds * uniform(0.8, 1.2)  # noqa: S311
         # The request that is being received.
         self._phase = self._armed = _IDLE
         self._first = True
@@ -197,6 +216,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self._port.newest = self._port.now
         self._port.connections.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -359,6 +379,11 @@ class Connection(asyncio.Protocol):
             self._refuse(Problem(408, "the request did not arrive in time"))
         else:
             self.close_if_idle()
+
+    def retire(self) -> None:
+        """Tell the client to close with the next answer. Unasked, it would cross a request."""
+        self._keep = False
+        self.retires = _NEVER
 
     def _write_buffer_size(self) -> int:
         return self.transport.get_write_buffer_size() if self.transport is not None else 0

@@ -12,6 +12,7 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from holdfast_bundle import termination
 from holdfast_bundle.errors import BundleError
 from holdfast_serving import cgroup, management, outcome
 from holdfast_serving.api import Api
+from holdfast_serving.certificates import Certificates
 from holdfast_serving.connection import Port
 from holdfast_serving.metrics import Metrics
 from holdfast_serving.served import Served
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.1
 _QUIET_SECONDS = 1.0  # a request may be on its way on a connection that has just been made or answered
+_STILL_SECONDS = 2.0  # without a new connection: then nobody is sent here any more
+_LAST_CALL_SECONDS = 30.0  # after SIGTERM; the kubelet's patience is twice that, for what is in work by then
 
 
 async def serve(settings: Settings) -> int:
@@ -39,12 +43,16 @@ async def serve(settings: Settings) -> int:
     metrics = Metrics(settings.model_name, settings.revision)
     served = Served(settings.model_name, settings.revision, metrics)
     api = Api(served)
+    try:
+        certificates = _certificates(settings)
+    except BundleError as error:
+        return _failed(error, "", settings)
     http = Port(api.routes)
-    admin = Port(management.routes(served))
+    admin = Port(management.routes(served, *([certificates] if certificates else [])))
     stopping = _stop_signal()
     sockets = [_listener(settings.host, port) for port in (settings.port, settings.management_port)]
     await admin.listen(sockets[1])
-    await http.listen(sockets[0])
+    await http.listen(sockets[0], certificates)
     log.info("listening: http %d, management %d", *(sock.getsockname()[1] for sock in sockets))
     try:
         with tempfile.TemporaryDirectory(dir=settings.scratch, prefix="model-") as folder:
@@ -56,17 +64,26 @@ async def serve(settings: Settings) -> int:
             try:
                 fetched, loaded = loading.result()
             except BundleError as error:
-                return _failed(error, settings)
+                return _failed(error, settings.model_uri, settings)
             _open(served, api, settings, fetched, loaded)
             metrics.load_seconds = time.monotonic() - started
             log.info("ready after %.1f s", metrics.load_seconds)
             await stopping.wait()
-            served.ready = False
-            await _drain(http, settings.drain_seconds)
+            await _drain(served, [http], settings.drain_seconds)
             return outcome.DONE
     finally:
         http.stop()
         admin.stop()
+        if certificates:
+            certificates.stop()
+
+
+def _certificates(settings: Settings) -> Certificates | None:
+    if not settings.tls_secret:
+        return None
+    certificates = Certificates(settings.tls / settings.tls_secret, client_auth=settings.client_auth)
+    certificates.watch()
+    return certificates
 
 
 def _load(settings: Settings, folder: Path) -> tuple[Fetched, Loaded]:
@@ -95,25 +112,36 @@ def _open(served: Served, api: Api, settings: Settings, fetched: Fetched, loaded
     served.open(loaded.model.signature, loaded.metadata(served.name, served.revision), batcher.submit)
 
 
-async def _drain(port: Port, seconds: float) -> None:
+async def _drain(served: Served, ports: Sequence[Port], seconds: float) -> None:
     """End without losing an answer.
 
-    Nobody can know when the last balancer has heard that this pod is going. So new connections are taken for
-    some seconds more, each answer says that its connection closes, and what is in work ends, however long it
-    takes: the kubelet has a clock of its own.
+    Nobody can know when the last balancer has heard that this pod is going; and where it is the only one, clients have
+    nowhere else to go until another is ready. So each answer says that its connection closes, but new connections are
+    taken for some seconds, and on as long as they come. What is in work ends, however long it takes: the kubelet has a
+    clock of its own.
+
+    The kubelet is told until then that the pod is reachable. Being deleted, it is out of the Service anyway; but
+    kube-proxy sends to a pod that is going when there is no other, as long as that one says so.
     """
-    log.info("draining: new connections for %g s more", seconds)
-    port.draining = True
+    log.info("draining: new connections for %g s at least", seconds)
+    served.ready = False
+    for port in ports:
+        port.draining = True
+    end = time.monotonic() + _LAST_CALL_SECONDS
     await asyncio.sleep(seconds)
-    port.stop_listening()
-    while (left := port.close_idle(_QUIET_SECONDS)) > 0:
+    while time.monotonic() < end and any(port.is_sought(_STILL_SECONDS) for port in ports):  # noqa: ASYNC110
+        await asyncio.sleep(_POLL_SECONDS)
+    served.reachable = False
+    for port in ports:
+        port.stop_listening()
+    while left := sum(port.close_idle(_QUIET_SECONDS) for port in ports):
         log.debug("%d connections left", left)
         await asyncio.sleep(_POLL_SECONDS)
     log.info("drained")
 
 
-def _failed(error: BundleError, settings: Settings) -> int:
-    code, message = outcome.of_error(error, settings.model_uri)
+def _failed(error: BundleError, uri: str, settings: Settings) -> int:
+    code, message = outcome.of_error(error, uri)
     log.error("%(reason)s: %(message)s", message)
     termination.write(message, settings.termination_log)
     return code

@@ -16,6 +16,8 @@ class Limits:
         head_seconds: from a request's first byte (or a connection's start) to the end of its head.
         body_seconds: from there to the end of the body.
         idle_seconds: between requests. More than the 60 s that load balancers are used to reuse a connection in.
+        age_seconds: of a connection, more or less, when it is told to close: so that load finds its way to new pods,
+            and clients whose certificate is no longer good are asked for it again.
         write_seconds: in which a client must read at least some of an answer.
         linger_seconds: that the rest of a refused request is read and dropped, so that the client sees why.
     """
@@ -26,5 +28,6 @@ class Limits:
     head_seconds: float = 10
     body_seconds: float = 30
     idle_seconds: float = 120
+    age_seconds: float = 300
     write_seconds: float = 30
     linger_seconds: float = 2

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from holdfast_serving.connection import Connection
-from holdfast_serving.metrics import exposition
+from holdfast_serving.metrics import Collector, exposition
 from holdfast_serving.routes import Endpoint, Routes
 from holdfast_serving.served import Served
 
 _TEXT = b"content-type: text/plain; charset=utf-8\r\n"
 
 
-def routes(served: Served) -> Routes:
-    """/livez, /readyz and /metrics."""
+def routes(served: Served, *collectors: Collector) -> Routes:
+    """/livez, /readyz and /metrics, with what `collectors` have counted beside the model's own counters."""
 
     def livez(connection: Connection, body: bytes | bytearray) -> None:
         connection.respond(200, b"ok", _TEXT)
 
     def readyz(connection: Connection, body: bytes | bytearray) -> None:
-        if served.ready:
+        if served.reachable:
             connection.respond(200, b"ok", _TEXT)
         else:
             connection.respond(503, b"not ready", _TEXT)
 
     def scrape(connection: Connection, body: bytes | bytearray) -> None:
-        text, kind = exposition(served.metrics)
+        text, kind = exposition(served.metrics, *collectors)
         connection.respond(200, text, f"content-type: {kind}\r\n".encode())
 
     return Routes(

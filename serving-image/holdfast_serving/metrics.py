@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -28,6 +28,14 @@ LATENCY_EDGES = tuple(
 """Seconds. Fixed: an SLO's threshold is one of these, so that changing it restarts nothing."""
 
 BATCH_EDGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Collector(Protocol):
+    """A part that counts."""
+
+    def collect(self) -> Iterator[Metric]:
+        """What it has counted, for a prometheus_client registry."""
+        ...
 
 
 class Histogram:
@@ -113,11 +121,12 @@ class Metrics:
         yield info
 
 
-def exposition(metrics: Metrics) -> tuple[bytes, str]:
+def exposition(*collectors: Collector) -> tuple[bytes, str]:
     """(text, content type) of a scrape, with the process's own metrics."""
     from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
-    registry.register(metrics)
+    for collector in collectors:
+        registry.register(collector)
     return generate_latest(registry), CONTENT_TYPE_LATEST

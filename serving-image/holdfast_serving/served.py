@@ -23,6 +23,7 @@ class Served:
 
     Attributes:
         ready: whether the pod wants requests. Those that come all the same are answered if that is possible.
+        reachable: whether its ports are open and the model is there. It outlasts `ready`: see `lifecycle`.
         submit: where protocols put calls. Whoever wants to have a say in where a call is run stands here.
         signature: None until the model is loaded.
         metadata: the model's metadata in V2; empty until it is loaded.
@@ -32,7 +33,7 @@ class Served:
         self.name = name
         self.revision = revision
         self.metrics = metrics
-        self.ready = False
+        self.ready = self.reachable = False
         self.submit: Submit = _refuse
         self.signature: Signature | None = None
         self.metadata: dict[str, Any] = {}
@@ -42,7 +43,7 @@ class Served:
         self.signature = signature
         self.metadata = metadata
         self.submit = submit
-        self.ready = True
+        self.ready = self.reachable = True
 
     def count_refused(self, problem: Problem) -> None:
         """Count an inference request that did not become a call, or was not taken."""

@@ -10,6 +10,8 @@ from pathlib import Path
 from holdfast_bundle import termination
 from holdfast_bundle.uris import CLAIMS
 
+_ARGUMENTS = ("host", "port", "management_port", "drain_seconds", "tls", "claims", "scratch", "termination_log")
+
 
 class SettingsError(Exception):
     """A setting is missing or unusable; the text says which."""
@@ -24,7 +26,10 @@ class Settings:
         model_name, revision, digest: only for `serve`.
         host: address to listen on; empty for all, IPv4 and IPv6.
         port, management_port: 0 lets the system choose.
-        drain_seconds: that new connections are still taken after SIGTERM, since endpoints are removed meanwhile.
+        drain_seconds: after SIGTERM, in which new connections are taken all the same: endpoints are removed meanwhile.
+        tls_secret: Secret with the certificate that connections are secured with; empty: there is no TLS.
+        client_auth: whether clients must show a certificate, too.
+        tls: where that Secret is mounted, under its name.
         claims: where claims are mounted.
         scratch: where the model is copied to.
         termination_log: where the last word goes.
@@ -37,7 +42,10 @@ class Settings:
     host: str = ""
     port: int = 8080
     management_port: int = 8081
-    drain_seconds: float = 3.0
+    drain_seconds: float = 8.0
+    tls_secret: str = ""
+    client_auth: bool = False
+    tls: Path = Path("/mnt/tls")
     claims: Path = CLAIMS
     scratch: Path = Path("/tmp")  # noqa: S108 - the pod's own emptyDir
     termination_log: Path = termination.PATH
@@ -52,7 +60,7 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[str,
     """
     parser = argparse.ArgumentParser(prog="python -m holdfast_serving", description="Serve, or resolve, one model.")
     parser.add_argument("command", choices=["serve", "resolve"])
-    for name in ("host", "port", "management_port", "drain_seconds", "claims", "scratch", "termination_log"):
+    for name in _ARGUMENTS:
         default = Settings.__dataclass_fields__[name].default
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     given = vars(parser.parse_args(arguments))
@@ -62,7 +70,15 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[str,
         given["model_name"] = _needed(environment, "HOLDFAST_MODEL_NAME")
         given["revision"] = _needed(environment, "HOLDFAST_REVISION")
         given["digest"] = _needed(environment, "HOLDFAST_MODEL_DIGEST")
+        given["tls_secret"] = environment.get("HOLDFAST_TLS_SECRET", "")
+        given["client_auth"] = _client_auth(environment.get("HOLDFAST_TLS_CLIENT_AUTH", "None"))
     return command, Settings(**given)
+
+
+def _client_auth(value: str) -> bool:
+    if value not in {"None", "Required"}:
+        raise SettingsError("the environment variable HOLDFAST_TLS_CLIENT_AUTH is neither None nor Required")
+    return value == "Required"
 
 
 def _needed(environment: Mapping[str, str], name: str) -> str:

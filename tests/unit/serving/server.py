@@ -88,14 +88,15 @@ class Process:
 
 
 class Server(Process):
-    """`serve`, with its two ports."""
+    """`serve`, with its two ports; `more` are environment variables."""
 
-    def __init__(self, folder: Path, uri: str, digest: str, *arguments: str, name: str = "wine") -> None:
+    def __init__(self, folder: Path, uri: str, digest: str, *arguments: str, name: str = "wine", **more: str) -> None:
         environment = {
             "HOLDFAST_MODEL_NAME": name,
             "HOLDFAST_MODEL_URI": uri,
             "HOLDFAST_MODEL_DIGEST": digest,
             "HOLDFAST_REVISION": REVISION,
+            **more,
         }
         super().__init__("serve", folder, environment, *arguments)
         self.name = name
@@ -168,10 +169,10 @@ def claim(folder: Path) -> Path:
 
 
 @contextmanager
-def serving(folder: Path, content: bytes, *arguments: str) -> Iterator[Server]:
-    """A ready server for a bare model."""
+def serving(folder: Path, content: bytes, *arguments: str, **more: str) -> Iterator[Server]:
+    """A ready server for a bare model; `more` are environment variables."""
     (claim(folder) / "model.onnx").write_bytes(content)
-    with Server(folder, "pvc://models/model.onnx", digest_of(content), *arguments) as server:
+    with Server(folder, "pvc://models/model.onnx", digest_of(content), *arguments, **more) as server:
         until(server.ready, "readiness")
         yield server
 

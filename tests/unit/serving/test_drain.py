@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from pathlib import Path
 
 from tests.unit.serving import models
@@ -53,9 +54,9 @@ def test_under_load_no_answer_is_lost(tmp_path: Path) -> None:
             client.start()
         until(lambda: all(client.answered > 20 for client in clients), "load")
         server.terminate()
-        until(lambda: server.manage("/readyz").status_code == 503, "not ready")
-        assert server.manage("/livez").status_code == 200
-        assert server.get("/v2/health/ready").status_code == 503
+        until(lambda: server.get("/v2/health/ready").status_code == 503, "not ready")
+        # The last resort of kube-proxy, as long as it listens.
+        assert server.manage("/readyz").status_code == server.manage("/livez").status_code == 200
         before = [client.answered for client in clients]
         until(lambda: all(c.answered > n + 5 for c, n in zip(clients, before, strict=True)), "answers while draining")
         heard.set()  # as endpoints are removed, some time after SIGTERM
@@ -97,3 +98,20 @@ def test_while_a_heavy_run_lasts_the_server_answers_everything_else(tmp_path: Pa
             assert server.manage(path).status_code == 200
         assert server.get("/v2/health/live").status_code == 200
         assert server.metric("holdfast_inference_in_flight") == 1
+
+
+def test_connections_are_taken_as_long_as_they_come(tmp_path: Path) -> None:
+    """The only pod of a model is deleted: clients have nowhere else to go until another is ready."""
+    with serving(tmp_path, models.iris(), "--drain-seconds", "1") as server:
+        server.terminate()
+        until(lambda: "draining" in server.log, "the drain")
+        end = time.monotonic() + 6
+        while time.monotonic() < end:
+            with server.connect() as sock:
+                wire = Wire(sock)
+                wire.send(POST)
+                reply = wire.reply()
+                assert reply is not None
+                assert (reply.status, reply.fields["connection"]) == (200, "close")
+            time.sleep(0.5)
+        assert server.wait(10) == 0, server.log

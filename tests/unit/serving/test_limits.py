@@ -278,3 +278,22 @@ def test_without_a_host_a_port_listens_on_every_address_there_is() -> None:
         socket.create_connection(("127.0.0.1", number)).close()
         if listener.family == socket.AF_INET6:
             socket.create_connection(("::1", number)).close()
+
+
+def test_an_old_connection_is_closed_with_its_next_answer_and_not_before() -> None:
+    async def test(port: Port, late: Late, number: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", number)
+        young = HEAD + b"abc"
+        writer.write(young)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"connection: close" not in head
+        assert await reader.readexactly(3) == b"abc"
+        await asyncio.sleep(1)
+        assert len(port.connections) == 1
+        writer.write(young)
+        answer = await ended(reader)
+        assert b"connection: close" in answer
+        assert answer.endswith(b"abc")
+        writer.close()
+
+    run(test, replace(SHORT, age_seconds=0.3, idle_seconds=20))
