@@ -36,6 +36,7 @@ def test_parts_of_a_training_job_that_are_begun_are_completed(server: Server) ->
         model_deployment(),
         model_deployment(serving={"env": [{"name": "A", "value": "x"}], "tolerations": [{"key": "a"}]}),
         model_deployment(serving={"resources": {"requests": {"cpu": 1, "memory": "1Gi"}}}),
+        model_deployment(serving={"tls": {"secretRef": {"name": "a"}}}),
         training_job(),
         training_job(preprocessing={}, split={}, evaluation={}, resources={}),
         training_job(estimators=[{"name": "SVC", "parameters": {"C": "2"}}], tolerations=[{"operator": "Exists"}]),
@@ -54,6 +55,10 @@ def test_plans_see_the_same_defaults_as_kubectl(server: Server, body: Json) -> N
         (model_deployment(suspend=False), "spec.suspend"),
         (model_deployment(rollout={"strategy": "Canary"}), "spec.rollout"),
         (model_deployment(serving={"autoscaling": {}}), "spec.serving.autoscaling"),
+        (
+            model_deployment(serving={"tls": {"secretRef": {"name": "a", "namespace": "other"}}}),
+            "spec.serving.tls.secretRef.namespace",
+        ),
         (
             model_deployment(model={"trainingJobRef": {"name": "wine", "namespace": "other"}}),
             "spec.model.trainingJobRef.namespace",

@@ -20,7 +20,8 @@ def blocks(file: Path) -> Iterator[str]:
 
 
 def shown() -> Iterator[tuple[str, str]]:
-    for file in (ROOT / "README.md", ROOT / "docs/modeldeployment.md", ROOT / "docs/trainingjob.md"):
+    for name in ("README.md", "docs/modeldeployment.md", "docs/trainingjob.md", "docs/tls.md"):
+        file = ROOT / name
         for number, block in enumerate(blocks(file), 1):
             yield f"{file.name} {number}", block
 

@@ -251,6 +251,7 @@ def test_every_rule_of_every_kind_is_among_those_tested() -> None:
         serving(env=[{"name": f"V{n}", "value": "x" * 1024} for n in range(32)]),
         serving(env=[{"name": "XPATH", "value": ""}, {"name": "MY_PYTHON", "value": "x"}]),
         serving(env=[{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "a.b", "key": "c_d.E"}}}]),
+        serving(tls={"secretRef": {"name": "a.b"}, "clientAuth": "Required"}),
         training_job(data={"uri": "pvc://models/wine/", "digest": DIGEST, "format": "Parquet"}),
         training_job(features={"numeric": ["ash"]}),
         training_job(features={"excluded": ["id", "quality"]}),
@@ -293,6 +294,9 @@ def test_what_breaks_no_rule_is_taken(server: Server, body: Json) -> None:
         (serving(env=[{"name": f"V{n}", "value": ""} for n in range(33)]), "spec.serving.env: Too many: 33"),
         (serving(env=[{"name": "A-B", "value": ""}]), "spec.serving.env[0].name in body should match"),
         (serving(nodeSelector={f"k{n}": "" for n in range(17)}), "spec.serving.nodeSelector: Too many: 17"),
+        (serving(tls={}), "spec.serving.tls.secretRef: Required value"),
+        (serving(tls={"secretRef": {}}), "spec.serving.tls.secretRef.name: Required value"),
+        (serving(tls={"secretRef": {"name": "a"}, "clientAuth": "Maybe"}), 'supported values: "None", "Required"'),
         *((training_job(**without), f"spec.{next(iter(without))}: Required value") for without in WITHOUT_ONE),
         (training_job(estimators=[]), "spec.estimators in body should have at least 1 items"),
         (

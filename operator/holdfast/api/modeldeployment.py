@@ -66,6 +66,8 @@ class ModelDeploymentReason(StrEnum):
     MODEL_INVALID = "ModelInvalid"
     # What pods need.
     CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound"
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
+    SECRET_INVALID = "SecretInvalid"  # noqa: S105
     CLAIM_NOT_FOUND = "ClaimNotFound"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     UNSCHEDULABLE = "Unschedulable"
@@ -124,6 +126,17 @@ class EnvVar(Model):
     value_from: EnvSource | None = Field(None, description="Where its value comes from.")
 
 
+class Tls(Model):
+    """A certificate to serve with."""
+
+    secret_ref: ObjectRef = Field(
+        description="Secret with tls.crt, tls.key and, for clientAuth Required, ca.crt, in this namespace."
+    )
+    client_auth: Literal["None", "Required"] = Field(
+        "None", description="Whether clients must show a certificate that an authority of ca.crt has signed."
+    )
+
+
 class Serving(Model):
     """How the model is served. A change of anything but replicas makes a revision."""
 
@@ -150,6 +163,7 @@ class Serving(Model):
         ]
         | None
     ) = Field(None, description="Environment variables of the server.")
+    tls: Tls | None = Field(None, description="Serve with TLS. Absent: without.")
 
 
 class ModelDeploymentSpec(Model):

@@ -6,12 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.build import labels, names, pod
+from holdfast.build import labels, names, pod, service
 from holdfast.build.hashing import with_desired_hash
 
 HTTP_PORT = 8080
 MANAGEMENT_PORT = 8081
+TLS = "/mnt/tls"
 PROGRESS_DEADLINE_SECONDS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The Secret with the server's certificate, and whether clients need one: `None` or `Required`."""
+
+    secret: str
+    client_auth: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +43,7 @@ class RevisionManifest:
     resources: Mapping[str, Any] | None
     node_selector: Mapping[str, str] | None
     tolerations: Sequence[Mapping[str, Any]] | None
+    tls: Tls | None = None
 
     def render(self, replicas: int) -> dict[str, Any]:
         """The manifest for server-side apply."""
@@ -71,21 +81,24 @@ class RevisionManifest:
             "HOLDFAST_MODEL_DIGEST": self.model_digest,
             "HOLDFAST_REVISION": self.revision,
         }
-        server = pod.container(
-            "server", self.image, self.pull_policy, ["serve"], variables, pod.claim_mounts(claims), self.resources
-        )
+        mounts, volumes = pod.claim_mounts(claims), []
+        if self.tls:
+            variables |= {"HOLDFAST_TLS_SECRET": self.tls.secret, "HOLDFAST_TLS_CLIENT_AUTH": self.tls.client_auth}
+            mounts.append({"name": "tls", "mountPath": f"{TLS}/{self.tls.secret}", "readOnly": True})
+            volumes.append(pod.secret_volume("tls", self.tls.secret))
+        server = pod.container("server", self.image, self.pull_policy, ["serve"], variables, mounts, self.resources)
         server["ports"] = [
-            {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
+            {"name": service.port_name(self.tls is not None), "containerPort": HTTP_PORT, "protocol": "TCP"},
             {"name": "management", "containerPort": MANAGEMENT_PORT, "protocol": "TCP"},
         ]
         # Fetching and loading may take long, and a pod that is ready a second earlier takes over a second earlier.
         server["startupProbe"] = _probe("/readyz", periodSeconds=1, failureThreshold=PROGRESS_DEADLINE_SECONDS)
         server["readinessProbe"] = _probe("/readyz", periodSeconds=5, failureThreshold=2)
         server["livenessProbe"] = _probe("/livez", periodSeconds=10, failureThreshold=3)
-        # Endpoints are withdrawn while the pod still answers: kube-proxies learn of it a moment later.
-        server["lifecycle"] = {"preStop": {"sleep": {"seconds": 5}}}
         spec = pod.pod_spec([server], claims, self.node_selector, self.tolerations)
-        spec["terminationGracePeriodSeconds"] = 45
+        spec["volumes"] += volumes
+        # The server needs no preStop: it takes connections for a while after SIGTERM, and tells clients to move.
+        spec["terminationGracePeriodSeconds"] = 60
         return spec
 
 

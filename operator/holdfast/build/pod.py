@@ -77,6 +77,14 @@ def claim_volumes(claims: Iterable[str]) -> list[dict[str, Any]]:
     return [{"name": volume_name(claim), "persistentVolumeClaim": {"claimName": claim}} for claim in claims]
 
 
+def secret_volume(name: str, secret: str) -> dict[str, Any]:
+    """A volume of a Secret's keys as files that our user alone can read.
+
+    A missing Secret is no reason for Kubernetes to hold the pod back: our programs say in words what is missing.
+    """
+    return {"name": name, "secret": {"secretName": secret, "defaultMode": 0o400, "optional": True}}
+
+
 def volume_name(claim: str) -> str:
     """A volume's name: it must be a DNS label, while a claim's name may be longer and hold dots."""
     return f"claim-{digest10(claim)}"

@@ -8,8 +8,17 @@ from holdfast.build import labels
 from holdfast.build.hashing import with_desired_hash
 
 
-def service(name: str, namespace: str, uid: str, stable_revision: str) -> dict[str, Any]:
-    """The manifest for server-side apply. One write of it moves the traffic and records that it was moved."""
+def port_name(tls: bool) -> str:
+    """Of the port where a revision answers, on pods and Service: a Service never leads to a port of the other kind."""
+    return "https" if tls else "http"
+
+
+def service(name: str, namespace: str, uid: str, stable_revision: str, *, tls: bool = False) -> dict[str, Any]:
+    """The manifest for server-side apply. One write of it moves the traffic and records that it was moved.
+
+    tls: whether the stable revision speaks TLS.
+    """
+    port = port_name(tls)
     return with_desired_hash(
         {
             "apiVersion": "v1",
@@ -23,7 +32,15 @@ def service(name: str, namespace: str, uid: str, stable_revision: str) -> dict[s
             },
             "spec": {
                 "selector": labels.serving_selector(name, stable_revision),
-                "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP", "appProtocol": "http"}],
+                "ports": [
+                    {
+                        "name": port,
+                        "port": 443 if tls else 80,
+                        "targetPort": port,
+                        "protocol": "TCP",
+                        "appProtocol": port,
+                    }
+                ],
             },
         }
     )

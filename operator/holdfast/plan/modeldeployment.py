@@ -81,8 +81,9 @@ def towards(view: View, wanted: Wanted) -> Iterable[Write]:
     moved = view.register == target  # the Service was seen to point there
     if view.stable and view.stable.name != wanted.name:
         yield from _scaled(view.stable, view.replicas)
+    tls = wanted.manifest.tls is not None if target == wanted.name or view.stable is None else view.stable.tls
     if moved:
-        yield _service(view, target)
+        yield _service(view, target, tls)
         for revision in view.revisions:  # before anything is made: they may hold the room, or the quota, for it
             if revision.name not in {target, wanted.name}:
                 yield Delete("Deployment", revision.child.name, revision.child.uid)
@@ -90,7 +91,7 @@ def towards(view: View, wanted: Wanted) -> Iterable[Write]:
     if moved:
         yield from _budget(view, target)
     else:
-        yield _service(view, target)  # the rest waits until it was seen
+        yield _service(view, target, tls)  # the rest waits until it was seen
 
 
 def keep_stable(view: View) -> Iterable[Write]:
@@ -99,7 +100,7 @@ def keep_stable(view: View) -> Iterable[Write]:
         return
     yield from _scaled(view.stable, view.replicas)
     if name_conflict(view, "Service", view.metadata.name) is None:
-        yield _service(view, view.stable.name)
+        yield _service(view, view.stable.name, view.stable.tls)
     yield from _budget(view, view.stable.name)
 
 
@@ -126,8 +127,8 @@ def _scaled(revision: Revision, replicas: int) -> Iterable[Write]:
         yield Scale(revision.child.name, replicas)
 
 
-def _service(view: View, revision: str) -> Write:
-    return Apply(service(view.metadata.name, view.metadata.namespace, view.metadata.uid, revision))
+def _service(view: View, revision: str, tls: bool) -> Write:
+    return Apply(service(view.metadata.name, view.metadata.namespace, view.metadata.uid, revision, tls=tls))
 
 
 def _budget(view: View, revision: str) -> Iterable[Write]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.api.modeldeployment import ServedModel, Serving
-from holdfast.build import labels, quantities
-from holdfast.build.deployment import RevisionManifest
+from holdfast.build import labels, quantities, service
+from holdfast.build.deployment import RevisionManifest, Tls
 from holdfast.build.hashing import canonical_json
 from holdfast.build.names import digest10
 from holdfast.plan.observed import Child, Metadata, Settings
@@ -48,6 +48,13 @@ class Revision:
     image: str
     """The one that it was made with, whatever somebody has put there since."""
     child: Child
+
+    @property
+    def tls(self) -> bool:
+        """Whether it speaks TLS."""
+        containers = self.child.spec["template"]["spec"]["containers"]
+        ports = (port for container in containers for port in container.get("ports", ()))
+        return any(port.get("name") == service.port_name(True) for port in ports)
 
     @property
     def ready_replicas(self) -> int:
@@ -118,6 +125,7 @@ def manifest(
         resources=shape.get("resources"),
         node_selector=shape.get("nodeSelector"),
         tolerations=shape.get("tolerations"),
+        tls=Tls(serving.tls.secret_ref.name, serving.tls.client_auth) if serving.tls else None,
     )
 
 
@@ -149,6 +157,9 @@ def _shape(serving: Serving, env: Mapping[str, str]) -> dict[str, Any]:
         shape["tolerations"] = [_toleration(toleration.to_json()) for toleration in serving.tolerations]
     if env:
         shape["env"] = list(env.items())  # in order: a variable may refer to those before it
+    if serving.tls:
+        required = {"clientAuth": "Required"} if serving.tls.client_auth == "Required" else {}
+        shape["tls"] = {"secret": serving.tls.secret_ref.name} | required
     return shape
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from holdfast.api.modeldeployment import ModelDeploymentReason as Reason
 from holdfast.build import labels, names
+from holdfast.build.service import port_name
 from holdfast.plan import conditions, trouble
 from holdfast.plan.conditions import RECONCILING, STALLED, Condition, Status
 from holdfast.plan.observed import Event
@@ -187,7 +188,10 @@ def _serving_message(view: View, revision: Revision) -> str:
 
 
 def _url(view: View) -> str:
-    return f"http://{view.metadata.name}.{view.metadata.namespace}.svc"
+    """As the Service is, or will be."""
+    ports = view.service.spec["ports"] if view.service else ()
+    tls = any(port.get("name") == port_name(True) for port in ports) if ports else view.spec.serving.tls is not None
+    return f"{port_name(tls)}://{view.metadata.name}.{view.metadata.namespace}.svc"
 
 
 def events(view: View, verdict: Verdict) -> Iterable[Event]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from holdfast.api.trainingjob import TrainingJobSpec
 from holdfast.build import job, quantities
-from holdfast.build.deployment import RevisionManifest
+from holdfast.build.deployment import RevisionManifest, Tls
 from holdfast.build.poddisruptionbudget import pod_disruption_budget
 from holdfast.build.service import service
 
@@ -63,6 +63,8 @@ def every_manifest(namespace: str = "default", name: str = NAME) -> dict[str, di
     return {
         "deployment": revision(name, namespace).render(0),
         "service": service(name, namespace, UID, REVISION),
+        "secured deployment": revision(name, namespace, tls=Tls("wine-tls", "Required")).render(0),
+        "secured service": service(name, namespace, UID, REVISION, tls=True),
         "budget": pod_disruption_budget(name, namespace, UID, REVISION),
         "resolve job": job.resolve_job(
             name, namespace, UID, "pvc://models/wine", IMAGE, "IfNotPresent", RESOURCES, {"disk": "ssd"}, TOLERATIONS

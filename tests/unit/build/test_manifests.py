@@ -7,9 +7,10 @@ import pytest
 from tests.unit.build import samples
 
 from holdfast.build import job, labels
+from holdfast.build.deployment import Tls
 from holdfast.build.hashing import with_desired_hash
 
-POD_CHILDREN = ["deployment", "resolve job", "training job"]
+POD_CHILDREN = ["deployment", "secured deployment", "resolve job", "training job"]
 
 
 def pod(child: str) -> dict[str, Any]:
@@ -92,6 +93,30 @@ def test_the_server_is_told_what_to_serve_and_the_user_cannot_say_otherwise() ->
         "HOLDFAST_MODEL_DIGEST": samples.DIGEST,
         "HOLDFAST_REVISION": samples.REVISION,
     }
+
+
+def test_a_server_with_tls_reads_its_certificate_and_is_told_so() -> None:
+    made = samples.revision(tls=Tls("wine-tls", "Required"), env={"HOLDFAST_TLS_CLIENT_AUTH": "None"}).render(1)
+    spec = made["spec"]["template"]["spec"]
+    [server] = spec["containers"]
+    [volume] = [volume for volume in spec["volumes"] if "secret" in volume]
+    assert volume["secret"] == {"secretName": "wine-tls", "defaultMode": 0o400, "optional": True}
+    [mount] = [mount for mount in server["volumeMounts"] if mount["name"] == volume["name"]]
+    assert (mount["mountPath"], mount["readOnly"]) == ("/mnt/tls/wine-tls", True)
+    env = {variable["name"]: variable.get("value", "") for variable in server["env"]}
+    assert (env["HOLDFAST_TLS_SECRET"], env["HOLDFAST_TLS_CLIENT_AUTH"]) == ("wine-tls", "Required")
+
+
+@pytest.mark.parametrize(("prefix", "port", "name"), [("", 80, "http"), ("secured ", 443, "https")])
+def test_a_service_leads_to_the_port_that_its_pods_have(prefix: str, port: int, name: str) -> None:
+    manifests = samples.every_manifest()
+    [found] = manifests[f"{prefix}service"]["spec"]["ports"]
+    assert (found["port"], found["targetPort"], found["appProtocol"]) == (port, name, name)
+    [server] = manifests[f"{prefix}deployment"]["spec"]["template"]["spec"]["containers"]
+    assert {port["name"] for port in server["ports"]} == {name, "management"}
+    # The kubelet asks the management port, which has no TLS.
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert (server[probe]["httpGet"]["port"], server[probe]["httpGet"]["scheme"]) == ("management", "HTTP")
 
 
 def test_a_service_selects_pods_of_the_stable_revision_alone() -> None:

@@ -164,6 +164,9 @@ REASONS: dict[str, tuple[Callable[[], World], str, str | None, str]] = {
     "ModelInvalid": (lambda: resolve_failed("ModelInvalid"), "False", "Stalled", "pvc://models/wine/1: words"),
     "DigestMismatch": (crashing(report("DigestMismatch", "other content")), "False", "Stalled", "other content"),
     "ConfigMapNotFound": (with_config_map_missing, "False", "Reconciling", "settings with key level"),
+    "SecretNotFound": (
+        crashing(report("SecretNotFound", "Secret a does not exist", 1)), "False", "Reconciling", "Secret a does not"),
+    "SecretInvalid": (crashing(report("SecretInvalid", "Secret a: bad", 1)), "False", "Reconciling", "Secret a: bad"),
     "ClaimNotFound": (with_claim_missing, "False", "Reconciling", "PersistentVolumeClaim models does not exist"),
     "ImagePullFailed": (crashing(NO_IMAGE), "False", "Reconciling", "no such image"),
     "Unschedulable": (crashing(NO_NODE), "False", "Reconciling", "0/3 nodes"),
@@ -252,6 +255,47 @@ def test_a_run_is_waited_for_without_ever_being_stalled() -> None:
     world.converge()
     assert world.says("Ready") == ("Unknown", "WaitingForTrainingJob")
     assert world.says("Stalled") is None
+
+
+# --- TLS ------------------------------------------------------------------------------------------------------------
+
+
+def service_ports(world: World) -> list[tuple[str, int]]:
+    return [(port["targetPort"], port["port"]) for port in world.children["Service", "wine"]["spec"]["ports"]]
+
+
+def test_a_model_with_a_certificate_is_served_on_the_port_of_https() -> None:
+    world = worlds.serving(tls={"secretRef": {"name": "wine-tls"}, "clientAuth": "None"})
+    assert service_ports(world) == [("https", 443)]
+    assert world.status["url"] == "https://wine.team.svc"
+    assert "at https://wine.team.svc" in world.message()
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_service_changes_its_port_with_its_revision_and_not_before(on: bool) -> None:
+    tls = {"tls": {"secretRef": {"name": "wine-tls"}, "clientAuth": "None"}}
+    plain, secured = ([("http", 80)], "http://wine.team.svc"), ([("https", 443)], "https://wine.team.svc")
+    before, after = (plain, secured) if on else (secured, plain)
+    world = worlds.serving(**({} if on else tls))
+    old = world.selected
+    world.change(serving={"replicas": 1, **(tls if on else {})})
+    world.converge()
+    assert (service_ports(world), world.status["url"]) == before
+    world.ready()
+    world.converge()
+    assert world.selected != old
+    assert (service_ports(world), world.status["url"]) == after
+
+
+def test_who_may_be_a_client_makes_a_revision_and_a_default_that_is_spelt_out_does_not() -> None:
+    world = worlds.serving(tls={"secretRef": {"name": "wine-tls"}})
+    first = world.selected
+    world.change(serving={"replicas": 1, "tls": {"secretRef": {"name": "wine-tls"}, "clientAuth": "None"}})
+    world.converge()
+    assert "candidateRevision" not in world.status
+    world.change(serving={"replicas": 1, "tls": {"secretRef": {"name": "wine-tls"}, "clientAuth": "Required"}})
+    world.converge()
+    assert candidate_of(world) != first
 
 
 # --- Availability ---------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ MODELS: list[dict[str, Any]] = [
 CPU: list[dict[str, Any]] = [{}, {"resources": {"requests": {"cpu": "0.5"}}}]
 REFERENCE = {"configMapKeyRef": {"name": "settings", "key": "level"}}
 ENV: list[dict[str, Any]] = [{}, {"env": [{"name": "LOG_LEVEL", "valueFrom": REFERENCE}]}]
+TLS: list[dict[str, Any]] = [{}, {"tls": {"secretRef": {"name": "wine-tls"}, "clientAuth": "None"}}]
 
 
 class ModelDeployments(RuleBasedStateMachine):
@@ -49,10 +50,10 @@ class ModelDeployments(RuleBasedStateMachine):
     def asks_for_another_model(self, model: dict[str, Any]) -> None:
         self.world.change(model=model)
 
-    @rule(cpu=st.sampled_from(CPU), env=st.sampled_from(ENV))
-    def asks_for_other_pods(self, cpu: dict[str, Any], env: dict[str, Any]) -> None:
+    @rule(cpu=st.sampled_from(CPU), env=st.sampled_from(ENV), tls=st.sampled_from(TLS))
+    def asks_for_other_pods(self, cpu: dict[str, Any], env: dict[str, Any], tls: dict[str, Any]) -> None:
         replicas = self.world.spec["serving"]["replicas"]
-        self.world.change(serving={"replicas": replicas, **cpu, **env})
+        self.world.change(serving={"replicas": replicas, **cpu, **env, **tls})
 
     @rule(replicas=st.integers(0, 3))
     def scales(self, replicas: int) -> None:
@@ -193,6 +194,10 @@ class ModelDeployments(RuleBasedStateMachine):
         self.selected = now
         if now in self.ever_ready:
             assert now in self.world.deployments, f"{now} answers and was deleted"
+        if self.world.selected in self.world.deployments:
+            [server] = self.world.deployments[now]["spec"]["template"]["spec"]["containers"]
+            wanted = {port["targetPort"] for port in self.world.children["Service", "wine"]["spec"]["ports"]}
+            assert wanted <= {port["name"] for port in server["ports"]}, f"{now} has no such port"
 
     @invariant()
     def a_service_always_has_a_deployment_behind_it(self) -> None:
