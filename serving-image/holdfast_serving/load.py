@@ -105,7 +105,9 @@ def load(fetched: Fetched, name: str, revision: str, threads: int) -> Loaded:
     samples = golden.check(model, codec, fetched.folder) if fetched.bundle is not None else []
     apart = rows.why_apart(model, fetched.model, samples)
     codec.same_rows = apart is None
-    if apart is not None:
+    if apart is None:
+        model.signature = model.signature.with_rows()
+    else:
         log.info("requests are not batched for this model: %s", apart)
     return Loaded(model, codec, _measure(model, samples, joins=apart is None), apart)
 

@@ -43,9 +43,22 @@ class Signature:
 
     @property
     def has_rows(self) -> bool:
-        """Whether the first dimension of every input varies, and that of every output may."""
+        """Whether the first dimension of every input varies, and that of every output may.
+
+        It may where it is said to be 1: LightGBM's converter says so of labels, of which there are as many as rows.
+        """
         return all(tensor.shape and tensor.shape[0] == -1 for tensor in self.inputs) and all(
-            not tensor.shape or tensor.shape[0] == -1 for tensor in self.outputs
+            not tensor.shape or tensor.shape[0] in (-1, 1) for tensor in self.outputs
+        )
+
+    def with_rows(self) -> Signature:
+        """This signature of a model whose outputs have been seen to have a row per row of input."""
+        return Signature(
+            self.inputs,
+            tuple(
+                Tensor(tensor.name, tensor.datatype, (-1, *tensor.shape[1:])) if tensor.shape else tensor
+                for tensor in self.outputs
+            ),
         )
 
     def with_manifest(self, manifest: Manifest) -> Signature:
