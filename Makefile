@@ -58,6 +58,10 @@ test-e2e: venv ## Real pods on a real node, the operator in the cluster with its
 bench-operator: venv ## 1,000 ModelDeployments on KWOK nodes; the last line is JSON
 	@$(PY) bench/bench_operator.py
 
+.PHONY: bench-serving
+bench-serving: venv ## The model server beside its peers, each in its own environment; the last line is JSON
+	@$(PY) -m bench.serving $(ARGUMENTS)
+
 .PHONY: campaign
 campaign: venv ## Long proofs: crashes after every write, a ten-minute outage; the last line is JSON
 	@$(PY) -m bench.campaign

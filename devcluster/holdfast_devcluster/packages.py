@@ -1,4 +1,4 @@
-"""The Debian packages that the embedded cluster and the image builds need: installed only when missing."""
+"""The Debian packages that the embedded cluster, image builds and benchmarks need: installed only when missing."""
 
 import os
 import shutil
@@ -20,6 +20,7 @@ PROGRAMS = {
     "sysctl": "procps",
     "buildah": "buildah",
     "debootstrap": "debootstrap",
+    "wrk": "wrk",
 }
 """Program → the package that has it."""
 FILES = {

@@ -1,0 +1,100 @@
+"""What is served: models of the zoo as files, the bundle that our own server gets, and questions about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from bench.serving.questions import DATATYPES, Array, Question, in_binary, in_json
+from tests.unit.serving import zoo
+
+from holdfast_bundle import manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model on disk.
+
+    Attributes:
+        file: bare ONNX.
+        rows: an .npz file with rows to ask for, by input.
+        uri, digest: of the bundle below `claims`.
+    """
+
+    name: str
+    file: Path
+    rows: Path
+    uri: str
+    digest: str
+
+    def questions(self, count: int, rows_each: int = 1, *, binary: bool = False) -> list[Question]:
+        """About the model's rows in turn, with what the runtime says to each alone."""
+        make = in_binary if binary else in_json
+        session = onnxruntime.InferenceSession(str(self.file), providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        all_rows = dict(np.load(self.rows).items())
+        size = len(next(iter(all_rows.values())))
+        asked = []
+        for number in range(count):
+            chosen = [(number * rows_each + offset) % size for offset in range(rows_each)]
+            rows = {name: values[chosen] for name, values in all_rows.items()}
+            asked.append(make(self.name, rows, dict(zip(names, session.run(names, rows), strict=True))))
+        return asked
+
+
+def prepare(name: str, subject: zoo.Subject, folder: Path, profile: dict[str, Any] | None = None) -> Prepared:
+    """Write a model below `folder`, whose `claims` our own server is given."""
+    bundle = folder / "claims" / "models" / name
+    bundle.mkdir(parents=True)
+    file, rows = folder / f"{name}.onnx", folder / f"{name}.npz"
+    file.write_bytes(subject.content)
+    np.savez(rows, **subject.rows)
+    (bundle / manifest.MODEL).write_bytes(subject.content)
+    if profile is not None:
+        (bundle / "profile.json").write_bytes(manifest.canonical_json(profile))
+    session = onnxruntime.InferenceSession(subject.content, providers=["CPUExecutionProvider"])
+    outputs = session.run(None, subject.rows)
+    digest = manifest.write(
+        bundle,
+        name=name,
+        framework="scikit-learn",
+        opset=17,
+        inputs=[_tensor(key, values) for key, values in subject.rows.items()],
+        outputs=[_tensor(key.name, values) for key, values in zip(session.get_outputs(), outputs, strict=True)],
+        metrics={},
+        lineage={},
+    )
+    return Prepared(name, file, rows, f"pvc://models/{name}", digest)
+
+
+def profile(features: Sequence[str], rows: Array, labels: Array, confidence: Array) -> dict[str, Any]:
+    """A profile as the trainer writes it, for a classifier over numbers."""
+
+    def shares(edges: Array, values: Array) -> dict[str, Any]:
+        counts = np.bincount(np.searchsorted(edges, values), minlength=len(edges) + 1)
+        return {"edges": edges.tolist(), "ratios": (counts / len(values)).round(6).tolist()}
+
+    columns = {}
+    for index, name in enumerate(features):
+        edges = np.unique(np.quantile(rows[:, index], np.arange(1, 10) / 10, method="inverted_cdf"))
+        columns[name] = {
+            "kind": "numeric",
+            **shares(edges[edges < rows[:, index].max()], rows[:, index]),
+            "missingRatio": 0.0,
+        }
+    known, counts = np.unique(labels, return_counts=True)
+    sure = shares(np.arange(1, 20) / 20, confidence)
+    return {
+        "rows": len(rows),
+        "features": columns,
+        "prediction": {"labels": known.tolist(), "ratios": (counts / len(labels)).round(6).tolist()},
+        "confidence": {**sure, "accuracy": [None if share == 0 else 0.97 for share in sure["ratios"]]},
+    }
+
+
+def _tensor(name: str, values: Array) -> manifest.Tensor:
+    return manifest.Tensor(name, DATATYPES[values.dtype.name], (-1, *values.shape[1:]))

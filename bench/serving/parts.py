@@ -1,0 +1,131 @@
+"""The parts of the benchmark. In each, everything that is compared takes turns."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.serving import load, models, servers
+from bench.serving.findings import Findings, say
+from bench.serving.models import Prepared
+from bench.serving.questions import Question
+from bench.serving.running import SERVER_CORE, Running, running
+from bench.serving.servers import Server
+from tests.unit.serving import zoo
+
+IRIS = ("sepal_length", "sepal_width", "petal_length", "petal_width")
+
+
+@dataclass
+class Bench:
+    """One run.
+
+    Attributes:
+        seconds: of every load.
+        warm_up: seconds of load before it.
+    """
+
+    scratch: Path
+    rounds: int
+    seconds: float
+    warm_up: float
+    found: Findings = field(default_factory=Findings)
+
+    def __post_init__(self) -> None:
+        subject = zoo.logistic_regression()
+        confidence = subject.answers["probabilities"].max(axis=1)
+        profile = models.profile(IRIS, subject.rows["X"], subject.answers["label"], confidence)
+        self._iris = models.prepare("iris", subject, self.scratch, profile)
+        self._questions = self._iris.questions(30)
+
+    def iris(self, names: Sequence[str]) -> None:
+        """Start-up, memory, and iris over JSON on 32 connections and on one, of all these servers."""
+        chosen = []
+        for name in names:
+            with self.found.guarded(name):
+                chosen.append(self._server(name))
+        for number in range(self.rounds):
+            for server in chosen:
+                if server.name not in self.found.failures:
+                    with self.found.guarded(server.name):
+                        say(f"round {number + 1}, {server.name}: {self._measure_iris(server)}")
+
+    def _server(self, name: str) -> Server:
+        if name == "holdfast":
+            return servers.holdfast(self._iris, self.scratch)
+        if name == "null":
+            return servers.null(self._questions[0], self.scratch)
+        return servers.peer(name, self._iris, say)
+
+    def _measure_iris(self, server: Server) -> str:
+        """The figures in words."""
+        asked = self._questions if server.reads else self._questions[:1]
+        with self._running(server, asked) as process:
+            time.sleep(0.5)  # until it is idle
+            pss = process.pss_mb()
+            many = self._load(process, asked, 32)
+            single = load.rest(process, asked, 1, self.seconds)
+        self.found.add(
+            server.name,
+            ready_ms=process.ready_ms,
+            pss_mb=pss,
+            iris_json_c32=many.rate,
+            iris_json_c32_p99_us=many.p99_us,
+            iris_json_c32_cpu_us=many.cpu_us,
+            iris_json_c1_p50_us=single.p50_us,
+        )
+        return (
+            f"{many.rate:,.0f}/s on 32 connections at {many.cpu_us:.1f} us of CPU, "
+            f"p50 {single.p50_us:.0f} us on one, ready in {process.ready_ms:.0f} ms, {pss:.0f} MB"
+        )
+
+    def counters(self) -> None:
+        """Iris on 32 connections with all that is counted, and with nothing counted."""
+        counted = servers.holdfast(self._iris, self.scratch)
+        bare = models.prepare("bare", zoo.logistic_regression(), self.scratch)
+        uncounted = servers.holdfast(bare, self.scratch, name="uncounted", program=(str(servers.UNCOUNTED),))
+        for _ in range(self.rounds):
+            with self.found.guarded("uncounted"):
+                rates = []
+                for server, asked in ((counted, self._questions), (uncounted, bare.questions(30))):
+                    with self._running(server, asked) as process:
+                        rates.append(self._load(process, asked, 32).rate)
+                self.found.add("holdfast", counters_cost=1 - rates[0] / rates[1])
+                say(f"counters: {rates[0]:,.0f}/s with, {rates[1]:,.0f}/s without")
+
+    def against_raw(
+        self, measure: str, subject: zoo.Subject, *, connections: int, batches: Sequence[int], rows_each: int = 1
+    ) -> None:
+        """Rows per second, sent in binary, against `session.run` alone at the best of these batch sizes."""
+        model = models.prepare(measure.replace("_", "-"), subject, self.scratch)
+        server = servers.holdfast(model, self.scratch, name=measure)
+        asked = model.questions(3, rows_each, binary=True)
+        for _ in range(self.rounds):
+            with self.found.guarded(measure):
+                raw = max(self._raw(model, batch) for batch in batches)
+                with self._running(server, asked) as process:
+                    rows = self._load(process, asked, connections).rate * rows_each
+                self.found.add("raw", **{measure: raw})
+                self.found.add("holdfast", **{measure: rows, f"{measure}_of_raw": rows / raw})
+                say(f"{measure}: {rows:,.0f} rows/s, raw {raw:,.0f} rows/s")
+
+    def _load(self, process: Running, asked: Sequence[Question], connections: int) -> load.Load:
+        """After a warm-up."""
+        load.rest(process, asked, connections, self.warm_up)
+        return load.rest(process, asked, connections, self.seconds)
+
+    def _raw(self, model: Prepared, batch: int) -> float:
+        command = ["taskset", "--cpu-list", str(SERVER_CORE), sys.executable, str(servers.RAW)]
+        command += [str(model.file), str(model.rows), str(batch), str(self.seconds)]
+        return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    @contextmanager
+    def _running(self, server: Server, asked: Sequence[Question]) -> Iterator[Running]:
+        log = self.scratch / f"{server.name}.log"
+        with running(server.command, server.environment, server.folder, asked[0], log=log) as process:
+            yield process

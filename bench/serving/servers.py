@@ -1,0 +1,117 @@
+"""The servers, each at its best-known settings for one core and a small model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.serving.environments import Report, python_of
+from bench.serving.models import Prepared
+from bench.serving.questions import Question
+
+HERE = Path(__file__).parent
+PEERS = HERE / "peers"
+ROOT = HERE.parents[1]
+RAW, UNCOUNTED = HERE / "raw.py", HERE / "uncounted.py"
+OWN_PATH = f"{ROOT}:{ROOT / 'serving-image'}:{ROOT / 'model-bundle'}"
+REVISION = "5f3a9c0d1e"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """How to start a server; for `{port}` and the like see `running`.
+
+    Attributes:
+        folder: its working directory.
+        reads: whether its answer depends on what it is asked.
+    """
+
+    name: str
+    command: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+    folder: Path = HERE
+    speaks_grpc: bool = False
+    reads: bool = True
+
+
+def holdfast(
+    model: Prepared, scratch: Path, *, name: str = "holdfast", program: tuple[str, ...] = ("-m", "holdfast_serving")
+) -> Server:
+    """Our own server with the model's bundle."""
+    return Server(
+        name,
+        [
+            *(sys.executable, *program, "serve", "--host", "127.0.0.1", "--port", "{port}"),
+            *("--management-port", "{other_port}", "--claims", str(scratch / "claims"), "--scratch", str(scratch)),
+            *("--termination-log", str(scratch / "termination"), "--drain-seconds", "0"),
+        ],
+        {
+            "PYTHONPATH": OWN_PATH,
+            "HOLDFAST_MODEL_NAME": model.name,
+            "HOLDFAST_MODEL_URI": model.uri,
+            "HOLDFAST_MODEL_DIGEST": model.digest,
+            "HOLDFAST_REVISION": REVISION,
+        },
+    )
+
+
+def null(question: Question, scratch: Path) -> Server:
+    """Our own protocol stack with the right answer to this question as a constant."""
+    answer = scratch / "answer.json"
+    answer.write_bytes(question.answer("iris", REVISION))
+    environment = {"PYTHONPATH": OWN_PATH, "PORT": "{port}", "ANSWER": str(answer)}
+    return Server("null", [sys.executable, str(HERE / "null.py")], environment, reads=False)
+
+
+def peer(name: str, model: Prepared, report: Report) -> Server:
+    """Another project's server, in its own environment."""
+    python = python_of(name, report)
+    made = _PEERS[name](python)
+    environment = {
+        "MODEL": str(model.file),
+        "PORT": "{port}",
+        "GRPC_PORT": "{grpc_port}",
+        "PATH": f"{python.parent}:/usr/bin:/bin",
+        # More threads than the core would only disturb each other.
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        **made.environment,
+    }
+    return Server(name, made.command, environment, made.folder, made.speaks_grpc)
+
+
+def _bentoml(python: Path) -> Server:
+    command = [str(python.with_name("bentoml")), "serve", "bentoml_service:Iris"]
+    command += ["--host", "127.0.0.1", "--port", "{port}"]
+    return Server("bentoml", command, {"BENTOML_DO_NOT_TRACK": "True"}, PEERS)
+
+
+def _mlserver(python: Path) -> Server:
+    settings = {
+        "MLSERVER_HOST": "127.0.0.1",
+        "MLSERVER_HTTP_PORT": "{port}",
+        "MLSERVER_GRPC_PORT": "{grpc_port}",
+        "MLSERVER_METRICS_PORT": "{other_port}",
+        "MLSERVER_PARALLEL_WORKERS": "0",  # its own advice for light models
+        "MLSERVER_DEBUG": "false",
+    }
+    return Server("mlserver", [str(python.with_name("mlserver")), "start", "."], settings, PEERS / "mlserver", True)
+
+
+def _script(name: str, *, speaks_grpc: bool = False) -> Callable[[Path], Server]:
+    def make(python: Path) -> Server:
+        return Server(name, [str(python), str(PEERS / f"{name}_server.py")], speaks_grpc=speaks_grpc)
+
+    return make
+
+
+_PEERS: dict[str, Callable[[Path], Server]] = {
+    "fastapi": _script("fastapi"),
+    "mlserver": _mlserver,
+    "kserve": _script("kserve", speaks_grpc=True),
+    "bentoml": _bentoml,
+    "litserve": _script("litserve"),
+}
+PEER_NAMES = tuple(_PEERS)
