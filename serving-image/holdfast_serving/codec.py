@@ -21,7 +21,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 from functools import partial
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -29,7 +29,8 @@ from holdfast_serving.inference import Call, Outputs, to_array
 from holdfast_serving.problems import Problem, quoted
 from holdfast_serving.signature import Signature
 from holdfast_serving.v2_answer import Answers, NotANumberError, Run
-from holdfast_serving.v2_request import Input, attach, check_parameters, listed, parse, switch
+from holdfast_serving.v2_codec import Codec
+from holdfast_serving.v2_request import Input, attach, check_parameters, parse, switch
 
 _BINARY = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
 
@@ -84,22 +85,13 @@ class RestCall(Call):
         self._client.respond_problem(problem)
 
 
-class RestCodec:
-    """Requests and answers of one revision of a model.
-
-    Attributes:
-        same_rows: whether all inputs of a request must have as many rows, as those that share runs must.
-    """
+class RestCodec(Codec):
+    """Requests and answers of one revision of a model."""
 
     def __init__(self, signature: Signature, model_name: str, version: str) -> None:
+        super().__init__(signature)
         self._signature = signature
         self._inputs = [Input(tensor) for tensor in signature.inputs]
-        self._output_names = {tensor.name: index for index, tensor in enumerate(signature.outputs)}
-        self._all = range(len(signature.outputs))
-        self._unspeakable = {index for index in self._all if signature.outputs[index].datatype == "FP16"}
-        self.same_rows = False
-        # Beside the number of rows, only varying dimensions can tell two calls apart.
-        self._uniform = all(-1 not in tensor.shape[1:] for tensor in signature.inputs)
         self._answers_of = partial(Answers, signature.outputs, model_name)
         self._answers = self._answers_of(version)
         self._other = ("", self._answers)  # the other revision that answered last, and its answers
@@ -125,7 +117,7 @@ class RestCodec:
         if json_size is not None:
             attach(items, memoryview(body)[json_size:])
         if len(items) != len(self._inputs):
-            self._explain_names(items)
+            self._explain_names(_names(items))
         for expected, item in zip(self._inputs, items, strict=True):
             if type(item) is not dict or item.get("name") != expected.name:
                 items = self._in_order(items)
@@ -137,18 +129,18 @@ class RestCodec:
         self._count_rows(call)
         if len(document) > 1:
             self._read_options(document, call)
-        if self._unspeakable:
-            for index in self._unspeakable.intersection(call.wanted or self._all).difference(call.binary):
+        if self._halves:
+            for index in self._halves.intersection(call.wanted or self._all).difference(call.binary):
                 name = quoted(self._answers.names[index])
                 raise Problem(400, f"output {name} is FP16, which JSON cannot carry; ask for it with binary_data")
         return call
 
     def encode(self, call: RestCall, outputs: Outputs, first: int, last: int) -> tuple[bytes, int]:
         """(the answer's body, bytes of it that are JSON). Raises Problem for values that JSON cannot carry."""
-        run: Run = outputs.encoded
+        run: Run | None = outputs.encoded.get(self)
         if run is None:
             answers = self._answers if outputs.revision is None else self._answers_by(outputs.revision)
-            run = outputs.encoded = answers.of_run(outputs)
+            run = outputs.encoded[self] = answers.of_run(outputs)
         try:
             if call.wanted is None and call.identifier is None and not call.binary:
                 body = run.answer(first, last)
@@ -170,13 +162,6 @@ class RestCodec:
         self._count_rows(call)
         return call
 
-    def _count_rows(self, call: RestCall) -> None:
-        shape = call.shapes[0]
-        call.rows = rows = shape[0] if shape else 1
-        if self.same_rows and len(call.shapes) > 1 and any(shape[0] != rows for shape in call.shapes):
-            raise Problem(400, "all inputs must have the same number of rows (first dimension)")
-        call.key = None if self._uniform else tuple([tuple(shape[1:]) for shape in call.shapes])
-
     def _answers_by(self, revision: str) -> Answers:
         """Answers that say that another revision than this pod's gave them."""
         if self._other[0] != revision:
@@ -187,7 +172,7 @@ class RestCodec:
         """Inputs that came in another order than the model's."""
         given = {item.get("name"): item for item in items if type(item) is dict and type(item.get("name")) is str}
         if len(given) != len(items) or any(expected.name not in given for expected in self._inputs):
-            self._explain_names(items)
+            self._explain_names(_names(items))
         return [given[expected.name] for expected in self._inputs]
 
     def _read_options(self, document: dict[str, Any], call: RestCall) -> None:
@@ -213,30 +198,19 @@ class RestCodec:
             name = item.get("name") if type(item) is dict else None
             if type(name) is not str:
                 raise Problem(400, 'every item of "outputs" must be an object with a "name"')
-            if name not in self._output_names:
-                raise Problem(400, f"no output {quoted(name)}; there are: {listed(self._output_names)}")
+            wanted.append(self._output(name))
             parameters = item.get("parameters")
             check_parameters(parameters)
-            wanted.append(self._output_names[name])
             if switch(parameters, "binary_data", default=binary):
                 chosen.append(wanted[-1])
-        if len(set(wanted)) != len(wanted):
-            raise Problem(400, '"outputs" names an output twice')
-
-    def _explain_names(self, items: list[Any]) -> NoReturn:
-        names = [item.get("name") if type(item) is dict else None for item in items]
-        if not all(type(name) is str for name in names):
-            raise Problem(400, 'every item of "inputs" must be an object with a "name"')
-        expected = [tensor.name for tensor in self._inputs]
-        for name in map(str, names):
-            if name not in expected:
-                raise Problem(400, f"no input {quoted(name)}; there are: {listed(expected)}")
-            if names.count(name) > 1:
-                raise Problem(400, f"input {quoted(name)} is there twice")
-        raise Problem(400, f"these inputs are missing: {listed(name for name in expected if name not in names)}")
+        self._check_wanted(wanted)
 
     def _has_missing(self, call: RestCall) -> bool:
         """Whether a call's inputs hold what is not a finite number."""
         given = zip(self._signature.inputs, call.inputs, call.shapes, strict=True)
         arrays = [to_array(tensor, data, shape) for tensor, data, shape in given if tensor.datatype.startswith("FP")]
         return not all(np.isfinite(array).all() for array in arrays)
+
+
+def _names(items: list[Any]) -> list[Any]:
+    return [item.get("name") if type(item) is dict else None for item in items]

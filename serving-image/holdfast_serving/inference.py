@@ -68,7 +68,7 @@ class Outputs:
         arrays: per output of the signature, in its order.
         has_rows: whether the first dimension of all is that of the calls, one after the other.
         revision: of the model that gave it; None for the one that this pod serves.
-        encoded: for a wire format to keep what it needs for all calls of the run.
+        encoded: for each wire format to keep what it needs for all calls of the run, by its codec.
     """
 
     __slots__ = ("arrays", "encoded", "has_rows", "revision")
@@ -77,7 +77,7 @@ class Outputs:
         self.arrays = arrays
         self.has_rows = has_rows
         self.revision = revision
-        self.encoded: Any = None
+        self.encoded: dict[Any, Any] = {}
 
 
 def to_array(tensor: Tensor, data: Data, shape: Sequence[int]) -> Array:
