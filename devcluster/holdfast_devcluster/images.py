@@ -159,8 +159,8 @@ def source_files(image: Image) -> Iterator[Path]:
 def requirements_for(lock: str, python_version: str) -> str:
     """The lock with only what that Python version installs, and without markers.
 
-    pip would judge the markers by the Python that runs it, not by the one in the image. Only
-    `python_full_version < 'X'` and `>= 'X'` are known; ClusterError for any other.
+    pip would judge the markers by the Python that runs it, not by the one in the image. Only markers about the kind and
+    the version of Python are known; ClusterError for any other.
     """
     kept = []
     for block in re.split(r"\n(?=\S)", lock.strip()):
@@ -169,13 +169,18 @@ def requirements_for(lock: str, python_version: str) -> str:
             kept.append(block)
             continue
         marker, _, hashes = rest.partition(" \\\n")
-        match = re.fullmatch(r"\s*python_full_version (<|>=) '([\d.]+)'\s*", marker)
-        if match is None:
-            raise ClusterError(f"The lock has a marker that image builds do not know: {marker.strip()}")
-        wanted, bound = _version(python_version), _version(match[2])
-        if (wanted < bound) == (match[1] == "<"):
+        if all(_holds(clause.strip(), python_version) for clause in marker.split(" and ")):
             kept.append(f"{requirement} \\\n{hashes}")
     return "\n".join(kept) + "\n"
+
+
+def _holds(clause: str, python_version: str) -> bool:
+    if re.fullmatch(r"(platform_python_implementation|implementation_name) != '[Pp]y[Pp]y'", clause):
+        return True  # it is CPython
+    match = re.fullmatch(r"python_full_version (<|>=) '([\d.]+)'", clause)
+    if match is None:
+        raise ClusterError(f"The lock has a marker that image builds do not know: {clause}")
+    return (_version(python_version) < _version(match[2])) == (match[1] == "<")
 
 
 def download_command(requirements: Path, folder: Path, machine: str) -> list[str]:

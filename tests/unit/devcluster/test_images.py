@@ -16,6 +16,8 @@ beta==2.0 ; python_full_version < '3.12' \\
     --hash=sha256:b2
 beta==3.0 ; python_full_version >= '3.12' \\
     --hash=sha256:b3
+gamma==4.0 ; implementation_name != 'PyPy' and platform_python_implementation != 'PyPy' \\
+    --hash=sha256:c4
 """
 
 
@@ -25,6 +27,7 @@ def test_the_lock_is_cut_to_the_image_s_python(python: str, kept: str, dropped: 
     assert requirements.startswith("alpha==1.0 \\\n    --hash=sha256:aa \\\n    --hash=sha256:ab\n")
     assert f"{kept} \\\n    --hash=" in requirements
     assert dropped not in requirements
+    assert "gamma==4.0 \\\n    --hash=" in requirements
     assert ";" not in requirements
 
 
