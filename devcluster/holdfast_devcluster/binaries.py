@@ -119,6 +119,13 @@ MODULES = (
     ),
     # kwok's releases carry no checksum file, so it is always built.
     Module("kwok", "sigs.k8s.io/kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, None),
+    # An S3 server on a folder, for tests of object stores.
+    Module(
+        "versitygw",
+        "github.com/versity/versitygw",
+        {"versitygw": "github.com/versity/versitygw/cmd/versitygw"},
+        None,
+    ),
 )
 
 

@@ -21,6 +21,7 @@ PROGRAMS = {
     "buildah": "buildah",
     "debootstrap": "debootstrap",
     "wrk": "wrk",
+    "docker-registry": "docker-registry",
 }
 """Program → the package that has it."""
 FILES = {
