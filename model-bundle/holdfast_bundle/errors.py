@@ -1,4 +1,4 @@
-"""The one exception of this package."""
+"""The exception of this package."""
 
 from __future__ import annotations
 
@@ -28,3 +28,7 @@ class BundleError(Exception):
         super().__init__(message)
         self.reason: Reason = reason
         self.message = message
+
+
+class FinalError(BundleError):
+    """Trying again at once cannot help."""

@@ -1,29 +1,28 @@
-"""Bring a file or a model into a folder of this pod, from a claim or over HTTP."""
+"""Bring a file or a model into a folder of this pod."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
-import stat
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, NoReturn
 
 from holdfast_bundle import manifest
+from holdfast_bundle.claim import Claim, claim_path
+from holdfast_bundle.credentials import NOBODY, Credentials
+from holdfast_bundle.download import Progress, Target, TooLargeError, download
 from holdfast_bundle.errors import BundleError
-from holdfast_bundle.uris import CLAIMS, Uri, local_path, parse
-from holdfast_bundle.web import Body, Web, get
+from holdfast_bundle.onnx_safety import MAX_MODEL_BYTES
+from holdfast_bundle.place import Place
+from holdfast_bundle.uris import CLAIMS, STORES, Uri, parse
+from holdfast_bundle.web import Web
+from holdfast_bundle.webfile import Site
+
+__all__ = ["Progress", "claim_path", "fetch_file", "fetch_model"]
 
 MAX_FILE_BYTES = 64 << 30
 MAX_MANIFEST_BYTES = 4 << 20
 
-_CHUNK = 1 << 20
 _PRODUCTION = Web()
-
-Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are there and those expected (None: not known)."""
 
 
 def fetch_model(
@@ -33,26 +32,34 @@ def fetch_model(
     progress: Progress | None = None,
     web: Web = _PRODUCTION,
     claims: Path = CLAIMS,
+    credentials: Credentials = NOBODY,
 ) -> Path:
     """Bring a model into `folder` (made if missing) and return its path there.
 
-    An http(s) URI that ends in .onnx, or a file on a claim, is a bare model: the path of `model.onnx`. Any
-    other is a bundle: the folder, with manifest.json and every file that it lists. `verify` checks digests.
+    A file whose name ends in .onnx, or any file on a claim, is a bare model: the path of `model.onnx`. Everything
+    else is a bundle: the folder, with manifest.json and every file that it lists. `verify` checks digests.
 
     Raises:
-        BundleError: as `fetch_file`; `Invalid` when the manifest lists a file that is not there,
-            `DigestMismatch` when one has another size than it says.
+        BundleError: as `fetch_file`, `SecretNotFound` for credentials that are not there; `Invalid` when the
+            manifest lists a file that is not there, `DigestMismatch` when one has another size than it says.
     """
     uri = parse(uri) if isinstance(uri, str) else uri
-    if claim_path(uri, claims).is_file() if uri.scheme == "pvc" else uri.path.endswith(".onnx"):
-        fetch_file(uri, folder / manifest.MODEL, progress=progress, web=web, claims=claims)
-        return folder / manifest.MODEL
-    _fetch_manifest(uri, folder, web, claims)
+    place = _place(uri, web, claims, credentials)
+    if place.single:
+        model = Target(place.file(), folder / manifest.MODEL, MAX_MODEL_BYTES)
+        _download([model], web, progress)
+        _check_promise(model)
+        return model.path
+    listing = Target(place.file(manifest.MANIFEST), folder / manifest.MANIFEST, MAX_MANIFEST_BYTES, _no_manifest)
+    _download([listing], web)
+    _check_promise(listing)
     files = manifest.read(folder).files
-    total, done = sum(file.size for file in files.values()), 0
-    for name, file in files.items():
-        _fetch_listed(uri, name, file.size, folder, _offset(progress, done, total), web, claims)
-        done += file.size
+    targets = {name: _listed(place, uri, folder, name, file) for name, file in files.items()}
+    _download(list(targets.values()), web, progress, sum(file.size for file in files.values()))
+    for name, target in targets.items():
+        if target.size != files[name].size:
+            says = f"manifest.json says {files[name].size}"
+            raise BundleError("DigestMismatch", f"{uri}: {name} has {target.size} bytes, {says}")
     return folder
 
 
@@ -65,146 +72,79 @@ def fetch_file(
     web: Web = _PRODUCTION,
     claims: Path = CLAIMS,
 ) -> int:
-    """Bring one file to `destination`, which appears whole or not at all; return its size in bytes.
+    """Bring one file on a claim or a web server to `destination`, which appears whole or not at all; its bytes.
 
     Raises:
         BundleError: `NotFound`, `AccessDenied`, `Unreachable`, `AddressRefused`, or `Invalid` (not a file,
-            more than `limit` bytes, encoded in a way that was not asked for).
+            more than `limit` bytes, encoded in a way that was not asked for, another kind of URI).
     """
     uri = parse(uri) if isinstance(uri, str) else uri
+    if uri.scheme not in ("pvc", "http", "https"):
+        raise BundleError("Invalid", f"{uri}: give a file as pvc://CLAIM/PATH or http(s)://HOST/PATH")
+    target = Target(_place(uri, web, claims, NOBODY).file(), destination, limit)
+    _download([target], web, progress)
+    return target.size
+
+
+def _place(uri: Uri, web: Web, claims: Path, credentials: Credentials) -> Place:
+    """What the URI leads to. Modules that only some URIs need are imported here."""
     if uri.scheme == "pvc":
-        with _open_claim(uri, claims) as (file, size):
-            return _copy(uri, file, destination, size, limit, progress)
-    with get(uri, web) as body:
-        return _copy(uri, body, destination, body.length, limit, progress)
+        return Claim(uri, claims)
+    web = _trusting(web, credentials)
+    if uri.scheme in STORES:
+        from holdfast_bundle.stores import Bucket
+
+        return Bucket(uri, web, credentials)
+    if uri.scheme == "oci":
+        from holdfast_bundle.oci import Artifact
+
+        return Artifact(uri, web, credentials)
+    return Site(uri, web, credentials)
 
 
-def claim_path(uri: str | Uri, claims: Path = CLAIMS) -> Path:
-    """The real path of what a pvc:// URI names: it exists, and links do not lead out of the claim.
-
-    Raises:
-        BundleError: `NotFound`, `AccessDenied`, `Unreachable`, or `Invalid` for a link that leaves the claim.
-    """
-    uri = parse(uri) if isinstance(uri, str) else uri
-    path = local_path(uri, claims)
-    try:
-        root = (claims / uri.host).resolve(strict=True)
-        real = path.resolve(strict=True)
-    except (OSError, RuntimeError) as error:
-        _claim_error(uri, error)
-    if not real.is_relative_to(root):
-        raise BundleError("Invalid", f"{uri} is a link that leads out of its claim")
-    return real
+def _trusting(web: Web, credentials: Credentials) -> Web:
+    """With the Secret's own authority, if it has one."""
+    tls = credentials.tls()
+    return web if tls is None else replace(web, tls=tls)
 
 
-def _fetch_manifest(uri: Uri, folder: Path, web: Web, claims: Path) -> None:
-    path = folder / manifest.MANIFEST
-    try:
-        fetch_file(uri.join(manifest.MANIFEST), path, limit=MAX_MANIFEST_BYTES, web=web, claims=claims)
-    except BundleError as error:
-        if error.reason != "NotFound":
-            raise
+def _download(targets: Sequence[Target], web: Web, progress: Progress | None = None, total: int | None = None) -> None:
+    download(targets, connections=web.connections, part_bytes=web.part_bytes, progress=progress, total=total)
+
+
+def _no_manifest(error: BundleError) -> BundleError:
+    if error.reason != "NotFound":
+        return error
+    hint = "a model is a folder with manifest.json, or a file whose name ends in .onnx"
+    return BundleError("NotFound", f"{error.message}; {hint}")
+
+
+def _check_promise(target: Target) -> None:
+    """Whether a file is what its address promised."""
+    promised = target.file.digest
+    if promised and (found := manifest.digest_file(target.path)) != promised:
         raise BundleError(
-            "NotFound",
-            f"{error.message}; a model is a folder with manifest.json, or a file whose name ends in .onnx",
-        ) from error
+            "DigestMismatch", f"{target.file.uri}: {target.path.name} is {found}, promised was {promised}"
+        )
 
 
-def _fetch_listed(
-    uri: Uri, name: str, size: int, folder: Path, progress: Progress | None, web: Web, claims: Path
-) -> None:
+def _listed(place: Place, uri: Uri, folder: Path, name: str, listed: manifest.File) -> Target:
+    """A file that the manifest lists. Its content is for `verify` to check."""
+
+    def explain(error: BundleError) -> BundleError:
+        if isinstance(error, TooLargeError):
+            more = f"{name} has more than the {listed.size} bytes that manifest.json says"
+            return BundleError("DigestMismatch", f"{uri}: {more}")
+        if error.reason == "NotFound":
+            return BundleError("Invalid", f"{uri}: manifest.json lists {name}, which is not there")
+        return error
+
     try:
-        got = fetch_file(uri.join(name), folder / name, progress=progress, limit=size, web=web, claims=claims)
-    except _TooLargeError as error:
-        raise BundleError(
-            "DigestMismatch", f"{uri}: {name} has more than the {size} bytes that manifest.json says"
-        ) from error
+        file = place.file(name)
     except BundleError as error:
-        if error.reason != "NotFound":
-            raise
-        raise BundleError("Invalid", f"{uri}: manifest.json lists {name}, which is not there") from error
-    if got != size:
-        raise BundleError("DigestMismatch", f"{uri}: {name} has {got} bytes, manifest.json says {size}")
-
-
-def _offset(progress: Progress | None, done: int, total: int) -> Progress | None:
-    if progress is None:
-        return None
-    return lambda received, _: progress(done + received, total)
-
-
-class _TooLargeError(BundleError):
-    pass
-
-
-def _copy(
-    uri: Uri,
-    source: BinaryIO | Body,
-    destination: Path,
-    expected: int | None,
-    limit: int,
-    progress: Progress | None,
-) -> int:
-    too_large = _TooLargeError("Invalid", f"{uri} has more than the {limit} bytes that are allowed")
-    if expected is not None and expected > limit:
-        raise too_large
-    received = 0
-    try:
-        with _whole_or_not_at_all(destination) as file:
-            while chunk := source.read(_CHUNK):
-                received += len(chunk)
-                if received > limit:
-                    raise too_large
-                file.write(chunk)
-                if progress is not None:
-                    progress(received, expected)
-            if expected is not None and received != expected:
-                raise BundleError("Unreachable", f"{uri}: it ended after {received} of {expected} bytes")
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise BundleError("Unreachable", f"{uri}: no room for it on the pod's disk") from error
-        if error.errno in (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
-            raise BundleError("Invalid", f"{uri}: the name cannot be used ({error.strerror})") from error
-        raise BundleError("Unreachable", f"{uri}: copying failed ({error.strerror})") from error
-    return received
-
-
-@contextlib.contextmanager
-def _whole_or_not_at_all(destination: Path) -> Iterator[BinaryIO]:
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, partial = tempfile.mkstemp(dir=destination.parent, prefix=".partial-")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-        os.replace(partial, destination)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(partial)
-        raise
-
-
-@contextlib.contextmanager
-def _open_claim(uri: Uri, claims: Path) -> Iterator[tuple[BinaryIO, int]]:
-    path = claim_path(uri, claims)
-    try:
-        # Without O_NONBLOCK a FIFO would hold open() for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        _claim_error(uri, error)
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(descriptor)
-        raise BundleError("Invalid", f"{uri} is not a file")
-    with os.fdopen(descriptor, "rb") as file:
-        yield file, status.st_size
-
-
-def _claim_error(uri: Uri, error: OSError | RuntimeError) -> NoReturn:
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        raise BundleError("NotFound", f"{uri}: no such file or folder on claim {uri.host}") from error
-    if isinstance(error, PermissionError):
-        who = f"user {os.getuid()}, group {os.getgid()}"
-        raise BundleError("AccessDenied", f"{uri}: its owner and mode keep it from {who}") from error
-    if isinstance(error, RuntimeError) or error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
-        raise BundleError("Invalid", f"{uri} is a link to itself, or its name is too long") from error
-    raise BundleError("Unreachable", f"{uri}: claim {uri.host} cannot be read ({error.strerror})") from error
+        raise explain(error) from error
+    if file.digest and file.digest != f"sha256:{listed.sha256}":
+        raise BundleError(
+            "DigestMismatch", f"{uri}: {name} is {file.digest}, manifest.json says sha256:{listed.sha256}"
+        )
+    return Target(file, folder / name, listed.size, explain)

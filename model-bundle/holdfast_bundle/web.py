@@ -2,7 +2,8 @@
 
 A CR can name any host, so a fetch must not become a way to reach what only the pod can reach. Every host is
 resolved once, every address of it is checked, and the connection goes to a checked address: a second DNS
-answer has no say. The same holds for each hop of a redirect. No credentials travel, no proxy is used.
+answer has no say. The same holds for each hop of a redirect. Credentials go to the host that was asked, never
+along a redirect; no proxy is used.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ from __future__ import annotations
 import contextlib
 import http.client
 import queue
+import re
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urldefrag, urljoin
 
 from holdfast_bundle.addresses import Address, Policy, Reach, reach_of
-from holdfast_bundle.errors import BundleError
+from holdfast_bundle.errors import BundleError, FinalError
 from holdfast_bundle.uris import Uri, parse
 
 MAX_REDIRECTS = 5
@@ -28,6 +30,7 @@ MAX_REDIRECTS = 5
 _MAX_REDIRECT_LENGTH = 8192  # signed URLs of object stores are long
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HEADERS = {"User-Agent": "holdfast", "Accept-Encoding": "identity"}
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Web:
         tls: None for the system's trust store.
         connect_seconds, idle_seconds: for one connection attempt or DNS answer, and for one read.
         total_seconds: for one file, everything included.
+        connections: at most so many at a time, for one model.
+        part_bytes: what is longer is fetched in parts of this size, several at a time, where the server can do that.
     """
 
     policy: Policy = reach_of
@@ -46,17 +51,30 @@ class Web:
     connect_seconds: float = 10
     idle_seconds: float = 30
     total_seconds: float = 3600
+    connections: int = 8
+    part_bytes: int = 8 << 20
 
 
 class Body:
     """The body of an answer, to be read once.
 
     Attributes:
+        status: of the answer.
         length: bytes that the server promised; None when it did not say.
+        start, size: where in the file these bytes begin, and how long the file is (None: not known).
+        version: a strong ETag, if parts of this very content can be asked for.
     """
 
-    def __init__(self, uri: Uri, response: http.client.HTTPResponse, deadline: _Deadline) -> None:
+    def __init__(self, uri: Uri, response: http.client.HTTPResponse, deadline: Deadline) -> None:
+        self.status = response.status
         self.length = response.length
+        self.start, self.size = 0, response.length
+        if response.status == 206 and (match := _CONTENT_RANGE.fullmatch(self._header(response, "Content-Range"))):
+            self.start, self.size = int(match[1]), int(match[2])
+        etag = self._header(response, "ETag")
+        self.ranged = response.status == 206 or self._header(response, "Accept-Ranges").lower() == "bytes"
+        self.version = etag if self.ranged and etag.startswith('"') else None
+        self.challenge = self._header(response, "WWW-Authenticate")
         self._uri, self._response, self._deadline = uri, response, deadline
 
     def read(self, amount: int, /) -> bytes:
@@ -67,44 +85,94 @@ class Body:
             self._deadline.left(self._uri)  # the watchdog's cut looks like an end
         return data
 
+    def all(self, limit: int) -> bytes:
+        """Everything, if it is not more than `limit` bytes: `Invalid` then."""
+        whole = bytearray()
+        while data := self.read(limit + 1 - len(whole)):
+            whole += data
+            if len(whole) > limit:
+                raise BundleError("Invalid", f"{self._uri}: the answer has more than {limit} bytes")
+        if self.length is not None and len(whole) != self.length:
+            raise BundleError("Unreachable", f"{self._uri}: the answer was cut short")
+        return bytes(whole)
+
+    @staticmethod
+    def _header(response: http.client.HTTPResponse, name: str) -> str:
+        return (response.headers.get(name) or "").strip()
+
 
 @contextlib.contextmanager
-def get(uri: Uri, web: Web) -> Iterator[Body]:
+def get(
+    uri: Uri,
+    web: Web,
+    *,
+    headers: Mapping[str, str] | None = None,
+    authorization: str | None = None,
+    statuses: Collection[int] = (200,),
+    form: bytes | None = None,
+    deadline: Deadline | None = None,
+    from_public: bool = False,
+) -> Iterator[Body]:
     """GET, through at most `MAX_REDIRECTS` redirects.
+
+    Args:
+        headers: sent on every hop.
+        authorization: sent to the host of `uri` alone.
+        form: sent as the body of a POST, to the host of `uri` alone: redirects are not followed then.
+        statuses: that are given to the caller; all others are errors.
+        from_public: a public host named this URI, so that it must not be a private one.
 
     Raises:
         BundleError: `NotFound`, `AccessDenied`, `Unreachable`, `AddressRefused`, or `Invalid` for an encoding
             that was not asked for.
     """
-    deadline = _Deadline(web.total_seconds)
-    asked, came_from = uri, Reach.PRIVATE
+    deadline = deadline or Deadline(web.total_seconds)
+    asked, came_from = uri, Reach.PUBLIC if from_public else Reach.PRIVATE
+    sent = {**_HEADERS, **(headers or {})}
     for _ in range(1 + MAX_REDIRECTS):
-        addresses, reach = _allowed_addresses(uri, web, deadline)
+        addresses, reach = addresses_of(uri, web, deadline)
         if came_from is Reach.PUBLIC and reach is Reach.PRIVATE:
             raise BundleError("AddressRefused", f"{asked} redirects to {uri.host}, a private host")
+        secret = {"Authorization": authorization} if authorization and uri is asked else {}
         with _connection(uri, addresses, web, deadline) as connection:
             with _translated(uri, deadline):
-                connection.request("GET", uri.target, headers=_HEADERS)
+                method = "GET" if form is None else "POST"
+                connection.request(method, uri.target, form, {**sent, **secret})
                 response = connection.getresponse()
-            if response.status in _REDIRECTS:
+            if response.status in _REDIRECTS and form is None:
                 uri, came_from = _redirected(asked, uri, response.headers.get("Location")), reach
                 continue
-            _check_answer(uri, response)
+            if response.status not in statuses:
+                raise refusal(uri, response.status)
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                raise BundleError("Invalid", f"{uri}: the server sent it encoded, which was not asked for")
             yield Body(uri, response, deadline)
             return
     raise BundleError("Unreachable", f"{asked} redirects more than {MAX_REDIRECTS} times")
 
 
-def _check_answer(uri: Uri, response: http.client.HTTPResponse) -> None:
-    status = response.status
+def read(
+    uri: Uri,
+    web: Web,
+    limit: int,
+    *,
+    headers: Mapping[str, str] | None = None,
+    authorization: str | None = None,
+    form: bytes | None = None,
+    from_public: bool = False,
+) -> bytes:
+    """What `get` gets, in one piece of at most `limit` bytes. Raises BundleError as `get` and `Body.read` do."""
+    with get(uri, web, headers=headers, authorization=authorization, form=form, from_public=from_public) as body:
+        return body.all(limit)
+
+
+def refusal(uri: Uri, status: int) -> BundleError:
+    """What an answer without content means."""
     if status in (404, 410):
-        raise BundleError("NotFound", f"{uri}: the server answered {status}")
+        return BundleError("NotFound", f"{uri}: the server answered {status}")
     if status in (401, 403, 407):
-        raise BundleError("AccessDenied", f"{uri}: the server answered {status}")
-    if status != 200:
-        raise BundleError("Unreachable", f"{uri}: the server answered {status}")
-    if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise BundleError("Invalid", f"{uri}: the server sent it encoded, which was not asked for")
+        return BundleError("AccessDenied", f"{uri}: the server answered {status}")
+    return BundleError("Unreachable", f"{uri}: the server answered {status}")
 
 
 def _redirected(asked: Uri, uri: Uri, location: str | None) -> Uri:
@@ -116,14 +184,14 @@ def _redirected(asked: Uri, uri: Uri, location: str | None) -> Uri:
         target = parse(urldefrag(absolute).url, max_length=_MAX_REDIRECT_LENGTH)
     except (BundleError, ValueError) as error:
         raise BundleError("AddressRefused", f"{asked} redirects to what is not an http(s) URI") from error
-    if target.scheme == "pvc":
+    if target.scheme not in ("http", "https"):
         raise BundleError("AddressRefused", f"{asked} redirects to what is not an http(s) URI")
     if uri.scheme == "https" and target.scheme == "http":
         raise BundleError("AddressRefused", f"{asked} redirects from https to http ({target.host})")
     return target
 
 
-class _Deadline:
+class Deadline:
     """The time that is left for one file."""
 
     def __init__(self, seconds: float) -> None:
@@ -134,12 +202,16 @@ class _Deadline:
         """Seconds, more than 0. Raises BundleError `Unreachable` when there are none."""
         left = self._end - time.monotonic()
         if left <= 0:
-            raise BundleError("Unreachable", f"{uri}: not finished after {self._seconds:g} s")
+            raise FinalError("Unreachable", f"{uri}: not finished after {self._seconds:g} s")
         return left
 
 
-def _allowed_addresses(uri: Uri, web: Web, deadline: _Deadline) -> tuple[list[Address], Reach]:
-    """All addresses of a host and their reach; one refused address refuses the host."""
+def addresses_of(uri: Uri, web: Web, deadline: Deadline) -> tuple[list[Address], Reach]:
+    """All addresses of a host and their reach; one refused address refuses the host.
+
+    Raises:
+        BundleError: `AddressRefused`, `Unreachable`.
+    """
     addresses = _resolve(uri, min(web.connect_seconds, deadline.left(uri)))
     reaches = {web.policy(address) for address in addresses}
     if Reach.REFUSED in reaches:
@@ -174,7 +246,7 @@ def _resolve(uri: Uri, seconds: float) -> list[Address]:
 
 @contextlib.contextmanager
 def _connection(
-    uri: Uri, addresses: list[Address], web: Web, deadline: _Deadline
+    uri: Uri, addresses: list[Address], web: Web, deadline: Deadline
 ) -> Iterator[http.client.HTTPConnection]:
     """A connection to one of `addresses`, cut off when the deadline passes.
 
@@ -207,7 +279,7 @@ def _shut(sock: socket.socket) -> None:
         sock.shutdown(socket.SHUT_RDWR)
 
 
-def _connect(uri: Uri, addresses: list[Address], web: Web, deadline: _Deadline) -> socket.socket:
+def _connect(uri: Uri, addresses: list[Address], web: Web, deadline: Deadline) -> socket.socket:
     failure: OSError = OSError("no address")
     for address in addresses:
         seconds = min(web.connect_seconds, deadline.left(uri))
@@ -220,7 +292,7 @@ def _connect(uri: Uri, addresses: list[Address], web: Web, deadline: _Deadline) 
 
 
 @contextlib.contextmanager
-def _translated(uri: Uri, deadline: _Deadline) -> Iterator[None]:
+def _translated(uri: Uri, deadline: Deadline) -> Iterator[None]:
     """Failures of the network as BundleError."""
     try:
         yield

@@ -89,7 +89,9 @@ def _certificates(settings: Settings) -> Certificates | None:
 def _load(settings: Settings, folder: Path) -> tuple[Fetched, Loaded]:
     from holdfast_serving import load
 
-    fetched = load.fetch(settings.model_uri, folder, settings.digest, claims=settings.claims)
+    fetched = load.fetch(
+        settings.model_uri, folder, settings.digest, claims=settings.claims, credentials=settings.credentials
+    )
     loaded = load.load(fetched, settings.model_name, settings.revision, cgroup.threads())
     return fetched, loaded
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from holdfast_bundle import manifest
+from holdfast_bundle.credentials import NOBODY, Credentials
 from holdfast_bundle.fetch import fetch_model
 from holdfast_bundle.onnx_safety import check_external_data
+from holdfast_bundle.progress import LoggedProgress
 from holdfast_bundle.uris import CLAIMS
 from holdfast_bundle.verify import verify
 from holdfast_bundle.web import Web
@@ -43,7 +45,15 @@ class Fetched:
     size: int
 
 
-def fetch(uri: str, folder: Path, digest: str | None, *, claims: Path = CLAIMS, web: Web = _PRODUCTION) -> Fetched:
+def fetch(
+    uri: str,
+    folder: Path,
+    digest: str | None,
+    *,
+    claims: Path = CLAIMS,
+    web: Web = _PRODUCTION,
+    credentials: Credentials = NOBODY,
+) -> Fetched:
     """Bring a model into `folder` and refuse what must not reach the runtime.
 
     Args:
@@ -52,7 +62,8 @@ def fetch(uri: str, folder: Path, digest: str | None, *, claims: Path = CLAIMS, 
     Raises:
         BundleError: any reason.
     """
-    path = fetch_model(uri, folder, claims=claims, web=web)
+    progress = LoggedProgress(uri.partition("?")[0])
+    path = fetch_model(uri, folder, progress=progress, web=web, claims=claims, credentials=credentials)
     found = verify(path, digest)
     bundle = manifest.read(path) if path.is_dir() else None
     model = path / manifest.MODEL if bundle else path

@@ -22,7 +22,14 @@ def resolve(settings: Settings, web: Web = _PRODUCTION) -> tuple[int, dict[str, 
     """(exit code, termination message)."""
     try:
         with tempfile.TemporaryDirectory(dir=settings.scratch, prefix="model-") as folder:
-            fetched = fetch(settings.model_uri, Path(folder), None, claims=settings.claims, web=web)
+            fetched = fetch(
+                settings.model_uri,
+                Path(folder),
+                None,
+                claims=settings.claims,
+                web=web,
+                credentials=settings.credentials,
+            )
     except BundleError as error:
         code, message = outcome.of_error(error, settings.model_uri)
         log.error("%(reason)s: %(message)s", message)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast_bundle import termination
+from holdfast_bundle import credentials, termination
 from holdfast_bundle.uris import CLAIMS
 
 _ARGUMENTS = ("host", "port", "management_port", "drain_seconds", "tls", "claims", "scratch", "termination_log")
@@ -31,6 +31,7 @@ class Settings:
         client_auth: whether clients must show a certificate, too.
         tls: where that Secret is mounted, under its name.
         claims: where claims are mounted.
+        credentials: who to be where the model lies.
         scratch: where the model is copied to.
         termination_log: where the last word goes.
     """
@@ -47,12 +48,13 @@ class Settings:
     client_auth: bool = False
     tls: Path = Path("/mnt/tls")
     claims: Path = CLAIMS
+    credentials: credentials.Credentials = credentials.NOBODY
     scratch: Path = Path("/tmp")  # noqa: S108 - the pod's own emptyDir
     termination_log: Path = termination.PATH
 
 
-def read(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[str, Settings]:
-    """(`serve` or `resolve`, settings).
+def read(arguments: Sequence[str], environment: MutableMapping[str, str]) -> tuple[str, Settings]:
+    """(`serve` or `resolve`, settings). What says who the pod is where models lie is taken out of the environment.
 
     Raises:
         SettingsError: a variable is missing.
@@ -63,8 +65,15 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[str,
     for name in _ARGUMENTS:
         default = Settings.__dataclass_fields__[name].default
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+    parser.add_argument("--secret", type=Path, default=credentials.SECRET)
     given = vars(parser.parse_args(arguments))
     command = given.pop("command")
+    given["credentials"] = credentials.Credentials(
+        secret=environment.get("HOLDFAST_STORAGE_SECRET", ""),
+        folder=given.pop("secret"),
+        service_account=environment.get("HOLDFAST_SERVICE_ACCOUNT", ""),
+        platform=credentials.taken_from(environment),
+    )
     given["model_uri"] = _needed(environment, "HOLDFAST_MODEL_URI")
     if command == "serve":
         given["model_name"] = _needed(environment, "HOLDFAST_MODEL_NAME")

@@ -8,7 +8,11 @@ from tests.api.server import Json, Server, model_deployment, says_only, training
 from holdfast.api.crd import KINDS, custom_resource_definition
 
 DIGEST = "sha256:" + "9d" * 32
-NO_URI = "not a URI that can be used here; give one of pvc://CLAIM/PATH, http(s)://HOST/PATH"
+NO_URI = (
+    "not a URI that can be used here; give one of pvc://CLAIM/PATH, http(s)://HOST/PATH, s3://BUCKET/PATH, "
+    "gs://BUCKET/PATH, az://CONTAINER/PATH, oci://HOST/REPOSITORY:TAG"
+)
+NO_DATA = "not a URI that can be used here; give one of pvc://CLAIM/PATH, http(s)://HOST/PATH"
 NO_OUTPUT = "not a URI that can be used here; give pvc://CLAIM/PATH"
 PASSWORD = "a URI must not carry a user name or password: whoever may read this object would read them"
 SIGNED = "a signed URL is a password that expires: name the object without the signature"
@@ -57,7 +61,17 @@ REFUSED: list[tuple[Json, str, str]] = [
     ),
     # URIs
     *((model(uri=uri), "spec.model.uri", NO_URI) for uri in ("", "wine.onnx", "/models/wine", "ftp://h/wine")),
-    *((model(uri=f"{scheme}://models/wine"), "spec.model.uri", NO_URI) for scheme in ("s3", "gs", "az", "oci", "file")),
+    (model(uri="file://models/wine"), "spec.model.uri", NO_URI),
+    (model(uri="s3://Models/wine"), "spec.model.uri", NO_URI),
+    (model(uri="gs:///wine"), "spec.model.uri", NO_URI),
+    (model(uri="az://models/wine?version=1"), "spec.model.uri", NO_URI),
+    (model(uri="s3://models/wi ne"), "spec.model.uri", NO_URI),
+    (model(uri="oci://registry"), "spec.model.uri", NO_URI),
+    (model(uri="oci://registry/Wine"), "spec.model.uri", NO_URI),
+    (model(uri="oci://registry/wine@sha256:12"), "spec.model.uri", NO_URI),
+    (model(uri="oci://user@registry/wine"), "spec.model.uri", PASSWORD),
+    (model(uri="s3://models/../wine"), "spec.model.uri", CLIMBS),
+    *((data(f"{scheme}://models/wine"), "spec.data.uri", NO_DATA) for scheme in ("gs", "az", "oci")),
     (model(uri="models:/wine@champion"), "spec.model.uri", NO_URI),
     (model(uri="HTTPS://h/wine"), "spec.model.uri", NO_URI),
     (model(uri="https://"), "spec.model.uri", NO_URI),
@@ -70,7 +84,7 @@ REFUSED: list[tuple[Json, str, str]] = [
     (model(uri="pvc://Models/wine"), "spec.model.uri", NO_URI),
     (model(uri="pvc:///wine"), "spec.model.uri", NO_URI),
     (model(uri="pvc://models/wine?version=1"), "spec.model.uri", NO_URI),
-    (data("s3://lake/wine"), "spec.data.uri", NO_URI),
+    (data("s3://lake/wine"), "spec.data.uri", NO_DATA),
     (output("s3://lake/wine"), "spec.output.uri", NO_OUTPUT),
     (output("https://h/wine"), "spec.output.uri", NO_OUTPUT),
     (model(uri="https://user:word@h/wine"), "spec.model.uri", PASSWORD),
@@ -233,6 +247,13 @@ def test_every_rule_of_every_kind_is_among_those_tested() -> None:
         model(uri="pvc://my.models-2/a b/wine.onnx".replace(" ", "_")),
         model(uri="pvc://models/wine..2/...x"),
         model(uri="http://h"),
+        model(uri="s3://models"),
+        model(uri="s3://my.models/wine/50%_of+it"),
+        model(uri="gs://models_of_mine/wine.onnx"),
+        model(uri="az://models/wine/"),
+        model(uri="oci://registry.example.com:5000/team/wine"),
+        model(uri="oci://registry/wine:v3"),
+        model(uri=f"oci://registry/wine@{DIGEST}"),
         model(uri="https://models.example.com:8443/wine/3?version=1&user=me@example.com"),
         model(uri="https://[2001:db8::1]:80/wine.onnx"),
         model(uri="https://h/signature=1/token=2"),

@@ -109,6 +109,8 @@ Time = Annotated[datetime, Field(strict=False), PlainSerializer(_rfc3339, when_u
 _BLANK = r"\\x00-\\x20\\x7f\\\\"
 _CLAIM_URI = rf"pvc://[a-z0-9]([-.a-z0-9]*[a-z0-9])?(/[^{_BLANK}?#]*)?"
 _WEB_URI = rf"https?://[^{_BLANK}/?#]+([/?][^{_BLANK}#]*)?"
+_STORE_URI = rf"(s3|gs|az)://[a-z0-9][-a-z0-9._]{{1,220}}[a-z0-9](/[^{_BLANK}?#]*)?"
+_ARTIFACT_URI = rf"oci://[^{_BLANK}/?#]+(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)+(:[A-Za-z0-9_][-A-Za-z0-9._]{{0,127}}|@sha256:[0-9a-f]{{64}})?"
 
 
 def _uri_rules(pattern: str, usable: str) -> JsonDict:
@@ -137,6 +139,18 @@ Uri = Annotated[
     ),
 ]
 """Where something is read from: on a claim or a web server."""
+ModelUri = Annotated[
+    str,
+    Field(
+        max_length=1024,
+        json_schema_extra=_uri_rules(
+            f"{_CLAIM_URI}|{_WEB_URI}|{_STORE_URI}|{_ARTIFACT_URI}",
+            "one of pvc://CLAIM/PATH, http(s)://HOST/PATH, s3://BUCKET/PATH, gs://BUCKET/PATH, az://CONTAINER/PATH, "
+            "oci://HOST/REPOSITORY:TAG",
+        ),
+    ),
+]
+"""Where a model is read from: also an object store, or a registry."""
 OutputUri = Annotated[
     str,
     Field(max_length=1024, json_schema_extra=_uri_rules(_CLAIM_URI, "pvc://CLAIM/PATH")),

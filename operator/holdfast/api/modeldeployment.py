@@ -15,13 +15,13 @@ from holdfast.api.meta import (
     Digest,
     Kind,
     Model,
+    ModelUri,
     NodeSelector,
     ObjectName,
     ObjectRef,
     Resources,
     Scale,
     Tolerations,
-    Uri,
     condition_column,
     list_map,
     validated,
@@ -91,7 +91,7 @@ class ModelSource(Model):
         ),
     )
 
-    uri: Uri | None = Field(None, description="A bundle's folder, or an .onnx file.")
+    uri: ModelUri | None = Field(None, description="A bundle's folder, or an .onnx file.")
     digest: Digest | None = Field(
         None,
         description="sha256 of the bundle's manifest.json, or of the .onnx file. Absent: resolved once.",

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from holdfast_bundle.errors import BundleError
-from holdfast_bundle.uris import Uri, local_path, parse
+from holdfast_bundle.uris import USABLE, Uri, local_path, parse
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,12 @@ from holdfast_bundle.uris import Uri, local_path, parse
         ),
         ("http://[fd00::1]:9000/wine", Uri("http", "fd00::1", 9000, "/wine")),
         ("http://10.0.0.7", Uri("http", "10.0.0.7", 80, "")),
+        ("s3://my.models/wine/50%25+off/", Uri("s3", "my.models", 0, "/wine/50%25+off")),
+        ("gs://models_of_mine/wine.onnx", Uri("gs", "models_of_mine", 0, "/wine.onnx")),
+        ("az://models", Uri("az", "models", 0, "")),
+        ("oci://Registry.example.com/team/wine", Uri("oci", "registry.example.com", 443, "/team/wine")),
+        ("oci://registry:5000/wine:v3.1_x", Uri("oci", "registry", 5000, "/wine:v3.1_x")),
+        (f"oci://[fd00::1]/wine@sha256:{'0a' * 32}", Uri("oci", "fd00::1", 443, f"/wine@sha256:{'0a' * 32}")),
     ],
 )
 def test_a_uri_is_taken_apart(text: str, expected: Uri) -> None:
@@ -32,10 +38,10 @@ def test_a_uri_is_taken_apart(text: str, expected: Uri) -> None:
     [
         ("", "1 to 1024 characters"),
         ("pvc://models/" + "x" * 1024, "1 to 1024 characters"),
-        ("s3://bucket/wine", "pvc://CLAIM/PATH or http(s)://HOST/PATH"),
-        ("file:///etc/passwd", "pvc://CLAIM/PATH or http(s)://HOST/PATH"),
-        ("wine.onnx", "pvc://CLAIM/PATH or http(s)://HOST/PATH"),
-        ("HTTP://store/wine", "pvc://CLAIM/PATH or http(s)://HOST/PATH"),
+        ("ftp://bucket/wine", USABLE),
+        ("file:///etc/passwd", USABLE),
+        ("wine.onnx", USABLE),
+        ("HTTP://store/wine", USABLE),
         ("http://me:secret@store/wine", "user name or password"),
         ("http://me@store/wine", "user name or password"),
         ("http://store/wine#part", "fragment"),
@@ -58,6 +64,19 @@ def test_a_uri_is_taken_apart(text: str, expected: Uri) -> None:
         ("http://store/a/%252e%252E/b", "'..'"),
         ("http://store/a/..%2fb", "'..'"),
         ("http://store/a/..%5cb", "'..'"),
+        ("s3://Models/wine", "name of a bucket"),
+        ("gs://m/wine", "name of a bucket"),
+        ("az:///wine", "name of a container"),
+        ("s3://models/wine?versionId=3", "no query"),
+        ("s3://models/a//b", "empty or '.' segment"),
+        ("s3://models/a/../b", "'..'"),
+        ("s3://key:secret@models/wine", "user name or password"),
+        ("oci://registry", "an artifact is named"),
+        ("oci://registry/Wine", "an artifact is named"),
+        ("oci://registry/wine:", "an artifact is named"),
+        ("oci://registry/wine@sha256:12", "an artifact is named"),
+        ("oci://registry/wine?tag=3", "an artifact is named"),
+        ("oci:///wine", "host name"),
     ],
 )
 def test_a_uri_that_cannot_be_used_is_refused_in_words(text: str, complaint: str) -> None:

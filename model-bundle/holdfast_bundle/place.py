@@ -1,0 +1,20 @@
+"""Where a model lies: one file, or a folder of files."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from holdfast_bundle.download import File
+
+
+class Place(Protocol):
+    """What a model's URI leads to, on a claim, a web server, an object store or in a registry."""
+
+    @property
+    def single(self) -> bool:
+        """Whether it is a file, hence a bare model; else a folder, hence a bundle. Raises BundleError."""
+        ...
+
+    def file(self, name: str = "") -> File:
+        """The file `name` of the folder; without a name the single file. Raises BundleError."""
+        ...
