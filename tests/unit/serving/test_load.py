@@ -334,7 +334,7 @@ def test_serve_ends_with_the_reason_as_its_last_word(tmp_path: Path) -> None:
         ("pvc://models/wine.onnx", asked, 3, "DigestMismatch", digest_of(models.iris())),
         ("pvc://models/none.onnx", asked, 1, "ModelNotFound", "pvc://models/none.onnx"),
         ("http://127.0.0.1:1/wine.onnx", asked, 3, "AddressRefused", "127.0.0.1"),
-        ("s3://bucket/wine", asked, 3, "ModelInvalid", "pvc://CLAIM/PATH"),
+        ("ftp://bucket/wine", asked, 3, "ModelInvalid", "pvc://CLAIM/PATH"),
         ("pvc://models/wine.onnx", "sha256:short", 3, "ModelInvalid", "a digest is"),
     ]
     for uri, digest, code, reason, words in cases:
