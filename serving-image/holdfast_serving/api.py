@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from holdfast_serving.connection import JSON_SIZE, JSON_TYPE, Connection, Fields, Handler
+from holdfast_serving import coding, description
+from holdfast_serving.connection import ACCEPTED_CODINGS, JSON_SIZE, JSON_TYPE, Connection, Fields, Handler
 from holdfast_serving.problems import Problem, quoted
 from holdfast_serving.routes import Endpoint, Routes
 from holdfast_serving.served import VERSION, Served, loading
@@ -17,7 +18,8 @@ if TYPE_CHECKING:  # numpy and the runtime are imported with the model, not befo
     from holdfast_serving.codec import RestCodec
 
 # Clients of the binary extension, or their HTTP libraries, send JSON under either name.
-_INFER_TYPES = (JSON_TYPE, b"application/octet-stream")
+_TYPES = (JSON_TYPE, b"application/octet-stream")
+_EXTENSIONS = ["binary_tensor_data", "model_repository"]
 
 
 class Api:
@@ -26,9 +28,7 @@ class Api:
     def __init__(self, served: Served) -> None:
         self._served = served
         self._codec: RestCodec | None = None
-        self._server = orjson.dumps(
-            {"name": "holdfast-serving", "version": VERSION, "extensions": ["binary_tensor_data"]}
-        )
+        self._server = orjson.dumps({"name": "holdfast-serving", "version": VERSION, "extensions": _EXTENSIONS})
         self.routes = Routes(self._paths(served.name, served.revision), self._missing)
 
     def open(self, codec: RestCodec) -> None:
@@ -40,19 +40,26 @@ class Api:
             "/v2": {"GET": Endpoint(self._get_server)},
             "/v2/health/live": {"GET": Endpoint(self._get_live)},
             "/v2/health/ready": {"GET": Endpoint(self._get_ready)},
+            "/v2/models": {"GET": Endpoint(self._get_models)},
+            "/v2/repository/index": {"POST": Endpoint(self._post_index, _TYPES, needs_body=False)},
         }
+        for change in ("load", "unload"):
+            path = f"/v2/repository/models/{model}/{change}"
+            paths[path] = {"POST": Endpoint(_refuse_change, _TYPES, needs_body=False)}
         for base, infer in (
             (f"/v2/models/{model}", self._infer),
             (f"/v2/models/{model}/versions/{revision}", partial(self._infer, pinned=True)),
         ):
             paths[base] = {"GET": Endpoint(self._get_model)}
             paths[f"{base}/ready"] = {"GET": Endpoint(self._get_model_ready)}
-            paths[f"{base}/infer"] = {"POST": Endpoint(infer, _INFER_TYPES, partial(_bind_infer, infer))}
+            paths[f"{base}/infer"] = {"POST": Endpoint(infer, _TYPES, bind=partial(_bind_infer, infer))}
         return paths
 
     def _missing(self, path: str) -> str:
         """A wrong model or version is told from a wrong path."""
         parts = path.split("/")
+        if parts[1:4] == ["v2", "repository", "models"]:
+            parts.remove("repository")
         if parts[1:3] != ["v2", "models"] or len(parts) < 4:
             return f"no such path: {quoted(path)}"
         if parts[3] != self._served.name:
@@ -82,13 +89,33 @@ class Api:
         ready = self._served.ready
         connection.respond(200 if ready else 503, orjson.dumps({"name": self._served.name, "ready": ready}))
 
+    def _get_models(self, connection: Connection, body: bytes | bytearray) -> None:
+        connection.respond(200, orjson.dumps({"models": [self._served.name]}))
+
+    def _post_index(self, connection: Connection, body: bytes | bytearray) -> None:
+        try:
+            ready_only = orjson.loads(body or b"{}")["ready"]
+        except KeyError:
+            ready_only = False
+        except (orjson.JSONDecodeError, TypeError):
+            ready_only = None
+        if type(ready_only) is not bool:
+            raise Problem(400, 'the body must be a JSON object, in which "ready" may be true or false')
+        connection.respond(200, orjson.dumps(description.index(self._served, ready_only=ready_only)))
+
     def _infer(
-        self, connection: Connection, body: bytes | bytearray, json_size: int | None = None, pinned: bool = False
+        self,
+        connection: Connection,
+        body: bytes | bytearray,
+        json_size: int | None = None,
+        pinned: bool = False,
+        accepted: bytes | None = None,
     ) -> None:
         try:
             if self._codec is None:
                 raise loading()
-            call = self._codec.decode(body, connection, json_size)
+            client = connection if accepted is None else coding.Packing(connection, accepted)
+            call = self._codec.decode(body, client, json_size)
             if pinned:
                 call.pinned = True
             self._served.submit(call)
@@ -99,8 +126,13 @@ class Api:
 
 def _bind_infer(infer: Callable[..., None], fields: Fields) -> Handler:
     size = fields.get(JSON_SIZE)
-    if size is None:
-        return infer
-    if not size.isdigit() or len(size) > 18:
-        raise Problem(400, "Inference-Header-Content-Length must be a number of bytes")
-    return partial(infer, json_size=int(size))
+    if size is not None:
+        if not size.isdigit() or len(size) > 18:
+            raise Problem(400, "Inference-Header-Content-Length must be a number of bytes")
+        infer = partial(infer, json_size=int(size))
+    accepted = coding.accepted(fields.get(ACCEPTED_CODINGS))
+    return infer if accepted is None else partial(infer, accepted=accepted)
+
+
+def _refuse_change(connection: Connection, body: bytes | bytearray) -> None:
+    raise Problem(403, f"a model is neither loaded nor unloaded by request: {description.WHO_DECIDES}")

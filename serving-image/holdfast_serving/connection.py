@@ -22,6 +22,7 @@ import orjson
 
 from holdfast_serving import tls
 from holdfast_serving.certificates import HTTP, Certificates
+from holdfast_serving.coding import unpacking
 from holdfast_serving.limits import Limits
 from holdfast_serving.problems import Problem, busy
 
@@ -29,12 +30,13 @@ log = logging.getLogger(__name__)
 
 JSON_TYPE = b"application/json"
 JSON = b"content-type: %b\r\n" % JSON_TYPE
+ACCEPTED_CODINGS = b"accept-encoding"
 JSON_SIZE = b"inference-header-content-length"
 TICK_SECONDS = 0.25
 
 _REASONS = {
-    200: b"OK", 400: b"Bad Request", 404: b"Not Found", 405: b"Method Not Allowed", 408: b"Request Timeout",
-    411: b"Length Required", 413: b"Content Too Large", 415: b"Unsupported Media Type",
+    200: b"OK", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found", 405: b"Method Not Allowed",
+    408: b"Request Timeout", 411: b"Length Required", 413: b"Content Too Large", 415: b"Unsupported Media Type",
     417: b"Expectation Failed", 431: b"Request Header Fields Too Large", 500: b"Internal Server Error",
     501: b"Not Implemented", 503: b"Service Unavailable", 505: b"HTTP Version Not Supported",
 }  # fmt: skip
@@ -48,7 +50,7 @@ _APART_BYTES = 64 << 10  # of an answer: from here on a copy costs more than a s
 _IDLE, _HEAD, _BODY = range(3)
 _HOST, _LENGTH, _CODING, _TYPE = b"host", b"content-length", b"transfer-encoding", b"content-type"
 _CONTENT_CODING, _EXPECT = b"content-encoding", b"expect"
-_FIELDS = frozenset({_HOST, _LENGTH, _CODING, _TYPE, _CONTENT_CODING, _EXPECT, JSON_SIZE})
+_FIELDS = frozenset({_HOST, _LENGTH, _CODING, _TYPE, _CONTENT_CODING, _EXPECT, JSON_SIZE, ACCEPTED_CODINGS})
 _SPELLINGS = {b"-".join(part.title() for part in field.split(b"-")): field for field in _FIELDS}
 
 
@@ -67,6 +69,9 @@ class Endpoint(Protocol):
 
     @property
     def takes(self) -> tuple[bytes, ...]: ...
+
+    @property
+    def needs_body(self) -> bool: ...
 
     @property
     def bind(self) -> Callable[[Fields], Handler] | None: ...
@@ -278,6 +283,9 @@ class Connection(asyncio.Protocol):
         if field not in _FIELDS or self._phase == _BODY:  # in the body: a trailer
             return
         if field in self._fields:
+            if field == ACCEPTED_CODINGS:  # a list, which may come in parts
+                self._fields[field] += b"," + value
+                return
             self._stop(Problem(400, f"the header field {field.decode()} is there twice"))
         self._fields[field] = value
 
@@ -363,6 +371,26 @@ class Connection(asyncio.Protocol):
         """Answer with an error object."""
         self.respond(problem.status, orjson.dumps({"error": problem.message}), JSON + problem.fields)
 
+    def run(self, handler: Handler, body: bytes | bytearray) -> None:
+        """Have the request handled, and answer what the handler raises."""
+        try:
+            handler(self, body)
+        except Problem as problem:
+            self.respond_problem(problem)
+        except Exception:
+            log.exception("a request failed inside the server")
+            self.respond_problem(Problem(500, "the server failed on this request"))
+
+    def hold(self, size: int) -> None:
+        """Take `size` more bytes of `Limits.buffered_bytes` until the request is answered. Raises Problem 503."""
+        if not self._port.reserve(size):
+            raise busy("too many large requests at once; try again")
+        self._held += size
+
+    @property
+    def limits(self) -> Limits:
+        return self._port.limits
+
     # What the port calls.
 
     def expire(self) -> None:
@@ -430,14 +458,15 @@ class Connection(asyncio.Protocol):
     def _find_handler(self) -> Handler:
         endpoint = self._port.find(self._method, self._url)
         fields = self._fields
+        handler = endpoint.call if endpoint.bind is None else endpoint.bind(fields)
         if endpoint.takes:
-            if _LENGTH not in fields and _CODING not in fields:
+            if endpoint.needs_body and _LENGTH not in fields and _CODING not in fields:
                 raise Problem(411, "the request needs a body with a Content-Length")
             if _TYPE in fields:
                 _check_type(fields[_TYPE], endpoint.takes)
             if fields.get(_CONTENT_CODING, b"identity") != b"identity":
-                raise Problem(415, "the body must not be compressed")
-        return endpoint.call if endpoint.bind is None else endpoint.bind(fields)
+                return unpacking(fields[_CONTENT_CODING], handler)
+        return handler
 
     def _answer_expectation(self) -> None:
         """Whoever expects 100 sends no body before it: say yes, or say no for good."""
@@ -546,15 +575,10 @@ class Connection(asyncio.Protocol):
         self._head_only = head_only
         if not self._begun:
             self.deadline = _NEVER
-        try:
-            if isinstance(handler, Problem):
-                raise handler
-            handler(self, body)
-        except Problem as problem:
-            self.respond_problem(problem)
-        except Exception:
-            log.exception("a request failed inside the server")
-            self.respond_problem(Problem(500, "the server failed on this request"))
+        if isinstance(handler, Problem):
+            self.respond_problem(handler)
+        else:
+            self.run(handler, body)
 
     def _linger(self) -> None:
         """End the connection so that its last answer arrives.

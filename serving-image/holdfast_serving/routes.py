@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -17,12 +17,14 @@ class Endpoint:
     Attributes:
         call: the handler.
         takes: media types that the body may have; empty for methods without one.
+        needs_body: whether a request that announces no body is refused.
         bind: the handler for requests with such header fields, where they have a say. Raises Problem. It is called
             once for all requests with the same head.
     """
 
     call: Handler
     takes: tuple[bytes, ...] = ()
+    needs_body: bool = True
     bind: Callable[[Fields], Handler] | None = None
 
 
@@ -51,22 +53,36 @@ class Routes:
         return self._exact.get((method, target)) or self._search(method.decode(), target)
 
     def _search(self, method: str, target: bytes) -> Endpoint:
+        if target == b"*" and method == "OPTIONS":  # of the server as a whole
+            return _options({method for methods in self._paths.values() for method in methods})
         path = self._path(target)
         methods = self._paths.get(path)
         if methods is None:
             raise Problem(404, self._missing(path))
         endpoint = methods.get("GET" if method == "HEAD" else method)
-        if endpoint is None:
-            allowed = ", ".join(sorted({*methods, *({"HEAD"} if "GET" in methods else ())}))
-            raise Problem(
-                405, f"{method} is not for this path, which takes {allowed}", f"allow: {allowed}\r\n".encode()
-            )
-        return endpoint
+        if endpoint is not None:
+            return endpoint
+        if method == "OPTIONS":
+            return _options(methods)
+        raise Problem(
+            405,
+            f"{method} is not for this path, which takes {_allowed(methods)}",
+            b"allow: %b\r\n" % _allowed(methods).encode(),
+        )
 
     @staticmethod
     def _path(target: bytes) -> str:
         """The decoded path of a request target in origin or absolute form."""
         text = target.decode("latin-1")
-        if not text.startswith("/"):
+        if not text.startswith("/") and text != "*":
             text = "/" + text.partition("://")[2].partition("/")[2]
         return unquote(text.partition("?")[0], errors="replace").rstrip("/") or "/"
+
+
+def _options(methods: Collection[str]) -> Endpoint:
+    fields = f"allow: {_allowed(methods)}\r\n".encode()
+    return Endpoint(lambda connection, body: connection.respond(200, b"", fields))
+
+
+def _allowed(methods: Collection[str]) -> str:
+    return ", ".join(sorted({*methods, "OPTIONS", *({"HEAD"} if "GET" in methods else ())}))

@@ -17,9 +17,11 @@ from tritonclient.utils import InferenceServerException
 ROWS = np.array([[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3], [5.9, 3.0, 4.2, 1.5]], np.float32)
 
 
-def tensor(*, binary):
-    made = InferInput("X", list(ROWS.shape), "FP32")
-    return made.set_data_from_numpy(ROWS, binary_data=binary)
+MANY = np.tile(ROWS, (2000, 1))
+
+
+def tensor(*, binary, rows=ROWS):
+    return InferInput("X", list(rows.shape), "FP32").set_data_from_numpy(rows, binary_data=binary)
 
 
 def outputs(*binary):
@@ -56,6 +58,19 @@ FAILURES = {
 }
 
 
+PACKED = [
+    {
+        "inputs": [tensor(binary=binary, rows=MANY)],
+        "outputs": outputs(binary, binary),
+        "request_compression_algorithm": sent,
+        "response_compression_algorithm": wanted,
+    }
+    for binary in (True, False)
+    for sent in (None, "gzip", "deflate")
+    for wanted in (None, "gzip", "deflate")
+]
+
+
 async def of(value):
     return await value if inspect.isawaitable(value) else value
 
@@ -68,6 +83,8 @@ async def drive(client, model, version):
         "another model ready": await of(client.is_model_ready("beer")),
         "server": await of(client.get_server_metadata()),
         "model": await of(client.get_model_metadata(model)),
+        "index": await of(client.get_model_repository_index()),
+        "packed": [described(await of(client.infer(model, **arguments))) for arguments in PACKED],
         "inferences": {},
         "failures": {},
     }
@@ -81,6 +98,10 @@ async def drive(client, model, version):
             await of(client.infer(model, **arguments))
         except InferenceServerException as error:
             seen["failures"][name] = [error.status(), error.message()]
+    try:
+        await of(client.load_model(model))
+    except InferenceServerException as error:
+        seen["failures"]["a load"] = [error.status(), error.message()]
     return seen
 
 

@@ -27,11 +27,11 @@ def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         return environments.run("triton-client", "triton_http.py", request.param, address, server.name, REVISION)
 
 
-def right(given: dict[str, Any]) -> None:
-    label, probabilities = onnxruntime.InferenceSession(models.iris()).run(None, {"X": ROWS})
+def right(given: dict[str, Any], rows: Any = ROWS) -> None:
+    label, probabilities = onnxruntime.InferenceSession(models.iris()).run(None, {"X": rows})
     outputs = given["outputs"]
     assert (outputs["label"]["dtype"], outputs["label"]["data"]) == ("int64", label.tolist())
-    assert (outputs["probabilities"]["dtype"], outputs["probabilities"]["shape"]) == ("float32", [3, 3])
+    assert (outputs["probabilities"]["dtype"], outputs["probabilities"]["shape"]) == ("float32", [len(rows), 3])
     np.testing.assert_allclose(outputs["probabilities"]["data"], probabilities.ravel(), 1e-6)
 
 
@@ -39,6 +39,7 @@ def test_it_is_told_what_is_served(seen: Any) -> None:
     assert [seen[name] for name in ("live", "ready", "model ready", "another model ready")] == [True, True, True, False]
     assert seen["server"]["name"] == "holdfast-serving"
     assert "binary_tensor_data" in seen["server"]["extensions"]
+    assert [(model["name"], model["state"]) for model in seen["index"]] == [("wine", "READY")]
     assert seen["model"]["inputs"] == [{"name": "X", "datatype": "FP32", "shape": [-1, 4]}]
 
 
@@ -56,6 +57,12 @@ def test_it_gets_right_answers_in_every_form(seen: Any) -> None:
             assert given["id"] == ("é 1" if name == "mixed" else None)
 
 
+def test_compression_changes_nothing_in_either_direction(seen: Any) -> None:
+    assert len(seen["packed"]) == 18
+    for given in seen["packed"]:
+        right(given, np.tile(ROWS, (2000, 1)))
+
+
 def test_fifty_requests_at_once_are_answered(seen: Any) -> None:
     assert len(seen["together"]) == 50
     for given in seen["together"]:
@@ -68,10 +75,11 @@ def test_it_is_told_what_is_wrong(seen: Any) -> None:
         "another shape": "a shape that fits [-1, 4]",
         "another output": "no output 'Z'",
         "a shared memory region": "an extension that this server does not have",
+        "a load": "serves what its Deployment says",
     }
     assert list(seen["failures"]) == list(words)
     for name, (status, message) in seen["failures"].items():
-        assert (status, words[name] in message) == ("400", True), message
+        assert (status, words[name] in message) == ("403" if name == "a load" else "400", True), message
 
 
 def test_an_environment_whose_maker_was_killed_is_made_anew(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from holdfast_serving.inference import Outputs
 from holdfast_serving.problems import Problem
 from holdfast_serving.signature import Signature
 
+EXTENSIONS = ["binary_tensor_data", "model_repository"]
 IRIS = ("FP32", [1, 4], [5.1, 3.5, 1.4, 0.2])
 
 
@@ -41,7 +42,7 @@ def test_server_metadata_names_the_extensions_that_there_are(iris: Server) -> No
         assert iris.get(path).json() == {
             "name": "holdfast-serving",
             "version": "0.1.0",
-            "extensions": ["binary_tensor_data"],
+            "extensions": EXTENSIONS,
         }
 
 
@@ -64,6 +65,26 @@ def test_model_metadata_has_the_revision_as_its_version(iris: Server) -> None:
         "/v2/models/w%69ne?x=1",
     ):
         assert iris.get(path).json() == expected
+
+
+def test_the_repository_has_the_one_model(iris: Server) -> None:
+    assert iris.get("/v2/models").json() == {"models": ["wine"]}
+    indexed = [{"name": "wine", "version": REVISION, "state": "READY", "reason": ""}]
+    for body in (b"", b"{}", b'{"ready":true}', b'{"ready":false,"x":1}'):
+        answer = httpx.post(f"{iris.url}/v2/repository/index", content=body)
+        assert (answer.status_code, answer.json()) == (200, indexed)
+    for body in (b"[]", b"{", b'{"ready":1}', b'"ready"', b"null"):
+        answer = httpx.post(f"{iris.url}/v2/repository/index", content=body)
+        assert (answer.status_code, "must be a JSON object" in answer.json()["error"]) == (400, True)
+
+
+def test_models_are_not_loaded_and_unloaded_by_request(iris: Server) -> None:
+    for change in ("load", "unload"):
+        answer = httpx.post(f"{iris.url}/v2/repository/models/wine/{change}")
+        assert answer.status_code == 403
+        assert "serves what its Deployment says" in answer.json()["error"]
+        answer = httpx.post(f"{iris.url}/v2/repository/models/beer/{change}")
+        assert (answer.status_code, answer.json()) == (404, {"error": "no model 'beer' here"})
 
 
 def test_a_healthy_server_is_live_and_ready(iris: Server) -> None:
