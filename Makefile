@@ -62,6 +62,10 @@ bench-operator: venv ## 1,000 ModelDeployments on KWOK nodes; the last line is J
 bench-serving: venv ## The model server beside its peers, each in its own environment; the last line is JSON
 	@$(PY) -m bench.serving $(ARGUMENTS)
 
+.PHONY: bench-overload
+bench-overload: venv ## Twice as many requests as a server can answer; the last line is JSON
+	@$(PY) -m bench.overload
+
 .PHONY: campaign
 campaign: venv ## Long proofs: crashes after every write, a ten-minute outage; the last line is JSON
 	@$(PY) -m bench.campaign

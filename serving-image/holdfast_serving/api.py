@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from holdfast_serving import coding, description
-from holdfast_serving.connection import ACCEPTED_CODINGS, JSON_SIZE, JSON_TYPE, Connection, Fields, Handler
+from holdfast_serving.connection import ACCEPTED_CODINGS, JSON_SIZE, JSON_TYPE, TIMEOUT, Connection, Fields, Handler
 from holdfast_serving.problems import Problem, quoted
 from holdfast_serving.routes import Endpoint, Routes
 from holdfast_serving.served import VERSION, Served, loading
@@ -110,28 +110,42 @@ class Api:
         json_size: int | None = None,
         pinned: bool = False,
         accepted: bytes | None = None,
+        seconds: float | None = None,
     ) -> None:
+        """`seconds`: that the request may take, where its client has a say."""
+        served = self._served
         try:
+            seconds = served.timeout if seconds is None else min(seconds, served.timeout)
+            served.admit(seconds)
             if self._codec is None:
                 raise loading()
             client = connection if accepted is None else coding.Packing(connection, accepted)
             call = self._codec.decode(body, client, json_size)
+            call.deadline = call.arrived + seconds
             if pinned:
                 call.pinned = True
-            self._served.submit(call)
+            served.submit(call)
         except Problem as problem:
-            self._served.count_refused(problem)
+            served.count_refused(problem)
             raise
 
 
 def _bind_infer(infer: Callable[..., None], fields: Fields) -> Handler:
-    size = fields.get(JSON_SIZE)
-    if size is not None:
-        if not size.isdigit() or len(size) > 18:
-            raise Problem(400, "Inference-Header-Content-Length must be a number of bytes")
-        infer = partial(infer, json_size=int(size))
-    accepted = coding.accepted(fields.get(ACCEPTED_CODINGS))
-    return infer if accepted is None else partial(infer, accepted=accepted)
+    said: dict[str, Any] = {}
+    if (size := fields.get(JSON_SIZE)) is not None:
+        said["json_size"] = _number(size, "Inference-Header-Content-Length must be a number of bytes")
+    if (timeout := fields.get(TIMEOUT)) is not None:
+        said["seconds"] = _number(timeout, "Request-Timeout-Ms must be a number of milliseconds", 1) / 1000
+    if (accepted := coding.accepted(fields.get(ACCEPTED_CODINGS))) is not None:
+        said["accepted"] = accepted
+    return partial(infer, **said) if said else infer
+
+
+def _number(digits: bytes, what: str, least: int = 0) -> int:
+    """The number in a header field. Raises Problem 400."""
+    if not digits.isdigit() or len(digits) > 18 or int(digits) < least:
+        raise Problem(400, what)
+    return int(digits)
 
 
 def _refuse_change(connection: Connection, body: bytes | bytearray) -> None:

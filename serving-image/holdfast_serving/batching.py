@@ -4,29 +4,34 @@ All calls that the event loop reads in one turn are one batch: the first schedul
 no timer ever makes a lone call wait. A run that takes long goes to a thread; calls that arrive meanwhile are the
 next batch. Strangers share a batch, so calls are checked before they get here, and a batch that fails is run
 again call by call.
+
+Every call has a deadline. One that the queue cannot answer in time is refused when it comes, which costs next to
+nothing; one whose time is up when its turn comes is not run; and a batch grows no larger than what its most urgent
+call can wait for. So under any load the model works on answers that somebody still wants.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 
+from holdfast_serving.cost import Cost, Forecast
 from holdfast_serving.inference import Call, Outputs, feeds
-from holdfast_serving.metrics import ABANDONED, CLIENT_ERROR, FAILED, OK, Metrics
+from holdfast_serving.metrics import ABANDONED, OK, Metrics, outcome_of
 from holdfast_serving.problems import Problem, busy
 from holdfast_serving.session import Model
 
 log = logging.getLogger(__name__)
 
-MAX_QUEUED = 1024
-"""Calls that may wait; each connection has at most one."""
+MAX_QUEUED = 4096
+"""Calls that may wait, whatever their deadlines: the queue's share of memory."""
 
 INLINE_SECONDS = 0.0005
 """Runs that take longer go to a thread: the hop costs about a tenth of this."""
@@ -35,65 +40,74 @@ TURN_SECONDS = 0.002
 """After this much work in a row the event loop gets its turn."""
 
 BATCH_SECONDS = 0.05
-"""A batch is not made larger than what runs in this time."""
+"""A batch is not made larger than what runs in this time, where nobody says how large."""
 
-MAX_BATCH_ROWS = 256
+PATIENCE = 0.8
+"""Share of a call's time that its wait may take by the forecast, which can be wrong."""
 
-
+_NEVER = math.inf
 _NODE = re.compile(r"while running (\w+ node)")
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Seconds that a run takes: `base + per_row * rows`."""
-
-    base: float
-    per_row: float
-
-    def rows_within(self, seconds: float) -> int:
-        """How many rows run in this time, 1 to `MAX_BATCH_ROWS`."""
-        if self.base + self.per_row * MAX_BATCH_ROWS <= seconds:
-            return MAX_BATCH_ROWS
-        return max(1, int((seconds - self.base) / self.per_row)) if self.per_row > 0 else 1
 
 
 class Batcher:
     """The queue before one model, in one event loop."""
 
-    def __init__(self, model: Model, metrics: Metrics, cost: Cost, *, joins: bool) -> None:
-        """`joins`: whether calls may share a run; False runs them one by one."""
+    def __init__(self, model: Model, metrics: Metrics, cost: Cost, *, joins: bool, max_rows: int | None = None) -> None:
+        """Give `cost` as measured.
+
+        Args:
+            joins: whether calls may share a run; False runs them one by one.
+            max_rows: of a batch of several calls; None for what runs in `BATCH_SECONDS`.
+        """
         self._model = model
         self._metrics = metrics
-        self._cost = cost
-        self._slowness = self._slowness_before = 1.0  # of late, and of the last run, against `cost`
         self._joins = joins
-        self._max_rows = cost.rows_within(BATCH_SECONDS)
+        self._max_rows = max_rows or cost.rows_within(BATCH_SECONDS)
+        self._forecast = Forecast(cost, self._max_rows)
         self._uniform = all(-1 not in tensor.shape[1:] for tensor in model.signature.inputs)
         self._queue: deque[Call] = deque()
         self._queued_rows = 0
+        self._earliest = _NEVER  # no call in the queue has a deadline before this
         self._working = False  # a flush is scheduled or a thread runs
+        self._free_at = 0.0  # when the thread is likely to be done
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "inference")
         self._waited = False  # so long that clients may have left the queue
         self._quiet_until = 0.0
 
+    def admit(self, seconds: float, rows: int = 1) -> None:
+        """Raises Problem 503 if a call with so much time would have to wait too long.
+
+        Protocols ask before they take a request apart: to refuse it then costs next to nothing.
+        """
+        if not self._working:
+            return  # a lone call is tried in any case, or a wrong forecast could never be put right
+        wait = self._forecast.queue(self._queued_rows + rows)
+        if self._free_at:
+            # A run that is overdue may well take as long again.
+            wait += abs(self._free_at - time.perf_counter())
+        if wait > PATIENCE * seconds or len(self._queue) >= MAX_QUEUED:
+            raise busy("more requests are waiting than can be answered in time; try again", wait)
+
     def submit(self, call: Call) -> None:
-        """Take a checked call; it is answered later. Raises Problem 503 when too many wait."""
-        if len(self._queue) >= MAX_QUEUED:
-            raise busy("too many requests are waiting; try again")
-        self._metrics.in_flight += 1
-        self._queue.append(call)
-        self._queued_rows += call.rows
+        """Take a checked call; it is answered later. Raises Problem 503 as `admit` does."""
+        self.admit(call.deadline - call.arrived, call.rows)
         if not self._working:
             self._working = True
             self._loop.call_soon(self._flush)
+        self._metrics.in_flight += 1
+        self._queue.append(call)
+        self._queued_rows += call.rows
+        if call.deadline < self._earliest:
+            self._earliest = call.deadline
 
     def _flush(self) -> None:
         turn_ends = 0.0
         while self._queue and (calls := self._take()):
             batch = _Batch(calls)
             turn_ends = turn_ends or batch.started + TURN_SECONDS
-            if self._expect(batch) > INLINE_SECONDS:
+            if self._forecast.run(batch.rows) > INLINE_SECONDS:
+                self._free_at = batch.started + self._forecast.batch(batch.rows)
                 # On the CPU's clock: a thread that comes back from the runtime may wait for the loop.
                 future = self._loop.run_in_executor(self._thread, self._run, batch, time.thread_time)
                 future.add_done_callback(partial(self._finish, batch))
@@ -108,47 +122,76 @@ class Batcher:
     def _finish(self, batch: _Batch, future: asyncio.Future[None]) -> None:
         """A thread is done: its answers, then at once the next batch."""
         future.result()
+        self._free_at = 0.0
         self._reply(batch)
         self._waited = True
         self._flush()
         self._waited = False
 
     def _take(self) -> list[Call]:
-        """The next calls to run together; empty when none waits."""
+        """The next calls to run together; empty when none is left."""
         queue = self._queue
-        if self._joins and self._uniform and self._queued_rows <= self._max_rows and not self._waited:
+        now = time.perf_counter()
+        if (
+            self._joins
+            and self._uniform
+            and self._queued_rows <= self._max_rows
+            and now + self._forecast.batch(self._queued_rows) <= self._earliest
+            and not self._waited
+        ):
             batch = list(queue)
             queue.clear()
+        else:
+            batch = self._choose(now)
+            self._queued_rows -= sum([call.rows for call in batch])
+        if not queue:
             self._queued_rows = 0
-            return batch
-        batch = []
-        rows, key = 0, None
+            self._earliest = _NEVER
+        return batch
+
+    def _choose(self, now: float) -> list[Call]:
+        """Take calls that fit together out of the queue, and those that nobody waits for any more."""
+        queue, forecast = self._queue, self._forecast
+        batch: list[Call] = []
         skipped: list[Call] = []
+        rows, key, earliest = 0, None, _NEVER
         while queue:
             call = queue.popleft()
             if call.gone:
-                self._metrics.in_flight -= 1
-                self._metrics.outcomes[ABANDONED] += 1
+                self._drop(call)
+            elif call.deadline < now or (
+                # It cannot be answered in time, and somebody else can.
+                (queue or batch or skipped) and now + forecast.batch(call.rows) > call.deadline
+            ):
+                self._drop(call, Problem(504, "the request waited longer than it may; it was not tried"))
             elif not batch:
                 batch.append(call)
-                rows, key = call.rows, call.key
+                rows, key, earliest = call.rows, call.key, call.deadline
                 if not self._joins:
                     break
-            elif call.key == key and rows + call.rows <= self._max_rows:
+            elif (
+                call.key == key
+                and rows + call.rows <= self._max_rows
+                and now + forecast.batch(rows + call.rows) <= min(earliest, call.deadline)
+            ):
                 batch.append(call)
                 rows += call.rows
+                earliest = min(earliest, call.deadline)
             else:
                 skipped.append(call)
-                if rows >= self._max_rows:
+                if self._uniform or rows >= self._max_rows:
                     break
         queue.extendleft(reversed(skipped))
-        self._queued_rows = sum([call.rows for call in queue])
         return batch
 
-    def _expect(self, batch: _Batch) -> float:
-        """Seconds that a run is likely to take."""
-        batch.expected = self._cost.base + self._cost.per_row * batch.rows
-        return batch.expected * self._slowness
+    def _drop(self, call: Call, problem: Problem | None = None) -> None:
+        """Leave a call of the queue alone; without a problem its client has gone."""
+        self._queued_rows -= call.rows
+        self._metrics.in_flight -= 1
+        if problem is None:
+            self._metrics.outcomes[ABANDONED] += 1
+        else:
+            self._fail(call, problem)
 
     def _run(self, batch: _Batch, clock: Callable[[], float]) -> None:
         """Run a batch; of one that fails, every call on its own. Called in any thread, but one at a time."""
@@ -193,21 +236,13 @@ class Batcher:
                 else:
                     metrics.outcomes[OK] += 1
                     took(time.perf_counter() - call.arrived)
-        self._learn(min(batch.seconds / batch.expected, 1000.0))
-
-    def _learn(self, slowness: float) -> None:
-        """What was measured at load need not hold for every input: believe two slow runs, and forget them slowly.
-
-        One alone may be the node's doing.
-        """
-        self._slowness = max(1.0, min(slowness, self._slowness_before), 0.9 * self._slowness)
-        self._slowness_before = slowness
+        self._forecast.learn(batch.rows, batch.seconds, time.perf_counter() - batch.started)
 
     def _fail(self, call: Call, error: Exception) -> None:
         if not isinstance(error, Problem):
             log.error("an answer could not be written", exc_info=error)
             error = Problem(500, "the server failed on this request")
-        self._metrics.outcomes[FAILED if error.status >= 500 else CLIENT_ERROR] += 1
+        self._metrics.outcomes[outcome_of(error)] += 1
         try:
             call.fail(error)
         except Exception:  # whatever it is, the calls behind this one must get their answers
@@ -231,16 +266,15 @@ class _Batch:
 
     Attributes:
         started: time.perf_counter().
-        expected: seconds of the run as measured at load.
-        seconds: that it took.
+        seconds: that the run took.
         parts: calls with their common outputs, or with the error that they ended in.
     """
 
-    __slots__ = ("calls", "expected", "parts", "rows", "seconds", "started")
+    __slots__ = ("calls", "parts", "rows", "seconds", "started")
 
     def __init__(self, calls: list[Call]) -> None:
         self.calls = calls
         self.rows = sum([call.rows for call in calls])
         self.started = time.perf_counter()
-        self.expected = self.seconds = 0.0
+        self.seconds = 0.0
         self.parts: list[tuple[list[Call], Outputs | Exception]] = []

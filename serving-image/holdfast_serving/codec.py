@@ -18,6 +18,7 @@ Decisions where the protocol leaves a choice:
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection
 from functools import partial
@@ -63,6 +64,7 @@ class RestCall(Call):
         self._codec = codec
         self._client = client
         self.arrived = time.perf_counter()
+        self.deadline = math.inf
         self.inputs = []
         self.shapes = []
         self.pinned = False

@@ -32,13 +32,14 @@ JSON_TYPE = b"application/json"
 JSON = b"content-type: %b\r\n" % JSON_TYPE
 ACCEPTED_CODINGS = b"accept-encoding"
 JSON_SIZE = b"inference-header-content-length"
+TIMEOUT = b"request-timeout-ms"
 TICK_SECONDS = 0.25
 
 _REASONS = {
     200: b"OK", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found", 405: b"Method Not Allowed",
     408: b"Request Timeout", 411: b"Length Required", 413: b"Content Too Large", 415: b"Unsupported Media Type",
     417: b"Expectation Failed", 431: b"Request Header Fields Too Large", 500: b"Internal Server Error",
-    501: b"Not Implemented", 503: b"Service Unavailable", 505: b"HTTP Version Not Supported",
+    501: b"Not Implemented", 503: b"Service Unavailable", 504: b"Gateway Timeout", 505: b"HTTP Version Not Supported",
 }  # fmt: skip
 _MAX_KNOWN_HEADS, _MAX_KNOWN_HEAD_BYTES = 1000, 1024
 _LEAST_READ_BYTES = 64 << 10  # in Limits.write_seconds
@@ -50,7 +51,7 @@ _APART_BYTES = 64 << 10  # of an answer: from here on a copy costs more than a s
 _IDLE, _HEAD, _BODY = range(3)
 _HOST, _LENGTH, _CODING, _TYPE = b"host", b"content-length", b"transfer-encoding", b"content-type"
 _CONTENT_CODING, _EXPECT = b"content-encoding", b"expect"
-_FIELDS = frozenset({_HOST, _LENGTH, _CODING, _TYPE, _CONTENT_CODING, _EXPECT, JSON_SIZE, ACCEPTED_CODINGS})
+_FIELDS = frozenset({_HOST, _LENGTH, _CODING, _TYPE, _CONTENT_CODING, _EXPECT, JSON_SIZE, ACCEPTED_CODINGS, TIMEOUT})
 _SPELLINGS = {b"-".join(part.title() for part in field.split(b"-")): field for field in _FIELDS}
 
 

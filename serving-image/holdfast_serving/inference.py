@@ -35,9 +35,10 @@ class Call(ABC):
         key: calls with equal keys may share a run; always equal where only the first dimension varies.
         arrived: time.perf_counter() of the request's last byte.
         pinned: whether it must be run in this pod: it names this revision, or another pod has sent it on.
+        deadline: on the same clock; an answer after it is of no use.
     """
 
-    __slots__ = ("arrived", "inputs", "key", "rows", "shapes")
+    __slots__ = ("arrived", "deadline", "inputs", "key", "rows", "shapes")
 
     pinned = False
 
@@ -46,6 +47,7 @@ class Call(ABC):
     rows: int
     key: object
     arrived: float
+    deadline: float
 
     @property
     @abstractmethod

@@ -41,7 +41,7 @@ async def serve(settings: Settings) -> int:
     """Run until SIGTERM; return the exit code."""
     started = time.monotonic()
     metrics = Metrics(settings.model_name, settings.revision)
-    served = Served(settings.model_name, settings.revision, metrics)
+    served = Served(settings.model_name, settings.revision, metrics, settings.request_timeout_seconds)
     api = Api(served)
     try:
         certificates = _certificates(settings)
@@ -92,7 +92,7 @@ def _load(settings: Settings, folder: Path) -> tuple[Fetched, Loaded]:
     fetched = load.fetch(
         settings.model_uri, folder, settings.digest, claims=settings.claims, credentials=settings.credentials
     )
-    loaded = load.load(fetched, settings.model_name, settings.revision, cgroup.threads())
+    loaded = load.load(fetched, settings.model_name, settings.revision, cgroup.threads(), settings.max_batch_rows)
     return fetched, loaded
 
 
@@ -109,9 +109,15 @@ def _open(served: Served, api: Api, settings: Settings, fetched: Fetched, loaded
     sys.setswitchinterval(0.0005)
     gc.collect()
     gc.freeze()  # what is there now stays: no need to walk it again and again
-    batcher = Batcher(loaded.model, served.metrics, loaded.cost, joins=loaded.apart is None)
+    batcher = Batcher(
+        loaded.model,
+        served.metrics,
+        loaded.cost,
+        joins=loaded.apart is None,
+        max_rows=settings.max_batch_rows,
+    )
     api.open(loaded.codec)
-    served.open(loaded.model.signature, loaded.metadata(served.name, served.revision), batcher.submit)
+    served.open(loaded.model.signature, loaded.metadata(served.name, served.revision), batcher.admit, batcher.submit)
 
 
 async def _drain(served: Served, ports: Sequence[Port], seconds: float) -> None:

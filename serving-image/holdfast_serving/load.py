@@ -17,8 +17,8 @@ from holdfast_bundle.uris import CLAIMS
 from holdfast_bundle.verify import verify
 from holdfast_bundle.web import Web
 from holdfast_serving import golden, rows, session
-from holdfast_serving.batching import Cost
 from holdfast_serving.codec import RestCodec
+from holdfast_serving.cost import Cost
 from holdfast_serving.probe import probe
 from holdfast_serving.session import Model
 
@@ -103,8 +103,12 @@ class Loaded:
         }
 
 
-def load(fetched: Fetched, name: str, revision: str, threads: int) -> Loaded:
+def load(fetched: Fetched, name: str, revision: str, threads: int, max_batch_rows: int | None = None) -> Loaded:
     """Load a fetched model, hold it to its manifest and golden requests, and find out how to run it.
+
+    Args:
+        threads: that one run may use.
+        max_batch_rows: 1 for no batching, whatever the model would allow.
 
     Raises:
         BundleError: `Invalid`.
@@ -114,7 +118,8 @@ def load(fetched: Fetched, name: str, revision: str, threads: int) -> Loaded:
         model.signature = model.signature.with_manifest(fetched.bundle)
     codec = RestCodec(model.signature, name, revision)
     samples = golden.check(model, codec, fetched.folder) if fetched.bundle is not None else []
-    apart = rows.why_apart(model, fetched.model, samples)
+    unwanted = "its deployment asks for no batching" if max_batch_rows == 1 else None
+    apart = unwanted or rows.why_apart(model, fetched.model, samples)
     codec.same_rows = apart is None
     if apart is None:
         model.signature = model.signature.with_rows()

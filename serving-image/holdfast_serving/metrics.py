@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-OUTCOMES = ("ok", "client_error", "rejected", "failed", "abandoned")
-"""How a request ended: answered; 4xx; 503 before it was tried; 5xx; its client was gone before its turn."""
+    from holdfast_serving.problems import Problem
 
-OK, CLIENT_ERROR, REJECTED, FAILED, ABANDONED = range(len(OUTCOMES))
+OUTCOMES = ("ok", "client_error", "rejected", "failed", "abandoned", "timeout")
+"""How a request ended: answered; 4xx; 503 before it was tried; 5xx; its client was gone before its turn; 504: its time
+was up before its turn."""
+
+OK, CLIENT_ERROR, REJECTED, FAILED, ABANDONED, TIMEOUT = range(len(OUTCOMES))
 
 LATENCY_EDGES = tuple(
     milliseconds / 1000
@@ -27,7 +30,14 @@ LATENCY_EDGES = tuple(
 )  # fmt: skip
 """Seconds. Fixed: an SLO's threshold is one of these, so that changing it restarts nothing."""
 
+_OUTCOMES = {503: REJECTED, 504: TIMEOUT}
+
 BATCH_EDGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+def outcome_of(problem: Problem) -> int:
+    """The index in `OUTCOMES` of a request that was answered with a problem."""
+    return _OUTCOMES.get(problem.status, FAILED if problem.status >= 500 else CLIENT_ERROR)
 
 
 class Collector(Protocol):

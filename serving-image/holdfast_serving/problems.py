@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 class Problem(Exception):
     """An answer other than success.
@@ -19,9 +21,9 @@ class Problem(Exception):
         self.fields = fields
 
 
-def busy(message: str) -> Problem:
-    """503: the same request may succeed in a moment."""
-    return Problem(503, message, b"retry-after: 1\r\n")
+def busy(message: str, seconds: float = 1) -> Problem:
+    """503: the same request may succeed in a moment, or in so many seconds."""
+    return Problem(503, message, b"retry-after: %d\r\n" % max(1, math.ceil(seconds)))
 
 
 def quoted(text: str) -> str:

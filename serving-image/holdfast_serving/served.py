@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from holdfast_serving.metrics import CLIENT_ERROR, REJECTED, Metrics
+from holdfast_serving.metrics import Metrics, outcome_of
 from holdfast_serving.problems import Problem, busy
 
 if TYPE_CHECKING:  # numpy and the runtime are imported with the model, not before the ports are open
@@ -13,6 +13,9 @@ if TYPE_CHECKING:  # numpy and the runtime are imported with the model, not befo
     from holdfast_serving.signature import Signature
 
 VERSION = "0.1.0"
+
+Admit: TypeAlias = Callable[[float], None]
+"""Raises Problem when a request with so many seconds cannot be answered in time."""
 
 Submit: TypeAlias = "Callable[[Call], None]"
 """Takes a checked call, which is answered later. Raises Problem when it cannot be taken."""
@@ -22,32 +25,37 @@ class Served:
     """A model's name and revision, and the model once it is there.
 
     Attributes:
+        timeout: seconds that a request may take.
         ready: whether the pod wants requests. Those that come all the same are answered if that is possible.
         reachable: whether its ports are open and the model is there. It outlasts `ready`: see `lifecycle`.
+        admit: asked by protocols before they take a request apart.
         submit: where protocols put calls. Whoever wants to have a say in where a call is run stands here.
         signature: None until the model is loaded.
         metadata: the model's metadata in V2; empty until it is loaded.
     """
 
-    def __init__(self, name: str, revision: str, metrics: Metrics) -> None:
+    def __init__(self, name: str, revision: str, metrics: Metrics, timeout: float) -> None:
         self.name = name
         self.revision = revision
         self.metrics = metrics
+        self.timeout = timeout
         self.ready = self.reachable = False
+        self.admit: Admit = _refuse
         self.submit: Submit = _refuse
         self.signature: Signature | None = None
         self.metadata: dict[str, Any] = {}
 
-    def open(self, signature: Signature, metadata: dict[str, Any], submit: Submit) -> None:
+    def open(self, signature: Signature, metadata: dict[str, Any], admit: Admit, submit: Submit) -> None:
         """The model is there: requests may come."""
         self.signature = signature
         self.metadata = metadata
+        self.admit = admit
         self.submit = submit
         self.ready = self.reachable = True
 
     def count_refused(self, problem: Problem) -> None:
         """Count an inference request that did not become a call, or was not taken."""
-        self.metrics.outcomes[REJECTED if problem.status == 503 else CLIENT_ERROR] += 1
+        self.metrics.outcomes[outcome_of(problem)] += 1
 
 
 def loading() -> Problem:
@@ -55,5 +63,5 @@ def loading() -> Problem:
     return busy("the model is still being loaded")
 
 
-def _refuse(call: Call) -> NoReturn:
+def _refuse(_: object) -> NoReturn:
     raise loading()

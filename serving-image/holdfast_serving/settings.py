@@ -26,6 +26,8 @@ class Settings:
         model_name, revision, digest: only for `serve`.
         host: address to listen on; empty for all, IPv4 and IPv6.
         port, management_port: 0 lets the system choose.
+        request_timeout_seconds: from a request's last byte to its answer.
+        max_batch_rows: rows of different requests in one run; None for what the model's speed allows.
         drain_seconds: after SIGTERM, in which new connections are taken all the same: endpoints are removed meanwhile.
         tls_secret: Secret with the certificate that connections are secured with; empty: there is no TLS.
         client_auth: whether clients must show a certificate, too.
@@ -43,6 +45,8 @@ class Settings:
     host: str = ""
     port: int = 8080
     management_port: int = 8081
+    request_timeout_seconds: float = 10.0
+    max_batch_rows: int | None = None
     drain_seconds: float = 8.0
     tls_secret: str = ""
     client_auth: bool = False
@@ -57,7 +61,7 @@ def read(arguments: Sequence[str], environment: MutableMapping[str, str]) -> tup
     """(`serve` or `resolve`, settings). What says who the pod is where models lie is taken out of the environment.
 
     Raises:
-        SettingsError: a variable is missing.
+        SettingsError: a variable is missing or not what it must be.
         SystemExit: wrong arguments, as argparse does it.
     """
     parser = argparse.ArgumentParser(prog="python -m holdfast_serving", description="Serve, or resolve, one model.")
@@ -81,6 +85,9 @@ def read(arguments: Sequence[str], environment: MutableMapping[str, str]) -> tup
         given["digest"] = _needed(environment, "HOLDFAST_MODEL_DIGEST")
         given["tls_secret"] = environment.get("HOLDFAST_TLS_SECRET", "")
         given["client_auth"] = _client_auth(environment.get("HOLDFAST_TLS_CLIENT_AUTH", "None"))
+        if milliseconds := _integer(environment, "HOLDFAST_REQUEST_TIMEOUT_MILLISECONDS", 600_000):
+            given["request_timeout_seconds"] = milliseconds / 1000
+        given["max_batch_rows"] = _integer(environment, "HOLDFAST_MAX_BATCH_ROWS", 4096)
     return command, Settings(**given)
 
 
@@ -94,3 +101,13 @@ def _needed(environment: Mapping[str, str], name: str) -> str:
     if not environment.get(name):
         raise SettingsError(f"the environment variable {name} is not set")
     return environment[name]
+
+
+def _integer(environment: Mapping[str, str], name: str, largest: int) -> int | None:
+    """A number from 1 on; None where none is given."""
+    text = environment.get(name)
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(largest)) and 1 <= int(text) <= largest):
+        raise SettingsError(f"the environment variable {name} must be an integer from 1 to {largest}")
+    return int(text)

@@ -13,9 +13,12 @@ PREPROCESSING = {"imputeNumeric": "Median", "scaleNumeric": "Standard", "encodeC
 
 
 @pytest.mark.parametrize("serving", [None, {}, {"replicas": None}])
-def test_a_model_deployment_has_one_replica_unless_told(server: Server, serving: Json | None) -> None:
+def test_a_model_deployment_has_one_replica_and_ten_seconds_unless_told(server: Server, serving: Json | None) -> None:
     stored = server.accepts(model_deployment(serving=serving))
-    assert stored["spec"] == {"model": {"uri": "pvc://models/wine"}, "serving": {"replicas": 1}}
+    assert stored["spec"] == {
+        "model": {"uri": "pvc://models/wine"},
+        "serving": {"replicas": 1, "requestTimeoutMilliseconds": 10000},
+    }
 
 
 def test_a_training_job_gets_a_seed_and_limits(server: Server) -> None:

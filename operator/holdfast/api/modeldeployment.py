@@ -80,6 +80,9 @@ class ModelDeploymentReason(StrEnum):
     NAME_CONFLICT = "NameConflict"
 
 
+REQUEST_TIMEOUT_MILLISECONDS = 10_000
+
+
 class ModelSource(Model):
     """The model that the user asks for."""
 
@@ -164,6 +167,16 @@ class Serving(Model):
         | None
     ) = Field(None, description="Environment variables of the server.")
     tls: Tls | None = Field(None, description="Serve with TLS. Absent: without.")
+    request_timeout_milliseconds: int = Field(
+        REQUEST_TIMEOUT_MILLISECONDS,
+        ge=10,
+        le=600_000,
+        description="Time for one request. What cannot be answered in it is refused at once.",
+    )
+    max_batch_rows: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        None,
+        description="Rows of different requests in one run; 1 for no batching. Absent: as many as pay, by measurement.",
+    )
 
 
 class ModelDeploymentSpec(Model):

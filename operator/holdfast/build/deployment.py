@@ -44,6 +44,9 @@ class RevisionManifest:
     node_selector: Mapping[str, str] | None
     tolerations: Sequence[Mapping[str, Any]] | None
     tls: Tls | None = None
+    request_timeout_milliseconds: int | None = None
+    """None for the server's own default: variables that say nothing new would change every pod there is."""
+    max_batch_rows: int | None = None
 
     def render(self, replicas: int) -> dict[str, Any]:
         """The manifest for server-side apply."""
@@ -81,6 +84,10 @@ class RevisionManifest:
             "HOLDFAST_MODEL_DIGEST": self.model_digest,
             "HOLDFAST_REVISION": self.revision,
         }
+        if self.request_timeout_milliseconds is not None:
+            variables["HOLDFAST_REQUEST_TIMEOUT_MILLISECONDS"] = str(self.request_timeout_milliseconds)
+        if self.max_batch_rows is not None:
+            variables["HOLDFAST_MAX_BATCH_ROWS"] = str(self.max_batch_rows)
         mounts, volumes = pod.claim_mounts(claims), []
         if self.tls:
             variables |= {"HOLDFAST_TLS_SECRET": self.tls.secret, "HOLDFAST_TLS_CLIENT_AUTH": self.tls.client_auth}
@@ -98,7 +105,8 @@ class RevisionManifest:
         spec = pod.pod_spec([server], claims, self.node_selector, self.tolerations)
         spec["volumes"] += volumes
         # The server needs no preStop: it takes connections for a while after SIGTERM, and tells clients to move.
-        spec["terminationGracePeriodSeconds"] = 60
+        # The last request may come late in that while, and have all of its time.
+        spec["terminationGracePeriodSeconds"] = max(60, 40 + (self.request_timeout_milliseconds or 0) // 1000)
         return spec
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.api.modeldeployment import ServedModel, Serving
+from holdfast.api.modeldeployment import REQUEST_TIMEOUT_MILLISECONDS, ServedModel, Serving
 from holdfast.build import labels, quantities, service
 from holdfast.build.deployment import RevisionManifest, Tls
 from holdfast.build.hashing import canonical_json
@@ -126,6 +126,8 @@ def manifest(
         node_selector=shape.get("nodeSelector"),
         tolerations=shape.get("tolerations"),
         tls=Tls(serving.tls.secret_ref.name, serving.tls.client_auth) if serving.tls else None,
+        request_timeout_milliseconds=shape.get("requestTimeoutMilliseconds"),
+        max_batch_rows=shape.get("maxBatchRows"),
     )
 
 
@@ -160,6 +162,10 @@ def _shape(serving: Serving, env: Mapping[str, str]) -> dict[str, Any]:
     if serving.tls:
         required = {"clientAuth": "Required"} if serving.tls.client_auth == "Required" else {}
         shape["tls"] = {"secret": serving.tls.secret_ref.name} | required
+    if serving.request_timeout_milliseconds != REQUEST_TIMEOUT_MILLISECONDS:
+        shape["requestTimeoutMilliseconds"] = serving.request_timeout_milliseconds
+    if serving.max_batch_rows is not None:
+        shape["maxBatchRows"] = serving.max_batch_rows
     return shape
 
 

@@ -28,6 +28,8 @@ MODEL_DEPLOYMENT: dict[str, Any] = {
             {"name": "OMP_NUM_THREADS", "value": "2"},
             {"name": "LOG_LEVEL", "valueFrom": {"configMapKeyRef": {"name": "wine", "key": "level"}}},
         ],
+        "requestTimeoutMilliseconds": 2000,
+        "maxBatchRows": 64,
     },
 }
 TRAINING_JOB: dict[str, Any] = {
@@ -108,7 +110,7 @@ def test_what_is_read_is_what_is_written(kind: type[Model], data: dict[str, Any]
 def test_absent_stays_absent_and_defaults_are_filled_in() -> None:
     assert ModelDeploymentSpec.parse({"model": {"uri": "pvc://models"}}).to_json() == {
         "model": {"uri": "pvc://models"},
-        "serving": {"replicas": 1},
+        "serving": {"replicas": 1, "requestTimeoutMilliseconds": 10000},
     }
 
 

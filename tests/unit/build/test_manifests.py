@@ -181,3 +181,21 @@ def test_the_hash_does_not_depend_on_the_owner() -> None:
     plain = {**manifest, "metadata": {k: v for k, v in manifest["metadata"].items() if k != "annotations"}}
     orphan = {**plain, "metadata": {**plain["metadata"], "ownerReferences": []}}
     assert desired_hash(with_desired_hash(plain)) == desired_hash(with_desired_hash(orphan))
+
+
+def test_a_server_is_told_its_limits_only_where_the_user_says_some() -> None:
+    """Variables with defaults would change the pods of every revision that is there."""
+
+    def variables(**changes: int) -> dict[str, str]:
+        spec = samples.revision(**changes).render(1)["spec"]["template"]["spec"]
+        return {each["name"]: each.get("value", "") for each in spec["containers"][0]["env"]}
+
+    assert not {"HOLDFAST_REQUEST_TIMEOUT_MILLISECONDS", "HOLDFAST_MAX_BATCH_ROWS"} & variables().keys()
+    told = variables(request_timeout_milliseconds=2500, max_batch_rows=64)
+    assert (told["HOLDFAST_REQUEST_TIMEOUT_MILLISECONDS"], told["HOLDFAST_MAX_BATCH_ROWS"]) == ("2500", "64")
+
+
+@pytest.mark.parametrize(("milliseconds", "seconds"), [(None, 60), (100, 60), (20_000, 60), (600_000, 640)])
+def test_a_server_has_the_time_of_its_last_request_to_end(milliseconds: int | None, seconds: int) -> None:
+    made = samples.revision(request_timeout_milliseconds=milliseconds).render(1)
+    assert made["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == seconds

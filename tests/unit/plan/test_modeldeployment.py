@@ -642,6 +642,7 @@ def test_a_model_that_status_could_not_hold_is_not_taken_from_an_annotation(note
         ({"tolerations": [{"key": "gpu"}]}, {"tolerations": [{"key": "gpu", "operator": "Equal", "value": ""}]}),
         ({}, {"resources": {}}),
         ({}, {"resources": {"requests": {}}, "env": [], "nodeSelector": {}, "tolerations": []}),
+        ({}, {"requestTimeoutMilliseconds": 10000}),
     ],
 )
 def test_saying_a_default_aloud_makes_no_revision(before: dict[str, Any], after: dict[str, Any]) -> None:
@@ -650,6 +651,14 @@ def test_saying_a_default_aloud_makes_no_revision(before: dict[str, Any], after:
     world.converge()
     assert len(world.deployments) == 1
     assert world.says("Ready") == ("True", "Serving")
+
+
+@pytest.mark.parametrize("serving", [{"requestTimeoutMilliseconds": 9999}, {"maxBatchRows": 256}])
+def test_another_timeout_or_batch_size_makes_a_revision(serving: dict[str, Any]) -> None:
+    world = worlds.serving()
+    world.change(serving={"replicas": 1, **serving})
+    world.converge()
+    assert len(world.deployments) == 2
 
 
 def test_the_name_of_a_revision_never_changes_from_one_operator_to_the_next() -> None:

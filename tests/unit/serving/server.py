@@ -140,7 +140,7 @@ class Server(Process):
         raise AssertionError(f"no sample {name} {labels}")
 
     def outcomes(self) -> dict[str, float]:
-        names = ("ok", "client_error", "rejected", "failed", "abandoned")
+        names = ("ok", "client_error", "rejected", "failed", "abandoned", "timeout")
         return {name: self.metric("holdfast_inference_requests_total", outcome=name) for name in names}
 
     def __exit__(self, *error: object) -> None:

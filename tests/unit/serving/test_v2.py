@@ -306,7 +306,7 @@ def test_outcomes_are_counted(iris: Server) -> None:
     iris.infer({})
     after = iris.outcomes()
     assert {name: after[name] - before[name] for name in after} == {
-        "ok": 1, "client_error": 1, "rejected": 0, "failed": 0, "abandoned": 0
+        "ok": 1, "client_error": 1, "rejected": 0, "failed": 0, "abandoned": 0, "timeout": 0
     }  # fmt: skip
     assert iris.metric("holdfast_inference_duration_seconds_count") == requests + 1
     assert iris.metric("holdfast_inference_in_flight", model="wine", revision=REVISION) == 0
