@@ -67,6 +67,7 @@ class ModelDeploymentReason(StrEnum):
     # What pods need.
     CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound"
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
+    SERVICE_ACCOUNT_NOT_FOUND = "ServiceAccountNotFound"
     SECRET_INVALID = "SecretInvalid"  # noqa: S105
     CLAIM_NOT_FOUND = "ClaimNotFound"
     IMAGE_PULL_FAILED = "ImagePullFailed"
@@ -166,6 +167,14 @@ class Serving(Model):
         ]
         | None
     ) = Field(None, description="Environment variables of the server.")
+    storage_secret_ref: ObjectRef | None = Field(
+        None,
+        description="Secret in this namespace with the keys to where the model lies. Mounted as files, never as env.",
+    )
+    service_account_name: ObjectName | None = Field(
+        None,
+        description="ServiceAccount of the pods, for an identity that the cloud gives. Its API token is never mounted.",
+    )
     tls: Tls | None = Field(None, description="Serve with TLS. Absent: without.")
     request_timeout_milliseconds: int = Field(
         REQUEST_TIMEOUT_MILLISECONDS,

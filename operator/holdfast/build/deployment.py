@@ -8,6 +8,7 @@ from typing import Any
 
 from holdfast.build import labels, names, pod, service
 from holdfast.build.hashing import with_desired_hash
+from holdfast.build.source import Source
 
 HTTP_PORT = 8080
 MANAGEMENT_PORT = 8081
@@ -32,7 +33,7 @@ class RevisionManifest:
     uid: str
     revision: str
     intent: str
-    model_uri: str
+    source: Source
     model_digest: str
     model_annotation: str
     """All that is known of the model, to be read again from the cluster."""
@@ -75,12 +76,10 @@ class RevisionManifest:
         return with_desired_hash(manifest, without_replicas=True)
 
     def _pod(self) -> dict[str, Any]:
-        claim = pod.claim_of(self.model_uri)
-        claims = [claim] if claim else []
         variables = {
             **self.env,
+            **self.source.variables(),
             "HOLDFAST_MODEL_NAME": self.name,
-            "HOLDFAST_MODEL_URI": pod.literal(self.model_uri),
             "HOLDFAST_MODEL_DIGEST": self.model_digest,
             "HOLDFAST_REVISION": self.revision,
         }
@@ -88,7 +87,7 @@ class RevisionManifest:
             variables["HOLDFAST_REQUEST_TIMEOUT_MILLISECONDS"] = str(self.request_timeout_milliseconds)
         if self.max_batch_rows is not None:
             variables["HOLDFAST_MAX_BATCH_ROWS"] = str(self.max_batch_rows)
-        mounts, volumes = pod.claim_mounts(claims), []
+        mounts, volumes = self.source.mounts(), []
         if self.tls:
             variables |= {"HOLDFAST_TLS_SECRET": self.tls.secret, "HOLDFAST_TLS_CLIENT_AUTH": self.tls.client_auth}
             mounts.append({"name": "tls", "mountPath": f"{TLS}/{self.tls.secret}", "readOnly": True})
@@ -102,7 +101,8 @@ class RevisionManifest:
         server["startupProbe"] = _probe("/readyz", periodSeconds=1, failureThreshold=PROGRESS_DEADLINE_SECONDS)
         server["readinessProbe"] = _probe("/readyz", periodSeconds=5, failureThreshold=2)
         server["livenessProbe"] = _probe("/livez", periodSeconds=10, failureThreshold=3)
-        spec = pod.pod_spec([server], claims, self.node_selector, self.tolerations)
+        spec = pod.pod_spec([server], self.source.claims, self.node_selector, self.tolerations)
+        spec = self.source.complete(spec)
         spec["volumes"] += volumes
         # The server needs no preStop: it takes connections for a while after SIGTERM, and tells clients to move.
         # The last request may come late in that while, and have all of its time.

@@ -8,6 +8,7 @@ from typing import Any
 from holdfast.api.trainingjob import Preprocessing, Split, TrainingJobSpec
 from holdfast.build import labels, names, pod
 from holdfast.build.hashing import canonical_json, with_desired_hash
+from holdfast.build.source import Source
 
 HELPER_TTL_SECONDS = 600
 HELPER_BACKOFF_LIMIT = 6
@@ -19,28 +20,28 @@ def resolve_job(
     name: str,
     namespace: str,
     uid: str,
-    uri: str,
+    source: Source,
     image: str,
     pull_policy: str,
     resources: Mapping[str, Mapping[str, int | str]] | None,
     node_selector: Mapping[str, str] | None,
     tolerations: Sequence[Mapping[str, Any]] | None,
 ) -> dict[str, Any]:
-    """The helper that fetches the model at `uri`, verifies it and reports its digest.
+    """The helper that fetches the model, verifies it and reports its digest.
 
     resources: those of a server. The Job bears the hash of what was wanted, so that one that has become wrong is found.
     """
-    claim = pod.claim_of(uri)
-    claims = [claim] if claim else []
     counted = {
         part: {name: value for name, value in values.items() if name in _COUNTED}
         for part, values in (resources or {}).items()
     }
-    variables = {"HOLDFAST_MODEL_URI": pod.literal(uri)}
-    container = pod.container("resolve", image, pull_policy, ["resolve"], variables, pod.claim_mounts(claims), counted)
-    spec = pod.pod_spec([container], claims, node_selector, tolerations)
+    variables, mounts = source.variables(), source.mounts()
+    container = pod.container("resolve", image, pull_policy, ["resolve"], variables, mounts, counted)
+    spec = source.complete(pod.pod_spec([container], source.claims, node_selector, tolerations))
     owner = labels.owner("ModelDeployment", name, uid)
-    manifest = _job(names.helper_job(name, uid, "resolve", uri), namespace, labels.helper(name, "resolve"), owner, spec)
+    manifest = _job(
+        names.helper_job(name, uid, "resolve", source.uri), namespace, labels.helper(name, "resolve"), owner, spec
+    )
     manifest["spec"] |= {"backoffLimit": HELPER_BACKOFF_LIMIT, "ttlSecondsAfterFinished": HELPER_TTL_SECONDS}
     return with_desired_hash(manifest)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ from holdfast.kube.kinds import CLAIM, CONFIG_MAP, EVENT, OWNERS, POD, Key, cont
 from holdfast.plan.observed import Claim, Pod
 
 MOUNT_REASONS = frozenset({"FailedMount", "FailedAttachVolume"})
+REFUSAL_REASONS = frozenset({"FailedCreate"})
 MAX_MOUNT_LOOKUPS = 3
 """Pods of one Deployment hang for one reason."""
 
@@ -50,6 +51,11 @@ class Reader:
             values[name, key] = data[name].get(key)
         return values
 
+    async def refusals(self, namespace: str, uids: Iterable[str]) -> Mapping[str, str]:
+        """Why Jobs cannot create pods, by uid: the newest word of the API server's. Jobs keep none in their status."""
+        words = {uid: await self._warning(namespace, uid, REFUSAL_REASONS) for uid in sorted(uids)}
+        return {uid: word for uid, word in words.items() if word is not None}
+
     async def _claim(self, namespace: str, name: str) -> Claim:
         try:
             raw = await self._client.get(CLAIM, namespace, name)
@@ -60,10 +66,13 @@ class Reader:
 
     async def _mount_message(self, raw: Object) -> str | None:
         metadata = raw["metadata"]
-        fields = f"involvedObject.uid={metadata['uid']},type=Warning"
-        events = await self._client.list(EVENT, metadata["namespace"], fields=fields)
-        about_mounts = [event for event in events if event.get("reason") in MOUNT_REASONS]
-        newest = max(about_mounts, key=lambda event: event.get("lastTimestamp") or "", default=None)
+        return await self._warning(metadata["namespace"], metadata["uid"], MOUNT_REASONS)
+
+    async def _warning(self, namespace: str, uid: str, reasons: Collection[str]) -> str | None:
+        """The newest Warning Event about an object, for one of these reasons."""
+        events = await self._client.list(EVENT, namespace, fields=f"involvedObject.uid={uid},type=Warning")
+        told = [event for event in events if event.get("reason") in reasons]
+        newest = max(told, key=lambda event: event.get("lastTimestamp") or "", default=None)
         return str(newest["message"]) if newest else None
 
 

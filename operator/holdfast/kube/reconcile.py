@@ -144,6 +144,8 @@ class Reconciler:
         if needs.config_maps:
             values = await self._reader.config_map_keys(namespace, needs.config_maps)
             observed = replace(observed, config_maps=values)
+        if needs.refusals:
+            observed = replace(observed, refusals=await self._reader.refusals(namespace, needs.refusals))
         return observed
 
     def _training_output(self, resource: Resource) -> TrainingOutput | None:

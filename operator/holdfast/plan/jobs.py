@@ -24,6 +24,11 @@ def failed(job: Child) -> bool:
     return condition(job, "Failed") is not None
 
 
+def has_no_pods(job: Child) -> bool:
+    """Whether it has not come to its first pod."""
+    return not finished(job) and not job.status.get("active") and not job.status.get("failed")
+
+
 def finished(job: Child) -> bool:
     """Whether nothing more will happen by itself."""
     return succeeded(job) or failed(job)

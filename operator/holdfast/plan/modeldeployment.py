@@ -50,6 +50,7 @@ def needs(observed: Observed) -> Needs:
         pods=waited or (helper is not None and (jobs.finished(helper) or "failed" in helper.status)),
         claims=frozenset(filter(None, map(claim_of, uris))) if waited else frozenset(),
         config_maps=frozenset(config_map_keys(view).values()),
+        refusals=frozenset({helper.uid} if waited and helper and jobs.has_no_pods(helper) else ()),
     )
 
 

@@ -125,6 +125,8 @@ class Observed:
     claims: tuple[Claim, ...] = ()
     config_maps: Mapping[tuple[str, str], str | None] = field(default_factory=dict)
     """(name, key) → value; None: the ConfigMap or the key is missing."""
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    """A Job's uid → the API server's words for not letting it create pods."""
     training_output: TrainingOutput | None = None
     create_errors: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """(kind, name) → the API server's words for the last refusal to write that child (a quota, an admission policy)."""
@@ -137,6 +139,8 @@ class Needs:
     pods: bool = False
     claims: frozenset[str] = frozenset()
     config_maps: frozenset[tuple[str, str]] = frozenset()
+    refusals: frozenset[str] = frozenset()
+    """uids of Jobs that have no pods: why?"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from holdfast.build import labels, quantities, service
 from holdfast.build.deployment import RevisionManifest, Tls
 from holdfast.build.hashing import canonical_json
 from holdfast.build.names import digest10
+from holdfast.build.source import Source
 from holdfast.plan.observed import Child, Metadata, Settings
 
 
@@ -116,7 +117,7 @@ def manifest(
         uid=metadata.uid,
         revision=existing.name if existing else name_of(metadata, wanted, image),
         intent=wanted,
-        model_uri=kept.uri,
+        source=source(kept.uri, serving),
         model_digest=kept.digest,
         model_annotation=annotation(kept, image),
         image=image,
@@ -129,6 +130,12 @@ def manifest(
         request_timeout_milliseconds=shape.get("requestTimeoutMilliseconds"),
         max_batch_rows=shape.get("maxBatchRows"),
     )
+
+
+def source(uri: str, serving: Serving) -> Source:
+    """Where a model of this ModelDeployment is fetched from, and as whom."""
+    secret = serving.storage_secret_ref.name if serving.storage_secret_ref else ""
+    return Source(uri, secret, serving.service_account_name or "")
 
 
 def _annotated(text: str) -> tuple[Model, str] | None:
@@ -159,6 +166,10 @@ def _shape(serving: Serving, env: Mapping[str, str]) -> dict[str, Any]:
         shape["tolerations"] = [_toleration(toleration.to_json()) for toleration in serving.tolerations]
     if env:
         shape["env"] = list(env.items())  # in order: a variable may refer to those before it
+    if serving.storage_secret_ref:
+        shape["storageSecret"] = serving.storage_secret_ref.name
+    if serving.service_account_name:
+        shape["serviceAccount"] = serving.service_account_name
     if serving.tls:
         required = {"clientAuth": "Required"} if serving.tls.client_auth == "Required" else {}
         shape["tls"] = {"secret": serving.tls.secret_ref.name} | required

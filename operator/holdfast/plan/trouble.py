@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ IMAGE_REASONS = frozenset(
         "RegistryUnavailable",
     }
 )
+_NO_SERVICE_ACCOUNT = re.compile(r'serviceaccount "([^"]{1,253})" not found')
 CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
 
@@ -61,8 +63,18 @@ def of_replicas(deployment: Child) -> Trouble | None:
     """Pods that the API server refused to create, in its own words."""
     for condition in deployment.status.get("conditions", ()):
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-            return Trouble("QuotaExceeded", f"pods are refused: {condition.get('message', '')}")
+            return of_refusal(condition.get("message", ""))
     return None
+
+
+def of_refusal(message: str | None) -> Trouble | None:
+    """Why the API server does not let a controller create pods, from its words; None where it was not refused."""
+    if message is None:
+        return None
+    if missing := _NO_SERVICE_ACCOUNT.search(message):
+        words = f"ServiceAccount {missing[1]} does not exist in this namespace; create it"
+        return Trouble("ServiceAccountNotFound", words)
+    return Trouble("QuotaExceeded", f"pods are refused: {message}")
 
 
 def deadline_passed(deployment: Child) -> bool:

@@ -136,7 +136,8 @@ def _resolved_model(view: View, uri: str) -> Model | Obstacle:
         # A Job cannot change: one that waits for a node that nobody asks for any more would wait for ever.
         return _still_asking(view, uri, name, Delete("Job", name, helper.uid))
     claims = view.claims_of(uri)
-    wrong = trouble.of_claims(claims) or trouble.of_pods(pods, claims, REASONS)
+    refusal = observed.refusals.get(helper.uid)
+    wrong = trouble.of_claims(claims) or trouble.of_pods(pods, claims, REASONS) or trouble.of_refusal(refusal)
     if wrong is None:
         return _still_asking(view, uri, name)
     return Obstacle("False", wrong.reason, f"{uri}: {wrong.message}; it is tried again", hopeless=jobs.failed(helper))
@@ -149,7 +150,7 @@ def _question(view: View, uri: str) -> Create:
             metadata.name,
             metadata.namespace,
             metadata.uid,
-            uri,
+            revisions.source(uri, serving),
             settings.serving_image,
             settings.image_pull_policy,
             serving.resources.to_json() if serving.resources else None,

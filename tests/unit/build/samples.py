@@ -7,6 +7,7 @@ from holdfast.build import job, quantities
 from holdfast.build.deployment import RevisionManifest, Tls
 from holdfast.build.poddisruptionbudget import pod_disruption_budget
 from holdfast.build.service import service
+from holdfast.build.source import Source
 
 NAME = "wine"
 UID = "00000000-0000-4000-8000-000000000001"
@@ -17,6 +18,7 @@ TOLERATIONS: list[dict[str, str | int]] = [
     {"key": "gpu", "operator": "Exists", "effect": "NoSchedule"},
     {"key": "spot", "value": "yes", "effect": "NoExecute", "tolerationSeconds": 0},
 ]
+STORE = Source("s3://models/wine", "models-read", "wine")
 RESOURCES: dict[str, dict[str, str | int]] = {
     "requests": {"cpu": "0.5", "memory": "524288Ki", "ephemeral-storage": "1.5Gi"},
     "limits": {"memory": 1073741824, "example.com/gpu": 1},
@@ -30,7 +32,7 @@ def revision(name: str = NAME, namespace: str = "default", **changes: Any) -> Re
         "uid": UID,
         "revision": REVISION,
         "intent": "0" * 64,
-        "model_uri": "pvc://models/wine/3",
+        "source": Source("pvc://models/wine/3"),
         "model_digest": DIGEST,
         "model_annotation": "{}",
         "image": IMAGE,
@@ -64,10 +66,14 @@ def every_manifest(namespace: str = "default", name: str = NAME) -> dict[str, di
         "deployment": revision(name, namespace).render(0),
         "service": service(name, namespace, UID, REVISION),
         "secured deployment": revision(name, namespace, tls=Tls("wine-tls", "Required")).render(0),
+        "deployment from a store": revision(name, namespace, source=STORE).render(0),
         "secured service": service(name, namespace, UID, REVISION, tls=True),
         "budget": pod_disruption_budget(name, namespace, UID, REVISION),
         "resolve job": job.resolve_job(
-            name, namespace, UID, "pvc://models/wine", IMAGE, "IfNotPresent", RESOURCES, {"disk": "ssd"}, TOLERATIONS
+            name, namespace, UID, STORE, IMAGE, "IfNotPresent", RESOURCES, {"disk": "ssd"}, TOLERATIONS
+        ),
+        "resolve job on a claim": job.resolve_job(
+            name, namespace, UID, Source("pvc://models/wine"), IMAGE, "Always", None, {"disk": "ssd"}, TOLERATIONS
         ),
         "training job": job.training_job(name, namespace, UID, training_spec(), IMAGE, "Always"),
     }

@@ -9,8 +9,16 @@ from tests.unit.build import samples
 from holdfast.build import job, labels
 from holdfast.build.deployment import Tls
 from holdfast.build.hashing import with_desired_hash
+from holdfast.build.source import Source
 
-POD_CHILDREN = ["deployment", "secured deployment", "resolve job", "training job"]
+POD_CHILDREN = [
+    "deployment",
+    "secured deployment",
+    "deployment from a store",
+    "resolve job",
+    "resolve job on a claim",
+    "training job",
+]
 
 
 def pod(child: str) -> dict[str, Any]:
@@ -70,7 +78,7 @@ def test_a_server_reads_its_claim_and_cannot_write_it() -> None:
 
 
 def test_a_server_of_a_model_on_the_web_mounts_no_claim() -> None:
-    made = samples.revision(model_uri="https://models.example.com/wine.onnx").render(1)
+    made = samples.revision(source=Source("https://models.example.com/wine.onnx")).render(1)
     assert claims(made["spec"]["template"]["spec"]) == {}
 
 
@@ -105,6 +113,29 @@ def test_a_server_with_tls_reads_its_certificate_and_is_told_so() -> None:
     assert (mount["mountPath"], mount["readOnly"]) == ("/mnt/tls/wine-tls", True)
     env = {variable["name"]: variable.get("value", "") for variable in server["env"]}
     assert (env["HOLDFAST_TLS_SECRET"], env["HOLDFAST_TLS_CLIENT_AUTH"]) == ("wine-tls", "Required")
+
+
+@pytest.mark.parametrize("child", ["deployment from a store", "resolve job"])
+def test_a_pod_that_asks_a_store_has_the_keys_as_files_and_is_who_it_is_told_to_be(child: str) -> None:
+    spec = pod(child)
+    [container] = spec["containers"]
+    [volume] = [volume for volume in spec["volumes"] if "secret" in volume]
+    assert volume["secret"] == {"secretName": "models-read", "defaultMode": 0o400, "optional": True}
+    [mount] = [mount for mount in container["volumeMounts"] if mount["name"] == volume["name"]]
+    assert (mount["mountPath"], mount["readOnly"]) == ("/mnt/secrets/storage", True)
+    assert (spec["serviceAccountName"], spec["automountServiceAccountToken"]) == ("wine", False)
+    env = {variable["name"]: variable.get("value", "") for variable in container["env"]}
+    assert env["HOLDFAST_MODEL_URI"] == "s3://models/wine"
+    assert (env["HOLDFAST_STORAGE_SECRET"], env["HOLDFAST_SERVICE_ACCOUNT"]) == ("models-read", "wine")
+    assert "valueFrom" not in json.dumps(container["env"])
+
+
+def test_a_pod_that_reads_from_a_claim_gets_no_keys() -> None:
+    made = samples.revision(source=Source("pvc://models/wine", "models-read", "wine")).render(1)
+    spec = made["spec"]["template"]["spec"]
+    assert not any("secret" in volume for volume in spec["volumes"])
+    assert "models-read" not in json.dumps(spec)
+    assert spec["serviceAccountName"] == "wine"
 
 
 @pytest.mark.parametrize(("prefix", "port", "name"), [("", 80, "http"), ("secured ", 443, "https")])
@@ -154,7 +185,7 @@ def test_dollars_in_names_reach_the_programs_as_they_are() -> None:
 
 
 def test_values_of_the_user_may_refer_to_each_other_as_in_a_pod() -> None:
-    made = samples.revision(env={"A": "1", "B": "$(A)2"}, model_uri="pvc://models/$(A)").render(1)
+    made = samples.revision(env={"A": "1", "B": "$(A)2"}, source=Source("pvc://models/$(A)")).render(1)
     env = {v["name"]: v["value"] for v in made["spec"]["template"]["spec"]["containers"][0]["env"]}
     assert env["B"] == "$(A)2"
     assert env["HOLDFAST_MODEL_URI"] == "pvc://models/$$(A)"

@@ -86,6 +86,15 @@ def with_pods_refused() -> World:
     return world
 
 
+def without_account() -> World:
+    world = worlds.model_deployment(serviceAccountName="wine")
+    world.step()
+    [deployment] = world.deployments.values()
+    deployment["status"]["conditions"] = [{"type": "ReplicaFailure", "status": "True", "message": NO_ACCOUNT}]
+    world.converge()
+    return world
+
+
 def after_deadline() -> World:
     world = worlds.model_deployment()
     world.step()
@@ -166,6 +175,7 @@ REASONS: dict[str, tuple[Callable[[], World], str, str | None, str]] = {
     "ConfigMapNotFound": (with_config_map_missing, "False", "Reconciling", "settings with key level"),
     "SecretNotFound": (
         crashing(report("SecretNotFound", "Secret a does not exist", 1)), "False", "Reconciling", "Secret a does not"),
+    "ServiceAccountNotFound": (without_account, "False", "Reconciling", "ServiceAccount wine does not exist"),
     "SecretInvalid": (crashing(report("SecretInvalid", "Secret a: bad", 1)), "False", "Reconciling", "Secret a: bad"),
     "ClaimNotFound": (with_claim_missing, "False", "Reconciling", "PersistentVolumeClaim models does not exist"),
     "ImagePullFailed": (crashing(NO_IMAGE), "False", "Reconciling", "no such image"),
@@ -255,6 +265,55 @@ def test_a_run_is_waited_for_without_ever_being_stalled() -> None:
     world.converge()
     assert world.says("Ready") == ("Unknown", "WaitingForTrainingJob")
     assert world.says("Stalled") is None
+
+
+# --- Who fetches ----------------------------------------------------------------------------------------------------
+
+NO_ACCOUNT = 'pods "wine-" is forbidden: error looking up service account team/wine: serviceaccount "wine" not found'
+NO_ACCOUNT_WORDS = "ServiceAccount wine does not exist in this namespace; create it"
+
+
+def from_store(**serving: Any) -> World:
+    return worlds.model_deployment("s3://models/wine", None, **serving)
+
+
+def test_another_secret_or_account_asks_anew_and_makes_a_revision() -> None:
+    world = from_store(storageSecretRef={"name": "old"})
+    world.converge()
+    [job] = world.jobs
+    asked = world.children["Job", job]["uid"]
+    world.change(serving={"replicas": 1, "storageSecretRef": {"name": "new"}})
+    world.converge()
+    assert world.jobs == [job]
+    assert world.children["Job", job]["uid"] != asked
+    world.end_job(job, {"digest": worlds.PINNED})
+    world.converge()
+    world.ready()
+    world.converge()
+    first = world.selected
+    world.change(serving={"replicas": 1, "storageSecretRef": {"name": "new"}, "serviceAccountName": "wine"})
+    world.converge()
+    assert candidate_of(world) != first
+
+
+@pytest.mark.parametrize(
+    ("words", "reason", "message"),
+    [(NO_ACCOUNT, "ServiceAccountNotFound", NO_ACCOUNT_WORDS), ("exceeded quota", "QuotaExceeded", "exceeded quota")],
+)
+def test_a_helper_that_may_not_have_a_pod_says_why(words: str, reason: str, message: str) -> None:
+    world = from_store(serviceAccountName="wine")
+    world.converge()
+    [job] = world.jobs
+    world.refusals[job] = words
+    world.wait(6)
+    world.converge()
+    assert world.says("Ready") == ("False", reason)
+    assert message in world.message()
+    assert world.says("Reconciling") == ("True", reason)
+    del world.refusals[job]
+    world.end_job(job, {"digest": worlds.PINNED})
+    world.converge()
+    assert world.says("Ready") == ("Unknown", "Starting")
 
 
 # --- TLS ------------------------------------------------------------------------------------------------------------

@@ -59,6 +59,8 @@ class World:
     training: TrainingOutput | None = None
     pods: dict[str, list[Pod]] = field(default_factory=dict)
     """By the name of the Deployment or the Job."""
+    refusals: dict[str, str] = field(default_factory=dict)
+    """By the name of the Job that cannot create pods."""
     refused: dict[Key, str] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     status_writes: int = 0
@@ -157,6 +159,11 @@ class World:
                 for name in sorted(needs.claims)
             ),
             config_maps={key: self.config_maps.get(key) for key in needs.config_maps},
+            refusals={
+                stored["uid"]: self.refusals[name]
+                for (_, name), stored in self.children.items()
+                if stored["uid"] in needs.refusals and name in self.refusals
+            },
             training_output=self.training,
             create_errors=dict(self.refused),
         )
