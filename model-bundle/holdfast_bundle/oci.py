@@ -165,8 +165,12 @@ class Artifact:
         return replace(realm, query="&".join(filter(None, (realm.query, query))))
 
     def _fetch_token(self, realm: Uri) -> None:
-        _, reach = addresses_of(self._base, self._web, Deadline(self._web.connect_seconds))
-        answer = read(realm, self._web, _MAX_BYTES, authorization=self._login(), from_public=reach is Reach.PUBLIC)
+        try:
+            _, reach = addresses_of(self._base, self._web, Deadline(self._web.connect_seconds))
+            public = reach is Reach.PUBLIC
+            answer = read(realm, self._web, _MAX_BYTES, authorization=self._login(), from_public=public)
+        except BundleError as error:
+            raise BundleError(error.reason, f"{self.uri}: {error.message}") from error
         try:
             said = json.loads(answer)
             token, seconds = str(said.get("token") or said["access_token"]), float(said.get("expires_in", 60))

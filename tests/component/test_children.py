@@ -257,3 +257,13 @@ def test_every_log_line_is_json_and_every_write_to_a_child_has_one(leader: Opera
         if event["objectRef"]["resource"] in children and event["responseStatus"]["code"] < 300
     }
     assert written == told
+
+
+def test_a_missing_service_account_is_said_in_words_and_healed_by_itself(leader: Operator, place: Place) -> None:
+    place.model("resolved", model={"uri": "s3://models/wine"}, serving={"serviceAccountName": "wine"})
+    place.model("pinned", serving={"serviceAccountName": "wine"})
+    for name in ("resolved", "pinned"):
+        ready = place.until_reason("ModelDeployment", name, "Ready", "ServiceAccountNotFound", 60)
+        assert "ServiceAccount wine does not exist in this namespace; create it" in ready["message"]
+    place.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "wine"}})
+    place.until_ready("pinned", 90)
