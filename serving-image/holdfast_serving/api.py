@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # numpy and the runtime are imported with the model, not befo
 
 # Clients of the binary extension, or their HTTP libraries, send JSON under either name.
 _TYPES = (JSON_TYPE, b"application/octet-stream")
-_EXTENSIONS = ["binary_tensor_data", "model_repository"]
+_EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
 
 
 class Api:
@@ -41,6 +41,7 @@ class Api:
             "/v2/health/live": {"GET": Endpoint(self._get_live)},
             "/v2/health/ready": {"GET": Endpoint(self._get_ready)},
             "/v2/models": {"GET": Endpoint(self._get_models)},
+            "/v2/models/stats": {"GET": Endpoint(self._get_statistics)},
             "/v2/repository/index": {"POST": Endpoint(self._post_index, _TYPES, needs_body=False)},
         }
         for change in ("load", "unload"):
@@ -51,6 +52,8 @@ class Api:
             (f"/v2/models/{model}/versions/{revision}", partial(self._infer, pinned=True)),
         ):
             paths[base] = {"GET": Endpoint(self._get_model)}
+            paths[f"{base}/config"] = {"GET": Endpoint(self._get_configuration)}
+            paths[f"{base}/stats"] = {"GET": Endpoint(self._get_statistics)}
             paths[f"{base}/ready"] = {"GET": Endpoint(self._get_model_ready)}
             paths[f"{base}/infer"] = {"POST": Endpoint(infer, _TYPES, bind=partial(_bind_infer, infer))}
         return paths
@@ -88,6 +91,12 @@ class Api:
     def _get_model_ready(self, connection: Connection, body: bytes | bytearray) -> None:
         ready = self._served.ready
         connection.respond(200 if ready else 503, orjson.dumps({"name": self._served.name, "ready": ready}))
+
+    def _get_configuration(self, connection: Connection, body: bytes | bytearray) -> None:
+        connection.respond(200, orjson.dumps(description.configuration(self._served)))
+
+    def _get_statistics(self, connection: Connection, body: bytes | bytearray) -> None:
+        connection.respond(200, orjson.dumps(description.statistics(self._served)))
 
     def _get_models(self, connection: Connection, body: bytes | bytearray) -> None:
         connection.respond(200, orjson.dumps({"models": [self._served.name]}))

@@ -75,6 +75,11 @@ class Batcher:
         self._waited = False  # so long that clients may have left the queue
         self._quiet_until = 0.0
 
+    @property
+    def max_rows(self) -> int:
+        """Rows of several calls in one run."""
+        return self._max_rows
+
     def admit(self, seconds: float, rows: int = 1) -> None:
         """Raises Problem 503 if a call with so much time would have to wait too long.
 
@@ -218,7 +223,9 @@ class Batcher:
         return Outputs(arrays, self._joins)
 
     def _reply(self, batch: _Batch) -> None:
+        began = time.perf_counter()
         metrics = self._metrics
+        statistics = metrics.statistics
         metrics.batch.observe(batch.rows)
         metrics.in_flight -= len(batch.calls)
         waited, took = metrics.queue.observe, metrics.duration.observe
@@ -235,14 +242,22 @@ class Batcher:
                     self._fail(call, error)
                 else:
                     metrics.outcomes[OK] += 1
+                    statistics.rows += call.rows
                     took(time.perf_counter() - call.arrived)
-        self._forecast.learn(batch.rows, batch.seconds, time.perf_counter() - batch.started)
+        statistics.last = ended = time.perf_counter()
+        self._forecast.learn(batch.rows, batch.seconds, ended - batch.started)
+        share = 1 / len(batch.parts)
+        for calls, outputs in batch.parts:
+            if not isinstance(outputs, Exception):
+                rows = batch.rows if len(batch.parts) == 1 else calls[0].rows
+                statistics.count_run(rows, len(calls), share * batch.seconds, share * (ended - began))
 
     def _fail(self, call: Call, error: Exception) -> None:
         if not isinstance(error, Problem):
             log.error("an answer could not be written", exc_info=error)
             error = Problem(500, "the server failed on this request")
         self._metrics.outcomes[outcome_of(error)] += 1
+        self._metrics.statistics.count_failure(time.perf_counter() - call.arrived)
         try:
             call.fail(error)
         except Exception:  # whatever it is, the calls behind this one must get their answers

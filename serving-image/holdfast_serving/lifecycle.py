@@ -117,7 +117,8 @@ def _open(served: Served, api: Api, settings: Settings, fetched: Fetched, loaded
         max_rows=settings.max_batch_rows,
     )
     api.open(loaded.codec)
-    served.open(loaded.model.signature, loaded.metadata(served.name, served.revision), batcher.admit, batcher.submit)
+    metadata = loaded.metadata(served.name, served.revision, batcher.max_rows)
+    served.open(loaded.model.signature, metadata, batcher.admit, batcher.submit)
 
 
 async def _drain(served: Served, ports: Sequence[Port], seconds: float) -> None:

@@ -87,11 +87,17 @@ class Loaded:
     cost: Cost
     apart: str | None
 
-    def metadata(self, name: str, revision: str) -> dict[str, Any]:
-        """The model's metadata in V2, with what was found out about batching as parameters."""
+    def metadata(self, name: str, revision: str, max_rows: int) -> dict[str, Any]:
+        """The model's metadata in V2, with what was found out about batching as parameters.
+
+        Args:
+            max_rows: of different requests in one run.
+        """
         signature = self.model.signature
         parameters: dict[str, Any] = {"batching": self.apart is None}
-        if self.apart is not None:
+        if self.apart is None:
+            parameters["max_batch_rows"] = max_rows
+        else:
             parameters["batching_reason"] = self.apart
         return {
             "name": name,

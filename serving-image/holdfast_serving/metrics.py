@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol
 
+from holdfast_serving.statistics import Statistics
+
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
@@ -76,6 +78,7 @@ class Metrics:
         duration: seconds from the last byte of a request to its answer; answered requests only.
         queue: seconds that a request waited before the model saw it.
         batch: rows per run of the model.
+        statistics: what V2 tells beyond this.
         in_flight: requests that are there and not yet answered.
         load_seconds: from the start of the process until ready; 0 before.
         info: labels of the info metric.
@@ -87,6 +90,7 @@ class Metrics:
         self.duration = Histogram(LATENCY_EDGES)
         self.queue = Histogram(LATENCY_EDGES)
         self.batch = Histogram(BATCH_EDGES)
+        self.statistics = Statistics()
         self.in_flight = 0
         self.load_seconds = 0.0
         self.info: dict[str, str] = {}

@@ -83,6 +83,8 @@ async def drive(client, model, version):
         "another model ready": await of(client.is_model_ready("beer")),
         "server": await of(client.get_server_metadata()),
         "model": await of(client.get_model_metadata(model)),
+        "config": await of(client.get_model_config(model, version)),
+        "statistics": await of(client.get_inference_statistics(model)),
         "index": await of(client.get_model_repository_index()),
         "packed": [described(await of(client.infer(model, **arguments))) for arguments in PACKED],
         "inferences": {},

@@ -40,6 +40,8 @@ def test_it_is_told_what_is_served(seen: Any) -> None:
     assert seen["server"]["name"] == "holdfast-serving"
     assert "binary_tensor_data" in seen["server"]["extensions"]
     assert [(model["name"], model["state"]) for model in seen["index"]] == [("wine", "READY")]
+    assert (seen["config"]["backend"], seen["config"]["max_batch_size"]) == ("onnxruntime", 256)
+    assert seen["statistics"]["model_stats"][0]["version"] == REVISION
     assert seen["model"]["inputs"] == [{"name": "X", "datatype": "FP32", "shape": [-1, 4]}]
 
 

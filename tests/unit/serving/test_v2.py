@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from holdfast_serving.inference import Outputs
 from holdfast_serving.problems import Problem
 from holdfast_serving.signature import Signature
 
-EXTENSIONS = ["binary_tensor_data", "model_repository"]
+EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
 IRIS = ("FP32", [1, 4], [5.1, 3.5, 1.4, 0.2])
 
 
@@ -56,7 +57,7 @@ def test_model_metadata_has_the_revision_as_its_version(iris: Server) -> None:
             {"name": "label", "datatype": "INT64", "shape": [-1]},
             {"name": "probabilities", "datatype": "FP32", "shape": [-1, 3]},
         ],
-        "parameters": {"batching": True},
+        "parameters": {"batching": True, "max_batch_rows": 256},
     }
     for path in (
         "/v2/models/wine",
@@ -76,6 +77,70 @@ def test_the_repository_has_the_one_model(iris: Server) -> None:
     for body in (b"[]", b"{", b'{"ready":1}', b'"ready"', b"null"):
         answer = httpx.post(f"{iris.url}/v2/repository/index", content=body)
         assert (answer.status_code, "must be a JSON object" in answer.json()["error"]) == (400, True)
+
+
+def test_the_configuration_is_what_clients_of_triton_look_for(iris: Server) -> None:
+    for path in ("/v2/models/wine/config", f"/v2/models/wine/versions/{REVISION}/config/"):
+        assert iris.get(path).json() == {
+            "name": "wine",
+            "platform": "onnxruntime_onnx",
+            "backend": "onnxruntime",
+            "max_batch_size": 256,
+            "input": [{"name": "X", "data_type": "TYPE_FP32", "dims": [4]}],
+            "output": [
+                {"name": "label", "data_type": "TYPE_INT64", "dims": []},
+                {"name": "probabilities", "data_type": "TYPE_FP32", "dims": [3]},
+            ],
+            "instance_group": [{"name": "wine", "kind": "KIND_CPU", "count": 1}],
+            "dynamic_batching": {},
+        }
+
+
+def test_a_model_that_is_not_batched_is_configured_so(tmp_path: Path) -> None:
+    with serving(tmp_path, models.total()) as server:
+        configuration = server.get("/v2/models/wine/config").json()
+    assert configuration["max_batch_size"] == 0
+    assert configuration["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 3]}]
+    assert "dynamic_batching" not in configuration
+
+
+def test_statistics_count_rows_runs_and_failures(tmp_path: Path) -> None:
+    def get(path: str) -> dict[str, Any]:
+        (found,) = server.get(path).json()["model_stats"]
+        assert isinstance(found, dict)
+        return found
+
+    with serving(tmp_path, models.lookup()) as server:
+        fresh = get("/v2/models/stats")
+        assert (fresh["name"], fresh["version"], fresh["last_inference"]) == ("wine", REVISION, 0)
+        assert fresh["batch_stats"] == []
+        for rows in (1, 1, 3):
+            server.ask(i=("INT64", [rows], [0] * rows))
+        assert server.infer(request(i=("INT64", [2], [0, 99]))).status_code == 500
+        for path in ("/v2/models/stats", "/v2/models/wine/stats", f"/v2/models/wine/versions/{REVISION}/stats"):
+            after = get(path)
+            assert (after["inference_count"], after["execution_count"]) == (5, 3)
+            assert abs(after["last_inference"] / 1000 - time.time()) < 60
+            counts = {name: duration["count"] for name, duration in after["inference_stats"].items()}
+            assert counts == {
+                "success": 3, "fail": 1, "queue": 4, "compute_input": 3, "compute_infer": 3, "compute_output": 3,
+                "cache_hit": 0, "cache_miss": 0,
+            }  # fmt: skip
+            for name in ("success", "fail", "queue", "compute_infer", "compute_output"):
+                assert 0 < after["inference_stats"][name]["ns"] < 60e9
+            assert [(size["batch_size"], size["compute_infer"]["count"]) for size in after["batch_stats"]] == [
+                (1, 2), (3, 1)
+            ]  # fmt: skip
+            assert all(0 < size["compute_output"]["ns"] < 60e9 for size in after["batch_stats"])
+
+
+def test_batch_sizes_that_are_told_apart_are_bounded() -> None:
+    from holdfast_serving.statistics import MAX_SIZES, Statistics
+
+    statistics = Statistics()
+    for rows in range(2 * MAX_SIZES):
+        statistics.count_run(rows, 1, 0.5, 0.25)
+    assert (len(statistics.sizes), statistics.runs, statistics.infer) == (MAX_SIZES, 2 * MAX_SIZES, float(MAX_SIZES))
 
 
 def test_models_are_not_loaded_and_unloaded_by_request(iris: Server) -> None:
