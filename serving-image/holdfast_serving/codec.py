@@ -26,14 +26,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from holdfast_serving.connection import JSON
 from holdfast_serving.inference import Call, Outputs, to_array
 from holdfast_serving.problems import Problem, quoted
 from holdfast_serving.signature import Signature
 from holdfast_serving.v2_answer import Answers, NotANumberError, Run
 from holdfast_serving.v2_codec import Codec
-from holdfast_serving.v2_request import Input, attach, check_parameters, parse, switch
+from holdfast_serving.v2_request import ROUTED, Input, attach, check_parameters, parse, switch
 
 _BINARY = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
+_TIMING = b"server-timing: infer;dur=%.3f\r\n"
 
 
 class Client(Protocol):
@@ -56,9 +58,10 @@ class RestCall(Call):
         identifier: comes back with the answer.
         wanted: indices of outputs in the order of the answer; None for all.
         binary: those that go out in bytes.
+        timed: whether the answer says how long this server had the request.
     """
 
-    __slots__ = ("_client", "_codec", "binary", "identifier", "pinned", "wanted")
+    __slots__ = ("_client", "_codec", "binary", "identifier", "pinned", "timed", "wanted")
 
     def __init__(self, codec: RestCodec, client: Client) -> None:
         self._codec = codec
@@ -67,7 +70,7 @@ class RestCall(Call):
         self.deadline = math.inf
         self.inputs = []
         self.shapes = []
-        self.pinned = False
+        self.pinned = self.timed = False
         self.identifier: str | None = None
         self.wanted: list[int] | None = None
         self.binary: Collection[int] = ()
@@ -78,7 +81,10 @@ class RestCall(Call):
 
     def answer(self, outputs: Outputs, first: int, last: int) -> None:
         body, json_size = self._codec.encode(self, outputs, first, last)
-        if self.binary:
+        if self.timed:
+            fields = _BINARY % json_size if self.binary else JSON
+            self._client.respond(200, body, fields + _TIMING % (1000 * (time.perf_counter() - self.arrived)))
+        elif self.binary:
             self._client.respond(200, body, _BINARY % json_size)
         else:
             self._client.respond(200, body)
@@ -185,6 +191,8 @@ class RestCodec(Codec):
             call.identifier = identifier
         parameters = document.get("parameters")
         check_parameters(parameters)
+        if parameters and parameters.get(ROUTED) is True:
+            call.pinned = call.timed = True
         binary = switch(parameters, "binary_data_output", default=False)
         if document.get("outputs"):
             self._read_outputs(document["outputs"], call, binary=binary)

@@ -63,6 +63,31 @@ class Call(ABC):
         """Send an error."""
 
 
+class Proxy(Call):
+    """Stands before a call on its way to the model and back. What it does not change is the call's own."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.inputs = call.inputs
+        self.shapes = call.shapes
+        self.rows = call.rows
+        self.key = call.key
+        self.arrived = call.arrived
+        self.deadline = call.deadline
+
+    @property
+    def gone(self) -> bool:
+        return self.call.gone
+
+    def answer(self, outputs: Outputs, first: int, last: int) -> None:
+        self.call.answer(outputs, first, last)
+
+    def fail(self, problem: Problem) -> None:
+        self.call.fail(problem)
+
+
 class Outputs:
     """The result of one run.
 

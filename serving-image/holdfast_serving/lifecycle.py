@@ -22,6 +22,8 @@ from holdfast_serving import cgroup, management, outcome
 from holdfast_serving.api import Api
 from holdfast_serving.certificates import Certificates
 from holdfast_serving.connection import Port
+from holdfast_serving.control import MAX_LEASE_BYTES, Control
+from holdfast_serving.limits import Limits
 from holdfast_serving.metrics import Metrics
 from holdfast_serving.served import Served
 from holdfast_serving.settings import Settings
@@ -48,8 +50,14 @@ async def serve(settings: Settings) -> int:
     except BundleError as error:
         return _failed(error, "", settings)
     http = Port(api.routes)
-    admin = Port(management.routes(served, *([certificates] if certificates else [])))
     stopping = _stop_signal()
+
+    def turn_away(away: bool) -> None:
+        http.draining = away or stopping.is_set()
+
+    control = Control(served, settings.router_keys, turn_away)
+    collectors = [certificates] if certificates else []
+    admin = Port(management.routes(served, control, *collectors), Limits(body_bytes=MAX_LEASE_BYTES))
     sockets = [_listener(settings.host, port) for port in (settings.port, settings.management_port)]
     await admin.listen(sockets[1])
     await http.listen(sockets[0], certificates)
@@ -65,7 +73,7 @@ async def serve(settings: Settings) -> int:
                 fetched, loaded = loading.result()
             except BundleError as error:
                 return _failed(error, settings.model_uri, settings)
-            _open(served, api, settings, fetched, loaded)
+            _open(served, api, control, settings, fetched, loaded)
             metrics.load_seconds = time.monotonic() - started
             log.info("ready after %.1f s", metrics.load_seconds)
             await stopping.wait()
@@ -96,7 +104,7 @@ def _load(settings: Settings, folder: Path) -> tuple[Fetched, Loaded]:
     return fetched, loaded
 
 
-def _open(served: Served, api: Api, settings: Settings, fetched: Fetched, loaded: Loaded) -> None:
+def _open(served: Served, api: Api, control: Control, settings: Settings, fetched: Fetched, loaded: Loaded) -> None:
     from holdfast_serving.batching import Batcher
 
     served.metrics.info = {
@@ -117,6 +125,7 @@ def _open(served: Served, api: Api, settings: Settings, fetched: Fetched, loaded
         max_rows=settings.max_batch_rows,
     )
     api.open(loaded.codec)
+    control.open(loaded.model.signature, batcher.submit, rows=loaded.apart is None)
     metadata = loaded.metadata(served.name, served.revision, batcher.max_rows)
     served.open(loaded.model.signature, metadata, batcher.admit, batcher.submit)
 

@@ -1,8 +1,9 @@
-"""The management port: what the kubelet and Prometheus ask. It answers while the model is still loading."""
+"""The management port: what the kubelet, Prometheus and the operator ask, also while the model is still loading."""
 
 from __future__ import annotations
 
-from holdfast_serving.connection import Connection
+from holdfast_serving.connection import JSON_TYPE, Connection
+from holdfast_serving.control import Control
 from holdfast_serving.metrics import Collector, exposition
 from holdfast_serving.routes import Endpoint, Routes
 from holdfast_serving.served import Served
@@ -10,8 +11,8 @@ from holdfast_serving.served import Served
 _TEXT = b"content-type: text/plain; charset=utf-8\r\n"
 
 
-def routes(served: Served, *collectors: Collector) -> Routes:
-    """/livez, /readyz and /metrics, with what `collectors` have counted beside the model's own counters."""
+def routes(served: Served, control: Control, *collectors: Collector) -> Routes:
+    """/livez, /readyz, the router's, and /metrics with what `collectors` have counted beside the model's own."""
 
     def livez(connection: Connection, body: bytes | bytearray) -> None:
         connection.respond(200, b"ok", _TEXT)
@@ -23,7 +24,7 @@ def routes(served: Served, *collectors: Collector) -> Routes:
             connection.respond(503, b"not ready", _TEXT)
 
     def scrape(connection: Connection, body: bytes | bytearray) -> None:
-        text, kind = exposition(served.metrics, *collectors)
+        text, kind = exposition(served.metrics, control, *collectors)
         connection.respond(200, text, f"content-type: {kind}\r\n".encode())
 
     return Routes(
@@ -31,5 +32,7 @@ def routes(served: Served, *collectors: Collector) -> Routes:
             "/livez": {"GET": Endpoint(livez)},
             "/readyz": {"GET": Endpoint(readyz)},
             "/metrics": {"GET": Endpoint(scrape)},
+            "/router": {"GET": Endpoint(control.get)},
+            "/router/lease": {"PUT": Endpoint(control.put_lease, (JSON_TYPE,))},
         }
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import base64
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ class Settings:
     Attributes:
         model_uri: where the model lies.
         model_name, revision, digest: only for `serve`.
+        router_keys: Ed25519 public keys, one of which has signed every lease that the router takes.
         host: address to listen on; empty for all, IPv4 and IPv6.
         port, management_port: 0 lets the system choose.
         request_timeout_seconds: from a request's last byte to its answer.
@@ -42,6 +44,7 @@ class Settings:
     model_name: str = ""
     revision: str = ""
     digest: str = ""
+    router_keys: tuple[bytes, ...] = ()
     host: str = ""
     port: int = 8080
     management_port: int = 8081
@@ -83,6 +86,7 @@ def read(arguments: Sequence[str], environment: MutableMapping[str, str]) -> tup
         given["model_name"] = _needed(environment, "HOLDFAST_MODEL_NAME")
         given["revision"] = _needed(environment, "HOLDFAST_REVISION")
         given["digest"] = _needed(environment, "HOLDFAST_MODEL_DIGEST")
+        given["router_keys"] = _keys(environment.get("HOLDFAST_ROUTER_PUBLIC_KEYS", ""))
         given["tls_secret"] = environment.get("HOLDFAST_TLS_SECRET", "")
         given["client_auth"] = _client_auth(environment.get("HOLDFAST_TLS_CLIENT_AUTH", "None"))
         if milliseconds := _integer(environment, "HOLDFAST_REQUEST_TIMEOUT_MILLISECONDS", 600_000):
@@ -111,3 +115,17 @@ def _integer(environment: Mapping[str, str], name: str, largest: int) -> int | N
     if not (text.isascii() and text.isdecimal() and len(text) <= len(str(largest)) and 1 <= int(text) <= largest):
         raise SettingsError(f"the environment variable {name} must be an integer from 1 to {largest}")
     return int(text)
+
+
+def _keys(text: str) -> tuple[bytes, ...]:
+    """32-byte keys in base64, with spaces or commas between them."""
+    keys = []
+    for number, word in enumerate(text.replace(",", " ").split(), 1):
+        try:
+            key = base64.b64decode(word, validate=True)
+        except ValueError:
+            key = b""
+        if len(key) != 32:
+            raise SettingsError(f"key {number} in HOLDFAST_ROUTER_PUBLIC_KEYS is not 32 bytes in base64")
+        keys.append(key)
+    return tuple(keys)

@@ -20,6 +20,10 @@ from holdfast_serving.signature import NUMPY
 MAX_DECODED_BYTES = 256 << 20
 """Memory that the decoded form of one body may take, by a cautious estimate."""
 
+ROUTED = "holdfast_routed"
+"""Request parameter: another pod's router has sent this. It is run where it arrives, and the answer says how long the
+server had it, in the header field `Server-Timing`."""
+
 _LARGE_BODY = 1 << 20
 _NOT_HERE = frozenset({"classification", "shared_memory_byte_size", "shared_memory_offset", "shared_memory_region"})
 _CODES = {
