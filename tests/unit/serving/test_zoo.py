@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from tests.unit.serving import test_binary as binary
 from tests.unit.serving import zoo
-from tests.unit.serving.server import Server, serving
+from tests.unit.serving.server import Server, serving, wire
 from tests.unit.serving.zoo import Array, Subject
 
 from holdfast_serving.signature import NUMPY
@@ -30,7 +31,7 @@ SUBJECTS: dict[str, Callable[[], Subject]] = {
         zoo.transformer,
     )
 }
-DATATYPES = {dtype: name for name, dtype in NUMPY.items() if name != "BYTES"}
+DATATYPES = {dtype: name for name, dtype in NUMPY.items()}
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 
@@ -40,24 +41,34 @@ def served(subject: Subject, folder: Path) -> Iterator[Server]:
         yield server
 
 
-def as_json(rows: dict[str, Array]) -> dict[str, tuple[str, list[int], list[Any]]]:
-    """Inputs for `Server.ask`."""
-    return {
-        name: (
-            "BYTES" if values.dtype.kind == "O" else DATATYPES[values.dtype],
-            list(values.shape),
-            values.ravel().tolist(),
-        )
-        for name, values in rows.items()
-    }
-
-
 def by_json(server: Server, rows: dict[str, Array]) -> dict[str, Array]:
     """What the server answers in JSON."""
+    asked: dict[str, tuple[str, list[int], list[Any]]] = {
+        name: (DATATYPES[values.dtype], list(values.shape), values.ravel().tolist()) for name, values in rows.items()
+    }
     return {
         name: np.array(output["data"], NUMPY[output["datatype"]]).reshape(output["shape"])
-        for name, output in server.ask(**as_json(rows)).items()
+        for name, output in server.ask(**asked).items()
     }
+
+
+def by_binary(server: Server, rows: dict[str, Array]) -> dict[str, Array]:
+    """What the server answers in bytes."""
+    inputs = [
+        binary.tensor(
+            name,
+            DATATYPES[values.dtype],
+            list(values.shape),
+            binary.texts(*values.ravel()) if values.dtype.kind == "O" else values.tobytes(),
+        )
+        for name, values in rows.items()
+    ]
+    with wire(server) as client:
+        client.send(binary.post(*binary.body(*inputs, parameters={"binary_data_output": True})))
+        return binary.of_reply(client.reply())
+
+
+WIRES: dict[str, Callable[[Server, dict[str, Array]], dict[str, Array]]] = {"json": by_json, "binary": by_binary}
 
 
 def by_runtime(subject: Subject, rows: dict[str, Array]) -> dict[str, Array]:
@@ -87,7 +98,8 @@ def test_a_model_is_answered_as_the_runtime_answers(name: str, tmp_path: Path) -
     with served(subject, tmp_path) as server:
         for count in (1, 2, len(next(iter(subject.rows.values())))):
             rows = first(subject.rows, count)
-            agree(by_json(server, rows), by_runtime(subject, rows))
+            for ask in WIRES.values():
+                agree(ask(server, rows), by_runtime(subject, rows))
         assert server.get(f"/v2/models/{server.name}").json()["parameters"]["batching"] is True
 
 
@@ -109,9 +121,18 @@ def test_a_dimension_may_vary_from_request_to_request(tmp_path: Path) -> None:
     with served(subject, tmp_path) as server:
         for length in (1, 7, 128):
             rows = {"ids": subject.rows["ids"][:2, :length]}
-            given = by_json(server, rows)
-            assert given["words"].shape == (2, length, 16)
-            agree(given, by_runtime(subject, rows))
+            for ask in WIRES.values():
+                given = ask(server, rows)
+                assert given["words"].shape == (2, length, 16)
+                agree(given, by_runtime(subject, rows))
+
+
+def test_a_model_in_half_precision_is_answered_in_bytes(tmp_path: Path) -> None:
+    subject = zoo.half_precision()
+    with served(subject, tmp_path) as server:
+        given = by_binary(server, subject.rows)
+    assert given["y"].dtype == np.float16
+    agree(given, by_runtime(subject, subject.rows), rtol=1e-2)
 
 
 def test_a_label_that_the_file_wrongly_says_to_be_one_row_is_one_per_row(tmp_path: Path) -> None:

@@ -185,16 +185,19 @@ class _Graph:
         return self.add("Add", product, self.constant(np.zeros(outer)))
 
     def model(
-        self, inputs: dict[str, tuple[int, Sequence[Any]]], outputs: dict[str, tuple[str, Sequence[Any]]]
+        self,
+        inputs: dict[str, tuple[int, Sequence[Any]]],
+        outputs: dict[str, tuple[str, Sequence[Any]]],
+        kind: int = TensorProto.FLOAT,
     ) -> bytes:
-        """The whole as a file; outputs are (value, shape) by name, all FP32."""
+        """The whole as a file; outputs are (value, shape) by name, all of one kind."""
         for name, (value, _) in outputs.items():
             self.nodes.append(helper.make_node("Identity", [value], [name]))
         graph = helper.make_graph(
             self.nodes,
             "g",
-            [helper.make_tensor_value_info(name, kind, list(shape)) for name, (kind, shape) in inputs.items()],
-            [helper.make_tensor_value_info(n, TensorProto.FLOAT, list(shape)) for n, (_, shape) in outputs.items()],
+            [helper.make_tensor_value_info(n, element, list(shape)) for n, (element, shape) in inputs.items()],
+            [helper.make_tensor_value_info(n, kind, list(shape)) for n, (_, shape) in outputs.items()],
             self.weights,
         )
         made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
@@ -265,6 +268,18 @@ def transformer(layers: int = 4, width: int = 256, heads: int = 4, length: int =
         {"classes": (g.linear(pooled, width, 8), ["n", 8]), "words": (g.linear(x, width, 16), ["n", "length", 16])},
     )
     return Subject(content, {"ids": g.random.integers(0, words, (3, length))})
+
+
+@cache
+def half_precision() -> Subject:
+    """A network of 64-32-8 in FP16 throughout."""
+    g = _Graph()
+    inner = g.constant(g.random.normal(0, 0.2, (64, 32)), np.float16)
+    outer = g.constant(g.random.normal(0, 0.2, (32, 8)), np.float16)
+    y = g.add("MatMul", g.add("Relu", g.add("MatMul", "x", inner)), outer)
+    half = TensorProto.FLOAT16
+    content = g.model({"x": (half, ["n", 64])}, {"y": (y, ["n", 8])}, half)
+    return Subject(content, {"x": g.random.random((5, 64)).astype(np.float16)})
 
 
 # --- Helpers --------------------------------------------------------------------------------------------------------
