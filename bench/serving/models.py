@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
-from bench.serving.questions import DATATYPES, Array, Question, in_binary, in_json
+from bench.serving.questions import DATATYPES, Array, Question, WrongAnswerError, in_binary, in_json
 from tests.unit.serving import zoo
 
 from holdfast_bundle import manifest
+from holdfast_devcluster import packages
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,27 @@ class Prepared:
         return asked
 
 
+def of_torch(name: str, folder: Path, report: Callable[[str], None]) -> zoo.Subject:
+    """One of the networks that PyTorch exports: `cnn` or `transformer`.
+
+    Raises:
+        ClusterError: there is no PyTorch, and it cannot be installed.
+        subprocess.CalledProcessError: it cannot be exported.
+    """
+    if not (folder / f"{name}.onnx").exists():
+        packages.require(("torch",), report)
+        command = ["/usr/bin/python3", str(Path(__file__).with_name("torch_models.py")), str(folder)]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    rows, answers = (dict(np.load(folder / f"{name}-{part}.npz").items()) for part in ("rows", "answers"))
+    return zoo.Subject((folder / f"{name}.onnx").read_bytes(), rows, answers)
+
+
 def prepare(name: str, subject: zoo.Subject, folder: Path, profile: dict[str, Any] | None = None) -> Prepared:
-    """Write a model below `folder`, whose `claims` our own server is given."""
+    """Write a model below `folder`, whose `claims` our own server is given.
+
+    Raises:
+        WrongAnswerError: the runtime answers otherwise than the framework that the model comes from.
+    """
     bundle = folder / "claims" / "models" / name
     bundle.mkdir(parents=True)
     file, rows = folder / f"{name}.onnx", folder / f"{name}.npz"
@@ -58,6 +79,9 @@ def prepare(name: str, subject: zoo.Subject, folder: Path, profile: dict[str, An
         (bundle / "profile.json").write_bytes(manifest.canonical_json(profile))
     session = onnxruntime.InferenceSession(subject.content, providers=["CPUExecutionProvider"])
     outputs = session.run(None, subject.rows)
+    for tensor, values in zip(session.get_outputs(), outputs, strict=True):
+        if not np.allclose(values, subject.answers.get(tensor.name, values), rtol=1e-3, atol=1e-4):
+            raise WrongAnswerError(f"{name}: the runtime's {tensor.name} is not what the framework answers")
     digest = manifest.write(
         bundle,
         name=name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,44 +85,59 @@ class Bench:
         )
 
     def counters(self) -> None:
-        """Iris on 32 connections with all that is counted, and with nothing counted."""
-        counted = servers.holdfast(self._iris, self.scratch)
+        """Iris on 32 connections with all that is counted, and with nothing counted.
+
+        The share of CPU time per request, which is that of a full core's throughput and depends less on neighbours.
+        """
         bare = models.prepare("bare", zoo.logistic_regression(), self.scratch)
-        uncounted = servers.holdfast(bare, self.scratch, name="uncounted", program=(str(servers.UNCOUNTED),))
-        for _ in range(self.rounds):
+        counted = servers.holdfast(self._iris, self.scratch), self._questions
+        uncounted = (
+            servers.holdfast(bare, self.scratch, name="uncounted", program=(str(servers.UNCOUNTED),)),
+            bare.questions(30),
+        )
+        for number in range(self.rounds):
             with self.found.guarded("uncounted"):
-                rates = []
-                for server, asked in ((counted, self._questions), (uncounted, bare.questions(30))):
+                cpu: dict[str, float] = {}
+                for server, asked in (counted, uncounted) if number % 2 else (uncounted, counted):
                     with self._running(server, asked) as process:
-                        rates.append(self._load(process, asked, 32).rate)
-                self.found.add("holdfast", counters_cost=1 - rates[0] / rates[1])
-                say(f"counters: {rates[0]:,.0f}/s with, {rates[1]:,.0f}/s without")
+                        cpu[server.name] = self._load(process, asked, 32).cpu_us
+                self.found.add("holdfast", counters_cost=1 - cpu["uncounted"] / cpu["holdfast"])
+                say(f"counters: {cpu['holdfast']:.1f} us of CPU with, {cpu['uncounted']:.1f} us without")
 
     def against_raw(
-        self, measure: str, subject: zoo.Subject, *, connections: int, batches: Sequence[int], rows_each: int = 1
+        self,
+        measure: str,
+        subject: Callable[[], zoo.Subject],
+        *,
+        connections: int,
+        batches: Sequence[int],
+        rows_each: int = 1,
     ) -> None:
         """Rows per second, sent in binary, against `session.run` alone at the best of these batch sizes."""
-        model = models.prepare(measure.replace("_", "-"), subject, self.scratch)
-        server = servers.holdfast(model, self.scratch, name=measure)
-        asked = model.questions(3, rows_each, binary=True)
-        for _ in range(self.rounds):
-            with self.found.guarded(measure):
-                raw = max(self._raw(model, batch) for batch in batches)
+        with self.found.guarded(measure):
+            model = models.prepare(measure.replace("_", "-"), subject(), self.scratch)
+            server = servers.holdfast(model, self.scratch, name=measure)
+            asked = model.questions(3, rows_each, binary=True)
+            for _ in range(self.rounds):
+                raw, raw_cpu = max(self._raw(model, batch) for batch in batches)
                 with self._running(server, asked) as process:
-                    rows = self._load(process, asked, connections).rate * rows_each
-                self.found.add("raw", **{measure: raw})
-                self.found.add("holdfast", **{measure: rows, f"{measure}_of_raw": rows / raw})
-                say(f"{measure}: {rows:,.0f} rows/s, raw {raw:,.0f} rows/s")
+                    load = self._load(process, asked, connections)
+                rows, cpu = load.rate * rows_each, load.cpu_us / rows_each
+                self.found.add("raw", **{measure: raw, f"{measure}_cpu_us": raw_cpu * 1e6})
+                self.found.add("holdfast", **{measure: rows, f"{measure}_cpu_us": cpu, f"{measure}_of_raw": rows / raw})
+                say(f"{measure}: {rows:,.0f} rows/s, {cpu:.3g} us of CPU; raw {raw:,.0f}, {raw_cpu * 1e6:.3g} us")
 
     def _load(self, process: Running, asked: Sequence[Question], connections: int) -> load.Load:
         """After a warm-up."""
         load.rest(process, asked, connections, self.warm_up)
         return load.rest(process, asked, connections, self.seconds)
 
-    def _raw(self, model: Prepared, batch: int) -> float:
+    def _raw(self, model: Prepared, batch: int) -> tuple[float, float]:
+        """(rows per second, CPU seconds per row) of the runtime alone."""
         command = ["taskset", "--cpu-list", str(SERVER_CORE), sys.executable, str(servers.RAW)]
         command += [str(model.file), str(model.rows), str(batch), str(self.seconds)]
-        return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        rate, cpu = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        return float(rate), float(cpu)
 
     @contextmanager
     def _running(self, server: Server, asked: Sequence[Question]) -> Iterator[Running]:

@@ -26,6 +26,7 @@ PROGRAMS = {
 """Program → the package that has it."""
 FILES = {
     "bridge": ("containernetworking-plugins", ("/usr/lib/cni/bridge", "/opt/cni/bin/bridge")),
+    "torch": ("python3-torch", ("/usr/lib/python3/dist-packages/torch/__init__.py",)),
     "keyring": ("debian-archive-keyring", ("/usr/share/keyrings/debian-archive-keyring.gpg",)),
 }
 """Name → the package, and where it puts its file."""
