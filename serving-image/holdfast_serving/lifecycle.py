@@ -98,7 +98,12 @@ def _load(settings: Settings, folder: Path) -> tuple[Fetched, Loaded]:
     from holdfast_serving import load
 
     fetched = load.fetch(
-        settings.model_uri, folder, settings.digest, claims=settings.claims, credentials=settings.credentials
+        settings.model_uri,
+        folder,
+        settings.digest,
+        claims=settings.claims,
+        credentials=settings.credentials,
+        cache=settings.cache,
     )
     loaded = load.load(fetched, settings.model_name, settings.revision, cgroup.threads(), settings.max_batch_rows)
     return fetched, loaded

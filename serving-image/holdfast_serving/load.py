@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast_bundle import manifest
+from holdfast_bundle.cache import Cache
 from holdfast_bundle.credentials import NOBODY, Credentials
 from holdfast_bundle.fetch import fetch_model
 from holdfast_bundle.onnx_safety import check_external_data
@@ -53,18 +54,27 @@ def fetch(
     claims: Path = CLAIMS,
     web: Web = _PRODUCTION,
     credentials: Credentials = NOBODY,
+    cache: str = "",
 ) -> Fetched:
     """Bring a model into `folder` and refuse what must not reach the runtime.
 
     Args:
         digest: that it must have; None to find out.
+        cache: claim that keeps models by digest; empty for none.
 
     Raises:
         BundleError: any reason.
     """
-    progress = LoggedProgress(uri.partition("?")[0])
-    path = fetch_model(uri, folder, progress=progress, web=web, claims=claims, credentials=credentials)
-    found = verify(path, digest)
+
+    def bring() -> Path:
+        progress = LoggedProgress(uri.partition("?")[0])
+        return fetch_model(uri, folder, progress=progress, web=web, claims=claims, credentials=credentials)
+
+    if cache:
+        path, found = Cache(cache, claims).fetch(digest, folder, bring)
+    else:
+        path = bring()
+        found = verify(path, digest)
     bundle = manifest.read(path) if path.is_dir() else None
     model = path / manifest.MODEL if bundle else path
     check_external_data(model, folder)

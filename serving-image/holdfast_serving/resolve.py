@@ -29,6 +29,7 @@ def resolve(settings: Settings, web: Web = _PRODUCTION) -> tuple[int, dict[str, 
                 claims=settings.claims,
                 web=web,
                 credentials=settings.credentials,
+                cache=settings.cache,
             )
     except BundleError as error:
         code, message = outcome.of_error(error, settings.model_uri)

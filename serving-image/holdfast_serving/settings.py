@@ -36,6 +36,7 @@ class Settings:
         tls: where that Secret is mounted, under its name.
         claims: where claims are mounted.
         credentials: who to be where the model lies.
+        cache: the claim that keeps models by digest; empty for none.
         scratch: where the model is copied to.
         termination_log: where the last word goes.
     """
@@ -56,6 +57,7 @@ class Settings:
     tls: Path = Path("/mnt/tls")
     claims: Path = CLAIMS
     credentials: credentials.Credentials = credentials.NOBODY
+    cache: str = ""
     scratch: Path = Path("/tmp")  # noqa: S108 - the pod's own emptyDir
     termination_log: Path = termination.PATH
 
@@ -81,6 +83,7 @@ def read(arguments: Sequence[str], environment: MutableMapping[str, str]) -> tup
         service_account=environment.get("HOLDFAST_SERVICE_ACCOUNT", ""),
         platform=credentials.taken_from(environment),
     )
+    given["cache"] = environment.get("HOLDFAST_CACHE_CLAIM", "")
     given["model_uri"] = _needed(environment, "HOLDFAST_MODEL_URI")
     if command == "serve":
         given["model_name"] = _needed(environment, "HOLDFAST_MODEL_NAME")

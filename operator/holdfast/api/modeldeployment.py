@@ -175,6 +175,10 @@ class Serving(Model):
         None,
         description="ServiceAccount of the pods, for an identity that the cloud gives. Its API token is never mounted.",
     )
+    cache_claim_ref: ObjectRef | None = Field(
+        None,
+        description="PersistentVolumeClaim in this namespace that keeps fetched models by digest, for all its pods.",
+    )
     tls: Tls | None = Field(None, description="Serve with TLS. Absent: without.")
     request_timeout_milliseconds: int = Field(
         REQUEST_TIMEOUT_MILLISECONDS,

@@ -18,16 +18,18 @@ class Source:
     Attributes:
         secret: mounted as files; empty for none.
         service_account: the pod's; empty for the namespace's default.
+        cache: claim that keeps models by digest, for all that does not lie on a claim itself; empty for none.
     """
 
     uri: str
     secret: str = ""
     service_account: str = ""
+    cache: str = ""
 
     @property
     def claims(self) -> list[str]:
-        """The claims that the pod mounts read-only."""
-        claim = pod.claim_of(self.uri)
+        """The claims that the pod mounts."""
+        claim = pod.claim_of(self.uri) or self.cache
         return [claim] if claim else []
 
     def variables(self) -> dict[str, str]:
@@ -36,10 +38,12 @@ class Source:
             told["HOLDFAST_STORAGE_SECRET"] = self.secret
         if self._asks and self.service_account:
             told["HOLDFAST_SERVICE_ACCOUNT"] = self.service_account
+        if self._asks and self.cache:
+            told["HOLDFAST_CACHE_CLAIM"] = self.cache
         return told
 
     def mounts(self) -> list[dict[str, Any]]:
-        mounts = pod.claim_mounts(self.claims)
+        mounts = pod.claim_mounts(self.claims, writable=self.cache if self._asks else None)
         if self._asks and self.secret:
             mounts.append({"name": "storage", "mountPath": SECRET, "readOnly": True})
         return mounts
@@ -56,4 +60,4 @@ class Source:
     @property
     def _asks(self) -> bool:
         """Whether somebody is asked who wants to know who asks. A claim is the pod's own."""
-        return not self.claims
+        return pod.claim_of(self.uri) is None

@@ -15,12 +15,11 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 from holdfast.build import labels
-from holdfast.build.pod import claim_of
 from holdfast.build.poddisruptionbudget import pod_disruption_budget
 from holdfast.build.service import service
 from holdfast.plan import jobs, verdict
 from holdfast.plan.observed import Apply, Delete, Needs, Observed, Plan, Scale, Write
-from holdfast.plan.revisions import Revision
+from holdfast.plan.revisions import Revision, claims_of
 from holdfast.plan.verdict import Verdict
 from holdfast.plan.view import PATIENCE, View
 from holdfast.plan.wish import (
@@ -45,10 +44,10 @@ def needs(observed: Observed) -> Needs:
     helper = view.job(name) if name else None
     hanging = [r for r in view.revisions if r.ready_replicas < r.replicas and r.child.status.get("replicas")]
     waited = (helper is not None or bool(hanging)) and view.waited()
-    uris = {revision.model.uri for revision in hanging} | ({view.spec.model.uri or ""} if helper else set())
+    children = [revision.child for revision in hanging] + ([helper] if helper else [])
     return Needs(
         pods=waited or (helper is not None and (jobs.finished(helper) or "failed" in helper.status)),
-        claims=frozenset(filter(None, map(claim_of, uris))) if waited else frozenset(),
+        claims=frozenset(claim for child in children for claim in claims_of(child)) if waited else frozenset(),
         config_maps=frozenset(config_map_keys(view).values()),
         refusals=frozenset({helper.uid} if waited and helper and jobs.has_no_pods(helper) else ()),
     )

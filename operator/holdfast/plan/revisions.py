@@ -135,7 +135,14 @@ def manifest(
 def source(uri: str, serving: Serving) -> Source:
     """Where a model of this ModelDeployment is fetched from, and as whom."""
     secret = serving.storage_secret_ref.name if serving.storage_secret_ref else ""
-    return Source(uri, secret, serving.service_account_name or "")
+    cache = serving.cache_claim_ref.name if serving.cache_claim_ref else ""
+    return Source(uri, secret, serving.service_account_name or "", cache)
+
+
+def claims_of(child: Child) -> set[str]:
+    """The claims that the pods of a Deployment or a Job mount."""
+    volumes = child.spec.get("template", {}).get("spec", {}).get("volumes") or ()
+    return {volume["persistentVolumeClaim"]["claimName"] for volume in volumes if "persistentVolumeClaim" in volume}
 
 
 def _annotated(text: str) -> tuple[Model, str] | None:
@@ -170,6 +177,8 @@ def _shape(serving: Serving, env: Mapping[str, str]) -> dict[str, Any]:
         shape["storageSecret"] = serving.storage_secret_ref.name
     if serving.service_account_name:
         shape["serviceAccount"] = serving.service_account_name
+    if serving.cache_claim_ref:
+        shape["cacheClaim"] = serving.cache_claim_ref.name
     if serving.tls:
         required = {"clientAuth": "Required"} if serving.tls.client_auth == "Required" else {}
         shape["tls"] = {"secret": serving.tls.secret_ref.name} | required

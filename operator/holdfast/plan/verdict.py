@@ -124,7 +124,7 @@ def _counts(view: View, wanted: Wanted) -> str:
 
 
 def _trouble(view: View, revision: Revision) -> Trouble | None:
-    claims = view.claims_of(revision.model.uri)
+    claims = view.claims_of(revision.child)
     return (
         trouble.of_claims(claims)
         or trouble.of_pods(view.pods_of(revision), claims, REASONS)

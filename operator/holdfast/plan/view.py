@@ -9,7 +9,6 @@ from functools import cached_property
 from holdfast.api.modeldeployment import ModelDeploymentReason as Reason
 from holdfast.api.modeldeployment import ModelDeploymentSpec
 from holdfast.build import labels
-from holdfast.build.pod import claim_of
 from holdfast.plan import conditions, revisions
 from holdfast.plan.observed import Child, Claim, Foreign, Observed, Pod
 from holdfast.plan.revisions import Revision
@@ -91,9 +90,9 @@ class View:
         own = (pod for pod in self.observed.pods if pod.labels.get(labels.REVISION) == revision.name)
         return newest_first(pod for pod in own if pod.phase not in {"Failed", "Succeeded"})
 
-    def claims_of(self, uri: str) -> list[Claim]:
-        """The claim that the URI names, if it was read."""
-        return [claim for claim in self.observed.claims if claim.name == claim_of(uri)]
+    def claims_of(self, child: Child) -> list[Claim]:
+        """The claims that its pods mount, if they were read."""
+        return [claim for claim in self.observed.claims if claim.name in revisions.claims_of(child)]
 
     def foreign(self, kind: str, name: str) -> Foreign | None:
         """Somebody else's object under a name that we want."""

@@ -135,7 +135,7 @@ def _resolved_model(view: View, uri: str) -> Model | Obstacle:
     if helper.annotations.get(labels.DESIRED_HASH) != create.manifest["metadata"]["annotations"][labels.DESIRED_HASH]:
         # A Job cannot change: one that waits for a node that nobody asks for any more would wait for ever.
         return _still_asking(view, uri, name, Delete("Job", name, helper.uid))
-    claims = view.claims_of(uri)
+    claims = view.claims_of(helper)
     refusal = observed.refusals.get(helper.uid)
     wrong = trouble.of_claims(claims) or trouble.of_pods(pods, claims, REASONS) or trouble.of_refusal(refusal)
     if wrong is None:

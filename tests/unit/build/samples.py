@@ -18,7 +18,7 @@ TOLERATIONS: list[dict[str, str | int]] = [
     {"key": "gpu", "operator": "Exists", "effect": "NoSchedule"},
     {"key": "spot", "value": "yes", "effect": "NoExecute", "tolerationSeconds": 0},
 ]
-STORE = Source("s3://models/wine", "models-read", "wine")
+STORE = Source("s3://models/wine", "models-read", "wine", "models-cache")
 RESOURCES: dict[str, dict[str, str | int]] = {
     "requests": {"cpu": "0.5", "memory": "524288Ki", "ephemeral-storage": "1.5Gi"},
     "limits": {"memory": 1073741824, "example.com/gpu": 1},

@@ -128,13 +128,16 @@ def test_a_pod_that_asks_a_store_has_the_keys_as_files_and_is_who_it_is_told_to_
     assert env["HOLDFAST_MODEL_URI"] == "s3://models/wine"
     assert (env["HOLDFAST_STORAGE_SECRET"], env["HOLDFAST_SERVICE_ACCOUNT"]) == ("models-read", "wine")
     assert "valueFrom" not in json.dumps(container["env"])
+    assert claims(spec) == {"models-cache": ("/mnt/claims/models-cache", False)}
+    assert env["HOLDFAST_CACHE_CLAIM"] == "models-cache"
 
 
-def test_a_pod_that_reads_from_a_claim_gets_no_keys() -> None:
-    made = samples.revision(source=Source("pvc://models/wine", "models-read", "wine")).render(1)
+def test_a_pod_that_reads_from_a_claim_gets_no_keys_and_no_cache() -> None:
+    made = samples.revision(source=Source("pvc://models/wine", "models-read", "wine", "cache")).render(1)
     spec = made["spec"]["template"]["spec"]
     assert not any("secret" in volume for volume in spec["volumes"])
     assert "models-read" not in json.dumps(spec)
+    assert claims(spec) == {"models": ("/mnt/claims/models", True)}
     assert spec["serviceAccountName"] == "wine"
 
 

@@ -296,6 +296,22 @@ def test_another_secret_or_account_asks_anew_and_makes_a_revision() -> None:
     assert candidate_of(world) != first
 
 
+def test_a_missing_cache_is_said_of_the_helper_and_of_the_revision() -> None:
+    for world in (
+        from_store(cacheClaimRef={"name": "cache"}),
+        worlds.model_deployment(cacheClaimRef={"name": "cache"}),
+    ):
+        world.change(model={**world.spec["model"], "uri": "s3://models/wine"})
+        world.missing_claims = {"cache"}
+        world.converge()
+        for deployment in world.deployments.values():
+            deployment["status"] = {"replicas": 1, "readyReplicas": 0}
+        world.wait(6)
+        world.converge()
+        assert world.says("Ready") == ("False", "ClaimNotFound")
+        assert "PersistentVolumeClaim cache does not exist" in world.message()
+
+
 @pytest.mark.parametrize(
     ("words", "reason", "message"),
     [(NO_ACCOUNT, "ServiceAccountNotFound", NO_ACCOUNT_WORDS), ("exceeded quota", "QuotaExceeded", "exceeded quota")],
