@@ -33,6 +33,7 @@ check: venv ## Format, lint, types, layers, generated files
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 	@$(PY) -m holdfast.api.crd --check crds
+	@$(PY) serving-image/protos/generate.py --check
 
 .PHONY: test-unit
 test-unit: venv ## Pure code, and processes on loopback
@@ -78,6 +79,10 @@ format: venv ## Format the code and mend what the linter can
 .PHONY: crds
 crds: venv ## Render crds/ from operator/holdfast/api
 	@$(PY) -m holdfast.api.crd --write crds
+
+.PHONY: protos
+protos: venv ## Compile serving-image/protos into the descriptors that the server carries
+	@$(PY) serving-image/protos/generate.py --write
 
 .PHONY: lock
 lock: venv ## Resolve dependency ranges into requirements/*.txt with hashes

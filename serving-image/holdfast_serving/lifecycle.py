@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from holdfast_bundle import termination
 from holdfast_bundle.errors import BundleError
@@ -23,12 +23,15 @@ from holdfast_serving.api import Api
 from holdfast_serving.certificates import Certificates
 from holdfast_serving.connection import Port
 from holdfast_serving.control import MAX_LEASE_BYTES, Control
+from holdfast_serving.grpc import connection as grpc
+from holdfast_serving.grpc.service import Service
 from holdfast_serving.limits import Limits
 from holdfast_serving.metrics import Metrics
 from holdfast_serving.served import Served
 from holdfast_serving.settings import Settings
 
 if TYPE_CHECKING:
+    from holdfast_serving.grpc.codec import GrpcCodec
     from holdfast_serving.load import Fetched, Loaded
 
 log = logging.getLogger(__name__)
@@ -37,6 +40,22 @@ _POLL_SECONDS = 0.1
 _QUIET_SECONDS = 1.0  # a request may be on its way on a connection that has just been made or answered
 _STILL_SECONDS = 2.0  # without a new connection: then nobody is sent here any more
 _LAST_CALL_SECONDS = 30.0  # after SIGTERM; the kubelet's patience is twice that, for what is in work by then
+
+
+class AnyPort(Protocol):
+    """A port for requests, whatever its protocol."""
+
+    draining: bool
+
+    async def listen(self, sock: socket.socket, certificates: Certificates | None = None) -> None: ...
+
+    def is_sought(self, seconds: float) -> bool: ...
+
+    def stop_listening(self) -> None: ...
+
+    def close_idle(self, seconds: float) -> int: ...
+
+    def stop(self) -> None: ...
 
 
 async def serve(settings: Settings) -> int:
@@ -49,19 +68,24 @@ async def serve(settings: Settings) -> int:
         certificates = _certificates(settings)
     except BundleError as error:
         return _failed(error, "", settings)
+    service = Service(served)
     http = Port(api.routes)
+    rpc = _grpc_port(service, http, settings)
     stopping = _stop_signal()
 
     def turn_away(away: bool) -> None:
-        http.draining = away or stopping.is_set()
+        http.draining = rpc.draining = away or stopping.is_set()
 
     control = Control(served, settings.router_keys, turn_away)
     collectors = [certificates] if certificates else []
     admin = Port(management.routes(served, control, *collectors), Limits(body_bytes=MAX_LEASE_BYTES))
-    sockets = [_listener(settings.host, port) for port in (settings.port, settings.management_port)]
+    numbers = (settings.port, settings.management_port, settings.grpc_port)
+    sockets = [_listener(settings.host, number) for number in numbers]
+    numbers = tuple(sock.getsockname()[1] for sock in sockets)
     await admin.listen(sockets[1])
     await http.listen(sockets[0], certificates)
-    log.info("listening: http %d, management %d", *(sock.getsockname()[1] for sock in sockets))
+    await rpc.listen(sockets[2], certificates)
+    log.info("listening: http %d, management %d, grpc %d", *numbers)
     try:
         with tempfile.TemporaryDirectory(dir=settings.scratch, prefix="model-") as folder:
             loading = asyncio.create_task(asyncio.to_thread(_load, settings, Path(folder)))
@@ -70,18 +94,19 @@ async def serve(settings: Settings) -> int:
                 log.info("told to stop before the model was loaded")
                 _leave(folder)
             try:
-                fetched, loaded = loading.result()
+                fetched, loaded, codec = loading.result()
             except BundleError as error:
                 return _failed(error, settings.model_uri, settings)
+            service.open(codec)
             _open(served, api, control, settings, fetched, loaded)
             metrics.load_seconds = time.monotonic() - started
             log.info("ready after %.1f s", metrics.load_seconds)
             await stopping.wait()
-            await _drain(served, [http], settings.drain_seconds)
+            await _drain(served, [http, rpc], settings.drain_seconds)
             return outcome.DONE
     finally:
-        http.stop()
-        admin.stop()
+        for port in (http, rpc, admin):
+            port.stop()
         if certificates:
             certificates.stop()
 
@@ -94,8 +119,17 @@ def _certificates(settings: Settings) -> Certificates | None:
     return certificates
 
 
-def _load(settings: Settings, folder: Path) -> tuple[Fetched, Loaded]:
+def _grpc_port(service: Service, http: Port, settings: Settings) -> AnyPort:
+    if settings.grpcio:
+        from holdfast_serving.grpc import fallback
+
+        return fallback.Port(service)
+    return grpc.Port(service, http.reserve)
+
+
+def _load(settings: Settings, folder: Path) -> tuple[Fetched, Loaded, GrpcCodec]:
     from holdfast_serving import load
+    from holdfast_serving.grpc.codec import GrpcCodec
 
     fetched = load.fetch(
         settings.model_uri,
@@ -106,7 +140,9 @@ def _load(settings: Settings, folder: Path) -> tuple[Fetched, Loaded]:
         cache=settings.cache,
     )
     loaded = load.load(fetched, settings.model_name, settings.revision, cgroup.threads(), settings.max_batch_rows)
-    return fetched, loaded
+    codec = GrpcCodec(loaded.model.signature, settings.model_name, settings.revision)
+    codec.same_rows = loaded.codec.same_rows
+    return fetched, loaded, codec
 
 
 def _open(served: Served, api: Api, control: Control, settings: Settings, fetched: Fetched, loaded: Loaded) -> None:
@@ -135,7 +171,7 @@ def _open(served: Served, api: Api, control: Control, settings: Settings, fetche
     served.open(loaded.model.signature, metadata, batcher.admit, batcher.submit)
 
 
-async def _drain(served: Served, ports: Sequence[Port], seconds: float) -> None:
+async def _drain(served: Served, ports: Sequence[AnyPort], seconds: float) -> None:
     """End without losing an answer.
 
     Nobody can know when the last balancer has heard that this pod is going; and where it is the only one, clients have

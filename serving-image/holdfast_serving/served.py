@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from holdfast_serving.metrics import Metrics, outcome_of
-from holdfast_serving.problems import Problem, busy
+from holdfast_serving.problems import Problem
 
 if TYPE_CHECKING:  # numpy and the runtime are imported with the model, not before the ports are open
     from holdfast_serving.inference import Call
@@ -58,9 +58,18 @@ class Served:
         self.metrics.outcomes[outcome_of(problem)] += 1
 
 
+class UnavailableProblem(Problem):
+    """503: this pod cannot answer; another may."""
+
+
 def loading() -> Problem:
     """What a request is told that came before the model."""
-    return busy("the model is still being loaded")
+    return UnavailableProblem(503, "the model is still being loaded", b"retry-after: 1\r\n")
+
+
+def going() -> Problem:
+    """What a call is told that would keep the pod from ending."""
+    return UnavailableProblem(503, "this pod is going; call again", b"retry-after: 1\r\n")
 
 
 def _refuse(_: object) -> NoReturn:

@@ -11,7 +11,17 @@ from pathlib import Path
 from holdfast_bundle import credentials, termination
 from holdfast_bundle.uris import CLAIMS
 
-_ARGUMENTS = ("host", "port", "management_port", "drain_seconds", "tls", "claims", "scratch", "termination_log")
+_ARGUMENTS = (
+    "host",
+    "port",
+    "grpc_port",
+    "management_port",
+    "drain_seconds",
+    "tls",
+    "claims",
+    "scratch",
+    "termination_log",
+)
 
 
 class SettingsError(Exception):
@@ -27,9 +37,10 @@ class Settings:
         model_name, revision, digest: only for `serve`.
         router_keys: Ed25519 public keys, one of which has signed every lease that the router takes.
         host: address to listen on; empty for all, IPv4 and IPv6.
-        port, management_port: 0 lets the system choose.
+        port, grpc_port, management_port: 0 lets the system choose.
         request_timeout_seconds: from a request's last byte to its answer.
         max_batch_rows: rows of different requests in one run; None for what the model's speed allows.
+        grpcio: whether gRPC is left to grpcio, and not to the protocol of our own.
         drain_seconds: after SIGTERM, in which new connections are taken all the same: endpoints are removed meanwhile.
         tls_secret: Secret with the certificate that connections are secured with; empty: there is no TLS.
         client_auth: whether clients must show a certificate, too.
@@ -48,9 +59,11 @@ class Settings:
     router_keys: tuple[bytes, ...] = ()
     host: str = ""
     port: int = 8080
+    grpc_port: int = 9000
     management_port: int = 8081
     request_timeout_seconds: float = 10.0
     max_batch_rows: int | None = None
+    grpcio: bool = False
     drain_seconds: float = 8.0
     tls_secret: str = ""
     client_auth: bool = False
@@ -91,17 +104,24 @@ def read(arguments: Sequence[str], environment: MutableMapping[str, str]) -> tup
         given["digest"] = _needed(environment, "HOLDFAST_MODEL_DIGEST")
         given["router_keys"] = _keys(environment.get("HOLDFAST_ROUTER_PUBLIC_KEYS", ""))
         given["tls_secret"] = environment.get("HOLDFAST_TLS_SECRET", "")
-        given["client_auth"] = _client_auth(environment.get("HOLDFAST_TLS_CLIENT_AUTH", "None"))
+        given["client_auth"] = _choice(environment, "HOLDFAST_TLS_CLIENT_AUTH", "None", "Required")
         if milliseconds := _integer(environment, "HOLDFAST_REQUEST_TIMEOUT_MILLISECONDS", 600_000):
             given["request_timeout_seconds"] = milliseconds / 1000
         given["max_batch_rows"] = _integer(environment, "HOLDFAST_MAX_BATCH_ROWS", 4096)
+        given["grpcio"] = _choice(environment, "HOLDFAST_GRPC_TRANSPORT", "holdfast", "grpcio")
+        if given["grpcio"] and given["tls_secret"]:
+            raise SettingsError(
+                "HOLDFAST_GRPC_TRANSPORT=grpcio cannot do TLS here: leave it out, or HOLDFAST_TLS_SECRET"
+            )
     return command, Settings(**given)
 
 
-def _client_auth(value: str) -> bool:
-    if value not in {"None", "Required"}:
-        raise SettingsError("the environment variable HOLDFAST_TLS_CLIENT_AUTH is neither None nor Required")
-    return value == "Required"
+def _choice(environment: Mapping[str, str], name: str, usual: str, other: str) -> bool:
+    """Whether it is the other value of two."""
+    value = environment.get(name, usual)
+    if value not in {usual, other}:
+        raise SettingsError(f"the environment variable {name} is neither {usual} nor {other}")
+    return value == other
 
 
 def _needed(environment: Mapping[str, str], name: str) -> str:

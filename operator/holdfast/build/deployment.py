@@ -11,6 +11,7 @@ from holdfast.build.hashing import with_desired_hash
 from holdfast.build.source import Source
 
 HTTP_PORT = 8080
+GRPC_PORT = 9000
 MANAGEMENT_PORT = 8081
 TLS = "/mnt/tls"
 PROGRESS_DEADLINE_SECONDS = 600
@@ -95,6 +96,7 @@ class RevisionManifest:
         server = pod.container("server", self.image, self.pull_policy, ["serve"], variables, mounts, self.resources)
         server["ports"] = [
             {"name": service.port_name(self.tls is not None), "containerPort": HTTP_PORT, "protocol": "TCP"},
+            {"name": service.grpc_port_name(self.tls is not None), "containerPort": GRPC_PORT, "protocol": "TCP"},
             {"name": "management", "containerPort": MANAGEMENT_PORT, "protocol": "TCP"},
         ]
         # Fetching and loading may take long, and a pod that is ready a second earlier takes over a second earlier.

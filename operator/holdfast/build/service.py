@@ -7,10 +7,17 @@ from typing import Any
 from holdfast.build import labels
 from holdfast.build.hashing import with_desired_hash
 
+GRPC_PORT = 9000
+
 
 def port_name(tls: bool) -> str:
     """Of the port where a revision answers, on pods and Service: a Service never leads to a port of the other kind."""
     return "https" if tls else "http"
+
+
+def grpc_port_name(tls: bool) -> str:
+    """The same for gRPC."""
+    return "grpcs" if tls else "grpc"
 
 
 def service(name: str, namespace: str, uid: str, stable_revision: str, *, tls: bool = False) -> dict[str, Any]:
@@ -18,7 +25,7 @@ def service(name: str, namespace: str, uid: str, stable_revision: str, *, tls: b
 
     tls: whether the stable revision speaks TLS.
     """
-    port = port_name(tls)
+    http, grpc = port_name(tls), grpc_port_name(tls)
     return with_desired_hash(
         {
             "apiVersion": "v1",
@@ -33,14 +40,13 @@ def service(name: str, namespace: str, uid: str, stable_revision: str, *, tls: b
             "spec": {
                 "selector": labels.serving_selector(name, stable_revision),
                 "ports": [
-                    {
-                        "name": port,
-                        "port": 443 if tls else 80,
-                        "targetPort": port,
-                        "protocol": "TCP",
-                        "appProtocol": port,
-                    }
+                    _port(http, 443 if tls else 80, http),
+                    _port(grpc, GRPC_PORT, "https" if tls else "kubernetes.io/h2c"),
                 ],
             },
         }
     )
+
+
+def _port(name: str, number: int, protocol: str) -> dict[str, Any]:
+    return {"name": name, "port": number, "targetPort": name, "protocol": "TCP", "appProtocol": protocol}

@@ -141,13 +141,22 @@ def test_a_pod_that_reads_from_a_claim_gets_no_keys_and_no_cache() -> None:
     assert spec["serviceAccountName"] == "wine"
 
 
-@pytest.mark.parametrize(("prefix", "port", "name"), [("", 80, "http"), ("secured ", 443, "https")])
-def test_a_service_leads_to_the_port_that_its_pods_have(prefix: str, port: int, name: str) -> None:
+@pytest.mark.parametrize(
+    ("prefix", "port", "names", "protocols"),
+    [("", 80, ["http", "grpc"], ["http", "kubernetes.io/h2c"]), ("secured ", 443, ["https", "grpcs"], ["https"] * 2)],
+)
+def test_a_service_leads_to_the_ports_that_its_pods_have(
+    prefix: str, port: int, names: list[str], protocols: list[str]
+) -> None:
     manifests = samples.every_manifest()
-    [found] = manifests[f"{prefix}service"]["spec"]["ports"]
-    assert (found["port"], found["targetPort"], found["appProtocol"]) == (port, name, name)
+    found = manifests[f"{prefix}service"]["spec"]["ports"]
+    assert [port["port"] for port in found] == [port, 9000]
+    assert [port["targetPort"] for port in found] == names
+    assert [port["appProtocol"] for port in found] == protocols
     [server] = manifests[f"{prefix}deployment"]["spec"]["template"]["spec"]["containers"]
-    assert {port["name"] for port in server["ports"]} == {name, "management"}
+    assert {port["name"]: port["containerPort"] for port in server["ports"]} == {
+        names[0]: 8080, names[1]: 9000, "management": 8081
+    }  # fmt: skip
     # The kubelet asks the management port, which has no TLS.
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert (server[probe]["httpGet"]["port"], server[probe]["httpGet"]["scheme"]) == ("management", "HTTP")

@@ -341,7 +341,7 @@ def service_ports(world: World) -> list[tuple[str, int]]:
 
 def test_a_model_with_a_certificate_is_served_on_the_port_of_https() -> None:
     world = worlds.serving(tls={"secretRef": {"name": "wine-tls"}, "clientAuth": "None"})
-    assert service_ports(world) == [("https", 443)]
+    assert service_ports(world) == [("https", 443), ("grpcs", 9000)]
     assert world.status["url"] == "https://wine.team.svc"
     assert "at https://wine.team.svc" in world.message()
 
@@ -349,7 +349,8 @@ def test_a_model_with_a_certificate_is_served_on_the_port_of_https() -> None:
 @pytest.mark.parametrize("on", [True, False])
 def test_the_service_changes_its_port_with_its_revision_and_not_before(on: bool) -> None:
     tls = {"tls": {"secretRef": {"name": "wine-tls"}, "clientAuth": "None"}}
-    plain, secured = ([("http", 80)], "http://wine.team.svc"), ([("https", 443)], "https://wine.team.svc")
+    plain = [("http", 80), ("grpc", 9000)], "http://wine.team.svc"
+    secured = [("https", 443), ("grpcs", 9000)], "https://wine.team.svc"
     before, after = (plain, secured) if on else (secured, plain)
     world = worlds.serving(**({} if on else tls))
     old = world.selected

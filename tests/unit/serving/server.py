@@ -49,8 +49,8 @@ class Process:
         self.process = subprocess.Popen(
             [
                 sys.executable, "-m", "holdfast_serving", command, "--host", "127.0.0.1", "--port", "0",
-                "--management-port", "0", "--claims", str(folder / "claims"), "--scratch", str(self.scratch),
-                "--termination-log", str(self._termination), *arguments,
+                "--management-port", "0", "--grpc-port", "0", "--claims", str(folder / "claims"),
+                "--scratch", str(self.scratch), "--termination-log", str(self._termination), *arguments,
             ],
             env={"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(ROOTS), **environment},
             stderr=subprocess.PIPE,
@@ -88,7 +88,7 @@ class Process:
 
 
 class Server(Process):
-    """`serve`, with its two ports; `more` are environment variables."""
+    """`serve`, with its three ports; `more` are environment variables."""
 
     def __init__(self, folder: Path, uri: str, digest: str, *arguments: str, name: str = "wine", **more: str) -> None:
         environment = {
@@ -101,9 +101,9 @@ class Server(Process):
         super().__init__("serve", folder, environment, *arguments)
         self.name = name
         until(lambda: "listening" in self.log or self.process.poll() is not None, "ports")
-        ports = re.search(r"http (\d+), management (\d+)", self.log)
+        ports = re.search(r"http (\d+), management (\d+), grpc (\d+)", self.log)
         assert ports, self.log
-        self.port, self.management_port = int(ports[1]), int(ports[2])
+        self.port, self.management_port, self.grpc_port = map(int, ports.groups())
         self.url = f"http://127.0.0.1:{self.port}"
         self.management_url = f"http://127.0.0.1:{self.management_port}"
         self.infer_path = f"/v2/models/{name}/infer"

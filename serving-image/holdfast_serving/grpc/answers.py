@@ -1,0 +1,169 @@
+"""Writing ModelInferResponse: the outputs of a run to bytes.
+
+Packed numbers are the arrays' own bytes, so an answer is put together from them without an object per element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+
+from holdfast_bundle.manifest import Tensor
+from holdfast_serving.grpc.exchange import Buffer
+from holdfast_serving.grpc.wire import begin, field, varint
+from holdfast_serving.inference import Array, Outputs
+
+CONTENTS = {
+    "BOOL": 1, "INT8": 2, "INT16": 2, "INT32": 2, "INT64": 3, "UINT8": 4, "UINT16": 4, "UINT32": 4, "UINT64": 5,
+    "FP32": 6, "FP64": 7, "BYTES": 8,
+}  # fmt: skip
+"""Fields of InferTensorContents by datatype; FP16 has none."""
+
+_MODEL, _VERSION, _ID, _OUTPUTS, _RAW = 1, 2, 3, 5, 6  # fields of ModelInferResponse
+_NAME, _DATATYPE, _SHAPE, _CONTENTS = 1, 2, 3, 5  # of its InferOutputTensor
+_MAX_FRAMES = 100
+_NARROW = 128  # numbers below are one byte each
+
+
+class Answers:
+    """Writes the answers of one revision of a model."""
+
+    def __init__(self, outputs: Sequence[Tensor], model_name: str, version: str) -> None:
+        self._model = model_name
+        self._begin = self._begin_for(version)
+        self._heads = [
+            field(_NAME, tensor.name.encode()) + field(_DATATYPE, tensor.datatype.encode()) for tensor in outputs
+        ]
+        self._fields = [CONTENTS.get(tensor.datatype, 0) for tensor in outputs]
+        self._frames: dict[object, bytes] = {}
+
+    def of_run(self, outputs: Outputs) -> Run:
+        """For all calls that were in a run."""
+        return Run(self, outputs)
+
+    def begin(self, version: str | None, identifier: str) -> bytes:
+        """All of an answer but its outputs; None for the revision that is served."""
+        made = self._begin if version is None else self._begin_for(version)
+        return made + field(_ID, identifier.encode()) if identifier else made
+
+    def output(self, index: int, shape: Sequence[int], contents: bytes = b"") -> bytes:
+        """What comes before an output's elements: its name and form, and `contents`, the beginning of them."""
+        dimensions = b"".join(map(varint, shape))
+        return self._heads[index] + (field(_SHAPE, dimensions) if shape else b"") + contents
+
+    def typed(self, index: int, shape: Sequence[int], size: int) -> bytes:
+        """An output up to the `size` bytes of its packed numbers."""
+        packed = begin(self._fields[index], size) if size else b""
+        head = self.output(index, shape, begin(_CONTENTS, len(packed) + size) + packed)
+        return begin(_OUTPUTS, len(head) + size) + head
+
+    def texts(self, index: int, shape: Sequence[int], texts: Sequence[str]) -> bytes:
+        """A whole output of texts."""
+        number = self._fields[index]
+        listed = b"".join([field(number, text.encode()) for text in texts])
+        return field(_OUTPUTS, self.output(index, shape, field(_CONTENTS, listed)))
+
+    def frame(self, sizes: Sequence[int], shapes: Sequence[Sequence[int]]) -> bytes:
+        """A whole answer without id, to be filled by `%` with the packed numbers of each output."""
+        key = (tuple(sizes), tuple(shapes))
+        made = self._frames.get(key)
+        if made is None:
+            if len(self._frames) >= _MAX_FRAMES:
+                self._frames.clear()
+            parts = [
+                self.typed(index, shape, size) for index, (shape, size) in enumerate(zip(shapes, sizes, strict=True))
+            ]
+            escaped = [part.replace(b"%", b"%%") + b"%b" for part in parts]
+            made = self._frames[key] = self._begin.replace(b"%", b"%%") + b"".join(escaped)
+        return made
+
+    def _begin_for(self, version: str) -> bytes:
+        return field(_MODEL, self._model.encode()) + field(_VERSION, version.encode())
+
+
+class Run:
+    """The outputs of one run, from which calls take their rows.
+
+    The usual call has one row and wants all outputs: then an answer is a frame filled with slices of bytes, which
+    were made once for all rows.
+    """
+
+    __slots__ = ("_answers", "_frame", "_outputs", "_packed", "_rows")
+
+    def __init__(self, answers: Answers, outputs: Outputs) -> None:
+        self._answers = answers
+        self._outputs = outputs
+        self._packed: dict[int, Array | None] = {}
+        self._frame: bytes | None = None
+        self._rows: list[tuple[bytes, ...]] = []
+        if outputs.has_rows and outputs.revision is None:
+            self._cut()
+
+    def answer(
+        self, identifier: str, wanted: Sequence[int] | None, first: int, last: int, *, raw: bool
+    ) -> Sequence[Buffer]:
+        """Rows `first` to `last` (not included) of some outputs, by their indices; None for all."""
+        if self._frame is not None and last - first == 1 and wanted is None and not raw:
+            made = self._frame % self._rows[first]
+            return (made + field(_ID, identifier.encode()),) if identifier else (made,)
+        return self._chosen(
+            identifier, range(len(self._outputs.arrays)) if wanted is None else wanted, first, last, raw
+        )
+
+    def _chosen(self, identifier: str, wanted: Sequence[int], first: int, last: int, raw: bool) -> list[Buffer]:
+        parts: list[Buffer] = [self._answers.begin(self._outputs.revision, identifier)]
+        for index in wanted:
+            array = self._part(self._outputs.arrays[index], first, last)
+            if raw:
+                parts.append(field(_OUTPUTS, self._answers.output(index, array.shape)))
+            elif array.dtype.kind == "O":
+                parts.append(self._answers.texts(index, array.shape, array.ravel().tolist()))
+            else:
+                packed = _packed(array)
+                parts += (self._answers.typed(index, array.shape, len(packed)), packed)
+        if raw:
+            for index in wanted:
+                content = _bytes(self._part(self._outputs.arrays[index], first, last))
+                parts += (begin(_RAW, len(content)), content)
+        return parts
+
+    def _part(self, array: Array, first: int, last: int) -> Array:
+        return array[first:last] if self._outputs.has_rows else array
+
+    def _cut(self) -> None:
+        """Make all rows at once, if each takes as many bytes as the others."""
+        pieces, sizes = [], []
+        for array in self._outputs.arrays:
+            kind = array.dtype.kind
+            if kind == "O" or array.dtype == np.float16 or not array.size:
+                return
+            if kind in "iu":
+                if array.min() < 0 or array.max() >= _NARROW:
+                    return
+                array = array.astype(np.uint8)
+            data = array.tobytes()
+            size = len(data) // len(array)
+            sizes.append(size)
+            pieces.append([data[start : start + size] for start in range(0, len(data), size)])
+        self._frame = self._answers.frame(sizes, [(1, *array.shape[1:]) for array in self._outputs.arrays])
+        self._rows = list(zip(*pieces, strict=True))
+
+
+def _bytes(array: Array) -> Buffer:
+    """Elements as raw contents have them."""
+    if array.dtype.kind == "O":
+        texts = [text.encode() for text in array.ravel().tolist()]
+        return b"".join([part for text in texts for part in (len(text).to_bytes(4, "little"), text)])
+    return memoryview(np.ascontiguousarray(array).data).cast("B") if array.size else b""
+
+
+def _packed(array: Array) -> Buffer:
+    """Numbers as typed contents have them."""
+    if array.dtype.kind not in "iu":
+        return _bytes(array)
+    if array.size and array.min() >= 0 and array.max() < _NARROW:
+        return array.astype(np.uint8).tobytes()
+    mask = (1 << 64) - 1  # numbers below zero have ten bytes, whatever their type
+    return b"".join([varint(value & mask) for value in cast(list[int], array.ravel().tolist())])

@@ -1,0 +1,318 @@
+"""gRPC on an asyncio transport: one connection, and what all connections of a port share.
+
+There is no task per call. What the answers of one turn of the event loop have to send is written once per
+connection, behind the turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from asyncio import Future
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from random import uniform
+from typing import Any, cast
+
+from holdfast_serving import tls
+from holdfast_serving.certificates import GRPC, Certificates
+from holdfast_serving.grpc.http2 import Fields, Http2
+from holdfast_serving.grpc.rpc import Head, Rpc, read_head
+from holdfast_serving.grpc.service import Service
+from holdfast_serving.limits import Limits
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.25
+
+_REFUND = 25  # of each tick, for frames that cost nothing
+_FULL_BYTES = 1 << 20  # of answers that the client does not read: no call of its is started before it does
+_PIECE_BYTES = 256 << 10  # that are handed to the transport at once
+_LEAST_READ_BYTES = 64 << 10  # in Limits.write_seconds
+_WELCOME_SECONDS = 1.0  # for a client that comes while the pod drains
+_SILENCE_SECONDS = 60  # with calls in work: then the client is asked whether it is still there
+_ECHO_SECONDS = 20
+_NOT_HTTP2 = b"This port speaks gRPC, which is HTTP/2; REST has a port of its own.\n"
+_HTTP1 = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b"
+    % (len(_NOT_HTTP2), _NOT_HTTP2)
+)
+_METHODS = (b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"DELE", b"PATC")
+
+
+class Port:
+    """A listening port: its methods, limits, clock and connections.
+
+    Attributes:
+        loop: the event loop, once it listens.
+        now: the loop's time, up to `TICK_SECONDS` old.
+        methods: by path.
+        reserve: takes bytes of what large messages may use, if they are free; gives back with a negative size.
+        connections: those that are there.
+        newest: when the last connection was made.
+        draining: clients are asked to send new calls elsewhere; those that come all the same are answered.
+    """
+
+    def __init__(self, service: Service, reserve: Callable[[int], bool], limits: Limits | None = None) -> None:
+        self.methods = {path.encode(): method for path, method in service.methods.items()}
+        self.reserve = reserve
+        self.limits = limits or Limits()
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self.now = self.newest = 0.0
+        self._look = service.health.look
+        self._touched: list[Connection] = []
+        self._server: asyncio.Server | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._thread: ThreadPoolExecutor | None = None
+
+    async def listen(self, sock: socket.socket, certificates: Certificates | None = None) -> None:
+        """Accept connections on a bound socket, over TLS if there are certificates."""
+        self.loop = asyncio.get_running_loop()
+        self._tick()
+
+        def connection() -> asyncio.Protocol:
+            return Connection(self)
+
+        factory = tls.secured(connection, certificates, GRPC) if certificates else connection
+        self._server = await self.loop.create_server(factory, sock=sock, backlog=2048)
+
+    def is_sought(self, seconds: float) -> bool:
+        """Whether a connection was made in the last `seconds`."""
+        return self.newest > self.now - seconds
+
+    def stop_listening(self) -> None:
+        """Refuse new connections; those that are there go on."""
+        if self._server is not None:
+            self._server.close()
+
+    def close_idle(self, seconds: float) -> int:
+        """Close connections that have been without a call for so long; return how many are left."""
+        for connection in list(self.connections):
+            for stream in list(connection.http2.streams.values()):
+                cast(Rpc, stream).dismiss()
+            if connection.quiet_since < self.now - seconds:
+                connection.close_if_idle()
+        return len(self.connections)
+
+    def stop(self) -> None:
+        """Drop everything at once."""
+        self.stop_listening()
+        if self._timer is not None:
+            self._timer.cancel()
+        for connection in list(self.connections):
+            connection.abort()
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
+
+    def touch(self, connection: Connection) -> None:
+        """Write what a connection has to send, behind this turn of the event loop."""
+        if not self._touched:
+            self.loop.call_soon(self._flush)
+        self._touched.append(connection)
+
+    def in_thread(self, work: Callable[[], Any], done: Callable[[Future[Any]], None]) -> None:
+        """Do what takes long, one after the other, beside the event loop."""
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "compression")
+        self.loop.run_in_executor(self._thread, work).add_done_callback(done)
+
+    def _flush(self) -> None:
+        touched, self._touched = self._touched, []
+        for connection in touched:
+            connection.flush()
+
+    def _tick(self) -> None:
+        self.now = self.loop.time()
+        self._look()
+        clock = time.perf_counter()
+        for connection in list(self.connections):
+            connection.tick(clock)
+        self._timer = self.loop.call_later(TICK_SECONDS, self._tick)
+
+
+class Connection(asyncio.Protocol):
+    """One client.
+
+    Attributes:
+        transport: None once the client is gone.
+        quiet_since: when it was made, or last had something to do with a call.
+    """
+
+    def __init__(self, port: Port) -> None:
+        self.port = port
+        self.http2 = Http2(self, port.limits.head_bytes)
+        self.transport: asyncio.Transport | None = None
+        self.quiet_since = self._made = port.now
+        self._heard = port.now  # when something came
+        self._pinged = 0.0  # when the client was asked whether it is there, and what it had answered by then
+        self._echoes = 0
+        self._touched = False
+        self._put_off: deque[Callable[[], None]] = deque()
+        self._asked_to_leave = False
+        # A frame that does not become complete, and a client that does not read.
+        self._partial_since: float | None = None
+        self._frames = 0
+        self._paused_since: float | None = None
+        self._unsent = 0
+        # Each at another time, so that not all clients of a pod come back at once.
+        self._leaves_at = port.now + port.limits.age_seconds * uniform(0.8, 1.2)  # noqa: S311 - no secret
+
+    # What the transport calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.port.connections.add(self)
+        self.port.newest = self.port.now
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.transport = None
+        self._put_off.clear()
+        self.port.connections.discard(self)
+        self.http2.lost()
+
+    def data_received(self, data: bytes) -> None:
+        http2 = self.http2
+        self._heard = self.port.now
+        began = http2.begun
+        http2.receive(data)
+        if not began and http2.ended and data.startswith(_METHODS) and self.transport is not None:
+            self.transport.write(_HTTP1)
+            self.transport.close()
+            return
+        if not self._touched and (http2.out or http2.waiting or http2.ended) and http2.begun:
+            self.flush()
+
+    def pause_writing(self) -> None:
+        self._paused_since = self.port.now
+        self._unsent = self._write_buffer_size()
+
+    def resume_writing(self) -> None:
+        self._paused_since = None
+        self.flush()
+
+    # What HTTP/2 calls.
+
+    def interpret(self, fields: Fields) -> Head:
+        return read_head(fields, self.port.methods)
+
+    def open(self, number: int, meaning: Head) -> Rpc:
+        self.quiet_since = self.port.now
+        if self.port.draining and not self._asked_to_leave:
+            self.ask_to_leave()
+        return Rpc(self, number, meaning)
+
+    # What calls call.
+
+    @property
+    def full(self) -> bool:
+        """Whether the client should read before it asks for more."""
+        return self.http2.unsent > _FULL_BYTES
+
+    def put_off(self, start: Callable[[], None]) -> None:
+        """Start a call when the client has read what it got."""
+        self._put_off.append(start)
+
+    def touch(self) -> None:
+        """There is something to send."""
+        if not self._touched:
+            self._touched = True
+            self.port.touch(self)
+
+    # Sending.
+
+    def flush(self) -> None:
+        """Write what there is to send, as far as the client reads."""
+        self._touched = False
+        http2, transport = self.http2, self.transport
+        if transport is None:
+            return
+        self.quiet_since = self.port.now
+        while True:
+            more = bool(http2.waiting) and self._paused_since is None and http2.pump(_PIECE_BYTES)
+            if http2.out:
+                out, http2.out = http2.out, []
+                transport.write(out[0] if len(out) == 1 else b"".join(out))
+            if not more:
+                break
+        if http2.ended:
+            transport.close()
+        while self._put_off and not self.full:
+            self._put_off.popleft()()
+
+    # Time, and the end.
+
+    def tick(self, clock: float) -> None:
+        """Some time has passed. `clock`: time.perf_counter()."""
+        now, limits, http2 = self.port.now, self.port.limits, self.http2
+        http2.pay(_REFUND)
+        if self._is_stuck(now) or self._is_lost(now):
+            self.abort()
+            return
+        for stream in list(http2.streams.values()):
+            cast(Rpc, stream).check(now, clock)
+        if self.port.draining or (not http2.streams and self.quiet_since < now - limits.idle_seconds):
+            # A client that has just come may not have sent its call yet.
+            self._leaves_at = min(self._leaves_at, max(now, self._made + _WELCOME_SECONDS))
+        if now >= self._leaves_at:
+            self.ask_to_leave()
+            if now > self._leaves_at + 2 * limits.linger_seconds:
+                self.close_if_idle()
+        if http2.out:
+            self.flush()
+
+    def ask_to_leave(self) -> None:
+        """Ask the client to send new calls on another connection."""
+        if not self._asked_to_leave and self.http2.begun:
+            self._asked_to_leave = True
+            self.http2.ask_to_leave()
+            self.touch()
+
+    def close_if_idle(self) -> None:
+        """Take no new calls, and close when the last one is answered."""
+        if self.transport is None:
+            return
+        if self.http2.begun:
+            self.http2.take_no_more()
+            self.flush()
+        if not self.http2.streams and self._paused_since is None and self.transport is not None:
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Drop the client."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _is_stuck(self, now: float) -> bool:
+        """Whether a client sends, or reads, so slowly that it is none."""
+        http2, limits = self.http2, self.port.limits
+        if not http2.partial:
+            self._partial_since = None
+        elif self._partial_since is None or http2.frames != self._frames:
+            self._partial_since, self._frames = now, http2.frames
+        elif now - self._partial_since > limits.head_seconds:
+            return True
+        if self._paused_since is not None and now - self._paused_since > limits.write_seconds:
+            unsent = self._write_buffer_size()
+            if unsent > self._unsent - _LEAST_READ_BYTES:
+                return True
+            self._paused_since, self._unsent = now, unsent
+        return False
+
+    def _is_lost(self, now: float) -> bool:
+        """Whether a client that waits for answers does not answer itself."""
+        http2 = self.http2
+        if not http2.streams or now - self._heard < _SILENCE_SECONDS:
+            self._pinged = 0.0
+        elif not self._pinged:
+            self._pinged, self._echoes = now, http2.echoes
+            http2.ping()
+        elif now - self._pinged > _ECHO_SECONDS:
+            return http2.echoes == self._echoes
+        return False
+
+    def _write_buffer_size(self) -> int:
+        return self.transport.get_write_buffer_size() if self.transport is not None else 0
