@@ -21,12 +21,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TYPE_CHECKING
 
 from holdfast_serving.cost import Cost, Forecast
 from holdfast_serving.inference import Call, Outputs, feeds
 from holdfast_serving.metrics import ABANDONED, OK, Metrics, outcome_of
 from holdfast_serving.problems import Problem, busy
 from holdfast_serving.session import Model
+
+if TYPE_CHECKING:
+    from holdfast_serving.drift import Drift
 
 log = logging.getLogger(__name__)
 
@@ -52,15 +56,26 @@ _NODE = re.compile(r"while running (\w+ node)")
 class Batcher:
     """The queue before one model, in one event loop."""
 
-    def __init__(self, model: Model, metrics: Metrics, cost: Cost, *, joins: bool, max_rows: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        metrics: Metrics,
+        cost: Cost,
+        *,
+        joins: bool,
+        max_rows: int | None = None,
+        drift: Drift | None = None,
+    ) -> None:
         """Give `cost` as measured.
 
         Args:
             joins: whether calls may share a run; False runs them one by one.
             max_rows: of a batch of several calls; None for what runs in `BATCH_SECONDS`.
+            drift: counts the rows of all runs.
         """
         self._model = model
         self._metrics = metrics
+        self._drift = drift
         self._joins = joins
         self._max_rows = max_rows or cost.rows_within(BATCH_SECONDS)
         self._forecast = Forecast(cost, self._max_rows)
@@ -215,12 +230,15 @@ class Batcher:
             return error
 
     def _outputs(self, calls: Sequence[Call], rows: int) -> Outputs:
-        arrays = self._model.run(feeds(self._model.signature, calls))
+        given = feeds(self._model.signature, calls)
+        arrays = self._model.run(given)
         if self._joins:
             for array in arrays:
                 if len(array) != rows:
                     raise RuntimeError(f"{rows} rows got another number of answers")
-        return Outputs(arrays, self._joins)
+        outputs = Outputs(arrays, self._joins)
+        outputs.inputs = given
+        return outputs
 
     def _reply(self, batch: _Batch) -> None:
         began = time.perf_counter()
@@ -251,6 +269,17 @@ class Batcher:
             if not isinstance(outputs, Exception):
                 rows = batch.rows if len(batch.parts) == 1 else calls[0].rows
                 statistics.count_run(rows, len(calls), share * batch.seconds, share * (ended - began))
+                if self._drift is not None:
+                    self._note(outputs, self._drift)
+
+    def _note(self, outputs: Outputs, drift: Drift) -> None:
+        """Have a run's rows counted, once their answers are on their way."""
+        if not drift.record(outputs.inputs, outputs.arrays):
+            return
+        if drift.is_large:
+            self._thread.submit(drift.count, drift.take())
+        else:
+            drift.count(drift.take())
 
     def _fail(self, call: Call, error: Exception) -> None:
         if not isinstance(error, Problem):

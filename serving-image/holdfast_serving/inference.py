@@ -94,16 +94,18 @@ class Outputs:
     Attributes:
         arrays: per output of the signature, in its order.
         has_rows: whether the first dimension of all is that of the calls, one after the other.
+        inputs: what the run was fed with, by name; empty where the rows did not run here.
         revision: of the model that gave it; None for the one that this pod serves.
         encoded: for each wire format to keep what it needs for all calls of the run, by its codec.
     """
 
-    __slots__ = ("arrays", "encoded", "has_rows", "revision")
+    __slots__ = ("arrays", "encoded", "has_rows", "inputs", "revision")
 
     def __init__(self, arrays: list[Array], has_rows: bool, revision: str | None = None) -> None:
         self.arrays = arrays
         self.has_rows = has_rows
         self.revision = revision
+        self.inputs: dict[str, Array] = {}
         self.encoded: dict[Any, Any] = {}
 
 

@@ -147,13 +147,19 @@ def _load(settings: Settings, folder: Path) -> tuple[Fetched, Loaded, GrpcCodec]
 
 def _open(served: Served, api: Api, control: Control, settings: Settings, fetched: Fetched, loaded: Loaded) -> None:
     from holdfast_serving.batching import Batcher
+    from holdfast_serving.drift import Drift
 
     served.metrics.info = {
         "uri": settings.model_uri.partition("?")[0],
         "digest": fetched.digest,
         "format": "Bundle" if fetched.bundle else "ONNX",
         "batching": str(loaded.apart is None).lower(),
+        "profile": loaded.profile.state if loaded.profile else "none",
     }
+    drift = None
+    if loaded.profile:
+        drift = Drift(loaded.profile, loaded.model.signature, served.metrics.labels)
+        served.collectors.append(drift)
     # A thread that comes back from the runtime waits for the GIL at most this long, not 5 ms.
     sys.setswitchinterval(0.0005)
     gc.collect()
@@ -164,6 +170,7 @@ def _open(served: Served, api: Api, control: Control, settings: Settings, fetche
         loaded.cost,
         joins=loaded.apart is None,
         max_rows=settings.max_batch_rows,
+        drift=drift,
     )
     api.open(loaded.codec)
     control.open(loaded.model.signature, batcher.submit, rows=loaded.apart is None)

@@ -17,10 +17,11 @@ from holdfast_bundle.progress import LoggedProgress
 from holdfast_bundle.uris import CLAIMS
 from holdfast_bundle.verify import verify
 from holdfast_bundle.web import Web
-from holdfast_serving import golden, rows, session
+from holdfast_serving import golden, profile, rows, session
 from holdfast_serving.codec import RestCodec
 from holdfast_serving.cost import Cost
 from holdfast_serving.probe import probe
+from holdfast_serving.profile import Profile
 from holdfast_serving.session import Model
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class Loaded:
     """A warm model and all that is known about how to run it.
 
     Attributes:
+        profile: of the bundle; None where there is none.
         apart: why its rows may not share a run; None when they may.
         cost: measured just now.
     """
@@ -95,6 +97,7 @@ class Loaded:
     model: Model
     codec: RestCodec
     cost: Cost
+    profile: Profile | None
     apart: str | None
 
     def metadata(self, name: str, revision: str, max_rows: int) -> dict[str, Any]:
@@ -141,7 +144,10 @@ def load(fetched: Fetched, name: str, revision: str, threads: int, max_batch_row
         model.signature = model.signature.with_rows()
     else:
         log.info("requests are not batched for this model: %s", apart)
-    return Loaded(model, codec, _measure(model, samples, joins=apart is None), apart)
+    found = profile.read(fetched.folder, model.signature) if fetched.bundle is not None else None
+    for finding in found.findings if found else ():
+        log.warning("profile: %s", finding)
+    return Loaded(model, codec, _measure(model, samples, joins=apart is None), found, apart)
 
 
 def _measure(model: Model, samples: list[rows.Row], *, joins: bool) -> Cost:

@@ -24,7 +24,7 @@ def routes(served: Served, control: Control, *collectors: Collector) -> Routes:
             connection.respond(503, b"not ready", _TEXT)
 
     def scrape(connection: Connection, body: bytes | bytearray) -> None:
-        text, kind = exposition(served.metrics, control, *collectors)
+        text, kind = exposition(*served.collectors, control, *collectors)
         connection.respond(200, text, f"content-type: {kind}\r\n".encode())
 
     return Routes(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from holdfast_serving.metrics import Metrics, outcome_of
+from holdfast_serving.metrics import Collector, Metrics, outcome_of
 from holdfast_serving.problems import Problem
 
 if TYPE_CHECKING:  # numpy and the runtime are imported with the model, not before the ports are open
@@ -25,6 +25,7 @@ class Served:
     """A model's name and revision, and the model once it is there.
 
     Attributes:
+        collectors: of all that is counted about it.
         timeout: seconds that a request may take.
         ready: whether the pod wants requests. Those that come all the same are answered if that is possible.
         reachable: whether its ports are open and the model is there. It outlasts `ready`: see `lifecycle`.
@@ -38,6 +39,7 @@ class Served:
         self.name = name
         self.revision = revision
         self.metrics = metrics
+        self.collectors: list[Collector] = [metrics]
         self.timeout = timeout
         self.ready = self.reachable = False
         self.admit: Admit = _refuse

@@ -14,6 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from holdfast_bundle import manifest
+from holdfast_serving import profile
+from holdfast_serving.signature import Signature
 from holdfast_training import reference
 
 
@@ -117,3 +120,23 @@ def test_the_golden_tolerance_of_regression_follows_the_scale_of_its_answers(cla
     tolerance = json.loads((claim.last / "golden.json").read_text())["tolerance"]
     assert tolerance["relative"] == 1e-4
     assert 1e-3 < tolerance["absolute"] < 1e-2
+
+
+@pytest.mark.parametrize(
+    ("dataset", "target", "task", "estimator"),
+    [
+        ("wine", "cultivar", "Classification", "LogisticRegression"),
+        ("breast-cancer", "diagnosis", "Classification", "LinearSVC"),
+        ("diabetes", "progression", "Regression", "Ridge"),
+    ],
+)
+def test_a_server_can_use_all_of_a_profile(
+    claim: Any, mixed: Callable[[str], Any], dataset: str, target: str, task: str, estimator: str
+) -> None:
+    written, _ = profile_of(claim, mixed, dataset, target, task, estimator)
+    described = manifest.read(claim.last)
+    found = profile.read(claim.last, Signature(described.inputs, described.outputs))
+    assert found is not None
+    assert (found.state, found.rows) == ("complete", written["rows"])
+    assert [feature.name for feature in found.features] == sorted(written["features"])
+    assert (found.confidence is not None) == ("confidence" in written)
