@@ -149,6 +149,7 @@ def _open(served: Served, api: Api, control: Control, settings: Settings, fetche
     from holdfast_serving.batching import Batcher
     from holdfast_serving.drift import Drift
 
+    served.metrics.phases = fetched.seconds | loaded.seconds
     served.metrics.info = {
         "uri": settings.model_uri.partition("?")[0],
         "digest": fetched.digest,

@@ -38,6 +38,7 @@ class Fetched:
         model: the ONNX file.
         bundle: its manifest; None for a bare file.
         size: bytes of all files.
+        seconds: that each phase took.
     """
 
     folder: Path
@@ -45,6 +46,7 @@ class Fetched:
     digest: str
     bundle: manifest.Manifest | None
     size: int
+    seconds: dict[str, float]
 
 
 def fetch(
@@ -66,6 +68,7 @@ def fetch(
     Raises:
         BundleError: any reason.
     """
+    laps = _Laps()
 
     def bring() -> Path:
         progress = LoggedProgress(uri.partition("?")[0])
@@ -76,12 +79,15 @@ def fetch(
     else:
         path = bring()
         found = verify(path, digest)
+    laps.end("fetch")
     bundle = manifest.read(path) if path.is_dir() else None
     model = path / manifest.MODEL if bundle else path
     check_external_data(model, folder)
+    laps.end("check")
     probe(model)
+    laps.end("probe")
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return Fetched(folder, model, found, bundle, size)
+    return Fetched(folder, model, found, bundle, size, laps.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,7 @@ class Loaded:
         profile: of the bundle; None where there is none.
         apart: why its rows may not share a run; None when they may.
         cost: measured just now.
+        seconds: that each phase took.
     """
 
     model: Model
@@ -99,6 +106,7 @@ class Loaded:
     cost: Cost
     profile: Profile | None
     apart: str | None
+    seconds: dict[str, float]
 
     def metadata(self, name: str, revision: str, max_rows: int) -> dict[str, Any]:
         """The model's metadata in V2, with what was found out about batching as parameters.
@@ -132,14 +140,18 @@ def load(fetched: Fetched, name: str, revision: str, threads: int, max_batch_row
     Raises:
         BundleError: `Invalid`.
     """
+    laps = _Laps()
     model = session.load(fetched.model, threads)
+    laps.end("load")
     if fetched.bundle is not None:
         model.signature = model.signature.with_manifest(fetched.bundle)
     codec = RestCodec(model.signature, name, revision)
     samples = golden.check(model, codec, fetched.folder) if fetched.bundle is not None else []
+    laps.end("golden")
     unwanted = "its deployment asks for no batching" if max_batch_rows == 1 else None
     apart = unwanted or rows.why_apart(model, fetched.model, samples)
     codec.same_rows = apart is None
+    laps.end("batching")
     if apart is None:
         model.signature = model.signature.with_rows()
     else:
@@ -147,7 +159,22 @@ def load(fetched: Fetched, name: str, revision: str, threads: int, max_batch_row
     found = profile.read(fetched.folder, model.signature) if fetched.bundle is not None else None
     for finding in found.findings if found else ():
         log.warning("profile: %s", finding)
-    return Loaded(model, codec, _measure(model, samples, joins=apart is None), found, apart)
+    cost = _measure(model, samples, joins=apart is None)
+    laps.end("warm")
+    return Loaded(model, codec, cost, found, apart, laps.seconds)
+
+
+class _Laps:
+    """Seconds of phases that follow each other."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._began = time.monotonic()
+
+    def end(self, phase: str) -> None:
+        now = time.monotonic()
+        self.seconds[phase] = now - self._began
+        self._began = now
 
 
 def _measure(model: Model, samples: list[rows.Row], *, joins: bool) -> Cost:

@@ -81,6 +81,7 @@ class Metrics:
         statistics: what V2 tells beyond this.
         in_flight: requests that are there and not yet answered.
         load_seconds: from the start of the process until ready; 0 before.
+        phases: seconds of each phase of loading; empty before it is over.
         info: labels of the info metric.
     """
 
@@ -93,6 +94,7 @@ class Metrics:
         self.statistics = Statistics()
         self.in_flight = 0
         self.load_seconds = 0.0
+        self.phases: dict[str, float] = {}
         self.info: dict[str, str] = {}
 
     def collect(self) -> Iterator[Metric]:
@@ -130,6 +132,12 @@ class Metrics:
             gauge = GaugeMetricFamily(name, text, labels=names)
             gauge.add_metric(values, value)
             yield gauge
+        phases = GaugeMetricFamily(
+            "holdfast_model_load_phase_seconds", "Parts of the load time.", labels=[*names, "phase"]
+        )
+        for phase, seconds in self.phases.items():
+            phases.add_metric([*values, phase], seconds)
+        yield phases
         info = InfoMetricFamily("holdfast_model", "What is served.", labels=names)
         info.add_metric(values, self.info)
         yield info

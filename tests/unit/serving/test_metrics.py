@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 from prometheus_client.parser import text_string_to_metric_families
+from tests.unit.serving import models
+from tests.unit.serving.server import serving
 
 from holdfast_serving.metrics import LATENCY_EDGES, Histogram, Metrics, exposition
 
@@ -39,3 +43,14 @@ def test_prometheus_can_read_all_of_it() -> None:
     }
     assert (buckets["0.003"], buckets["0.005"], buckets["+Inf"]) == (0, 1, 1)
     assert "process_resident_memory_bytes" in families
+
+
+def test_the_load_time_is_told_by_its_phases(tmp_path: Path) -> None:
+    with serving(tmp_path, models.iris()) as server:
+        phases = [
+            server.metric("holdfast_model_load_phase_seconds", phase=phase)
+            for phase in ("fetch", "check", "probe", "load", "golden", "batching", "warm")
+        ]
+        assert min(phases) >= 0
+        assert 0.5 * server.metric("holdfast_model_load_seconds") < sum(phases)
+        assert sum(phases) < server.metric("holdfast_model_load_seconds")
