@@ -63,6 +63,10 @@ bench-operator: venv ## 1,000 ModelDeployments on KWOK nodes; the last line is J
 bench-serving: venv ## The model server beside its peers, each in its own environment; the last line is JSON
 	@$(PY) -m bench.serving $(ARGUMENTS)
 
+.PHONY: bench-rollouts
+bench-rollouts: venv ## 20 rollouts, scaling, deleted and evicted pods under load; the last line is JSON
+	@$(PY) -m bench.bench_rollouts
+
 .PHONY: bench-overload
 bench-overload: venv ## Twice as many requests as a server can answer; the last line is JSON
 	@$(PY) -m bench.overload

@@ -1,67 +1,169 @@
-"""Asks a served wine model, in a pod of the tests: `python client.py MODEL-URL once|SECONDS`.
+"""Asks a served wine model, in a pod of the tests: `python client.py MODEL-URL once|SECONDS [--ca FILE] [--rate N]`.
 
-Keep-alive, as most clients are: a connection is used until the server closes it. A request that was sent on a reused
-connection which the server had just closed is sent once more, as HTTP clients do; any other error is a failure.
+For SECONDS, or until /tmp/stop is there, clients of four kinds ask side by side: on kept connections, often and now and
+then; on a new connection for each request; and with bodies that take a second to send. An answer must be a right one.
+The only second try is the one that HTTP clients make: a request on a kept connection that ends before a byte of the
+answer came (the server may close an idle connection at any time) is sent again on a new one, and counted.
 """
 
+import argparse
+import asyncio
 import collections
-import http.client
 import json
+import random
+import ssl
 import sys
 import time
 import urllib.parse
 from pathlib import Path
 
 ROW = [13.2, 1.78, 2.14, 11.2, 100.0, 2.65, 2.76, 0.26, 1.28, 4.38, 1.05, 3.4, 1050.0]
-BODY = json.dumps({"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 13], "data": ROW}]})
+BODY = json.dumps({"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 13], "data": ROW}]}).encode()
+TIMEOUT = 30.0
+STOP = Path("/tmp/stop")
+
+
+class Target:
+    """Where the model answers, and how requests for it look."""
+
+    def __init__(self, url: str, authority: str | None) -> None:
+        parts = urllib.parse.urlsplit(url)
+        self.host = parts.hostname or ""
+        self.tls = ssl.create_default_context(cafile=authority) if parts.scheme == "https" else None
+        self.port = parts.port or (443 if self.tls else 80)
+        head = f"POST {parts.path}/infer HTTP/1.1\r\nHost: {self.host}\r\nContent-Length: {len(BODY)}\r\n"
+        self.head = f"{head}\r\n".encode()
+        self.last_head = f"{head}Connection: close\r\n\r\n".encode()
+
+
+class GoneError(Exception):
+    """The connection ended before a byte of the answer came."""
 
 
 class Client:
-    def __init__(self, url: str) -> None:
-        self.url = urllib.parse.urlsplit(url)
-        self.connection: http.client.HTTPConnection | None = None
+    """One client, which has at most one connection."""
 
-    def ask(self) -> dict[str, object]:
-        reused = self.connection is not None
+    def __init__(self, target: Target, *, keep: bool, slow: bool) -> None:
+        self.target = target
+        self.keep = keep
+        self.slow = slow
+        self.again = 0
+        self.streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self) -> dict[str, object]:
+        reused = self.streams is not None
         try:
-            return self.once()
-        except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
+            return await asyncio.wait_for(self.once(), TIMEOUT)
+        except GoneError:
             self.close()
-            if reused:
-                return self.once()
-            raise
+            if not reused:
+                raise
+            self.again += 1
+            return await asyncio.wait_for(self.once(), TIMEOUT)
 
-    def once(self) -> dict[str, object]:
-        if self.connection is None:
-            self.connection = http.client.HTTPConnection(self.url.netloc, timeout=10)
-        self.connection.request("POST", self.url.path + "/infer", BODY, {"Content-Type": "application/json"})
-        response = self.connection.getresponse()
-        content = response.read()
-        if response.will_close:
+    async def once(self) -> dict[str, object]:
+        target = self.target
+        if self.streams is None:
+            self.streams = await asyncio.open_connection(target.host, target.port, ssl=target.tls)
+        reader, writer = self.streams
+        try:
+            writer.write(target.head if self.keep else target.last_head)
+            if self.slow:
+                writer.write(BODY[:10])
+                await asyncio.sleep(1)
+                writer.write(BODY[10:])
+            else:
+                writer.write(BODY)
+            first = await reader.read(1)
+        except (ConnectionError, ssl.SSLError) as error:
+            raise GoneError(repr(error)) from error
+        if not first:
+            raise GoneError("the connection was closed")
+        head = (first + await reader.readuntil(b"\r\n\r\n")).decode()
+        fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:-2])
+        content = await reader.readexactly(int(fields["content-length"]))
+        if not self.keep or fields.get("connection") == "close":
             self.close()
-        if response.status != 200:
-            raise RuntimeError(f"{response.status}: {content[:200]!r}")
+        status = head.split(" ", 2)[1]
+        if status != "200":
+            raise RuntimeError(f"{status}: {content[:200]!r}")
         answer: dict[str, object] = json.loads(content)
+        label = next(output["data"] for output in answer["outputs"] if output["name"] == "label")  # type: ignore[attr-defined]
+        if label != [0]:
+            raise RuntimeError(f"a wrong answer: {content[:200]!r}")
         return answer
 
     def close(self) -> None:
-        if self.connection is not None:
-            self.connection.close()
-            self.connection = None
+        if self.streams is not None:
+            self.streams[1].close()
+            self.streams = None
 
 
-client = Client(sys.argv[1])
-if sys.argv[2] == "once":
-    print(json.dumps(client.ask()))
-else:
-    deadline = time.monotonic() + float(sys.argv[2])
-    requests, errors, versions = 0, [], collections.Counter()
-    while time.monotonic() < deadline and not Path("/tmp/stop").exists():
-        requests += 1
-        try:
-            versions[client.ask()["model_version"]] += 1
-        except Exception as error:
-            client.close()
-            errors.append(f"{type(error).__name__}: {error}")
-        time.sleep(0.01)
-    print(json.dumps({"requests": requests, "failed": len(errors), "versions": versions, "errors": errors[:5]}))
+class Load:
+    """All clients together, and what became of their requests."""
+
+    def __init__(self, target: Target, seconds: float, rate: float) -> None:
+        self.target = target
+        self.end = time.monotonic() + seconds
+        self.rate = rate
+        self.requests = 0
+        self.again = 0
+        self.errors: list[str] = []
+        self.versions: collections.Counter[str] = collections.Counter()
+
+    async def run(self) -> dict[str, object]:
+        busy, calm, new, slow = 6, 6, 4, 2
+        share = self.rate / (busy + new)
+        self.watching = asyncio.create_task(self.watch())
+        await asyncio.gather(
+            *(self.ask_on(1 / share, keep=True) for _ in range(busy)),
+            *(self.ask_on(random.uniform(2, 8), keep=True) for _ in range(calm)),
+            *(self.ask_on(1 / share, keep=False) for _ in range(new)),
+            *(self.ask_on(1, keep=True, slow=True) for _ in range(slow)),
+        )
+        return {
+            "requests": self.requests,
+            "failed": len(self.errors),
+            "again": self.again,
+            "versions": self.versions,
+            "errors": self.errors[:10],
+        }
+
+    async def ask_on(self, pause: float, *, keep: bool, slow: bool = False) -> None:
+        client = Client(self.target, keep=keep, slow=slow)
+        while time.monotonic() < self.end:
+            began = time.monotonic()
+            self.requests += 1
+            try:
+                self.versions[str((await client.ask())["model_version"])] += 1
+            except Exception as error:
+                client.close()
+                self.errors.append(f"{time.strftime('%X')} {type(error).__name__}: {error}")
+            await asyncio.wait({self.watching}, timeout=max(0.0, began + pause - time.monotonic()))
+        self.again += client.again
+        client.close()
+
+    async def watch(self) -> None:
+        """Ends when the load does."""
+        while time.monotonic() < self.end:
+            if STOP.exists():  # noqa: ASYNC240
+                self.end = 0
+            await asyncio.sleep(0.2)
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url")
+    parser.add_argument("seconds")
+    parser.add_argument("--ca")
+    parser.add_argument("--rate", type=float, default=100)
+    given = parser.parse_args()
+    target = Target(given.url, given.ca)
+    if given.seconds == "once":
+        print(json.dumps(await Client(target, keep=False, slow=False).ask()))
+    else:
+        print(json.dumps(await Load(target, float(given.seconds), given.rate).run()))
+
+
+asyncio.run(main())
+sys.stdout.flush()

@@ -25,6 +25,7 @@ from holdfast_training import datasets
 
 TRAINING_IMAGE = "localhost/holdfast-training:dev"
 HERE = Path(__file__).parent
+CLIENT = ("python", "/code/client.py")
 RESTRICTED_POD = {
     "automountServiceAccountToken": False,
     "securityContext": {
@@ -130,7 +131,7 @@ class Traffic:
     kube: Kube
 
     def finish(self) -> dict[str, Any]:
-        """Stop, and return `{requests, failed, versions, errors}`."""
+        """Stop, and return `{requests, failed, again, versions, errors}`."""
         self.kube("exec", "deploy/models", "--", "touch", "/tmp/stop")
         output, _ = self.process.communicate(timeout=120)
         result: dict[str, Any] = json.loads(output.splitlines()[-1])
@@ -146,19 +147,17 @@ class ModelServer:
     def url(self, path: str) -> str:
         return f"http://models:8000/{path}"
 
-    def ask(self, kube: Kube, name: str) -> JsonObject:
-        """One request to the ModelDeployment's Service."""
-        result = kube(
-            "exec", "deploy/models", "--", "python", "/code/client.py", f"http://{name}/v2/models/{name}", "once"
-        )
-        answer: JsonObject = json.loads(result)
+    def ask(self, kube: Kube, name: str, scheme: str = "http", *arguments: str) -> JsonObject:
+        """One request to the ModelDeployment's Service; `arguments` are the client's."""
+        url = f"{scheme}://{name}/v2/models/{name}"
+        answer: JsonObject = json.loads(kube("exec", "deploy/models", "--", *CLIENT, url, "once", *arguments))
         return answer
 
-    def traffic(self, kube: Kube, name: str, seconds: float) -> Traffic:
+    def traffic(self, kube: Kube, name: str, seconds: float, rate: float = 100) -> Traffic:
         """Send requests until `finish` is called, or for `seconds`."""
         kube("exec", "deploy/models", "--", "rm", "-f", "/tmp/stop")
         command = [str(kube.program), f"--kubeconfig={kube.kubeconfig}", "-n", kube.namespace, "exec", "deploy/models"]
-        command += ["--", "python", "/code/client.py", f"http://{name}/v2/models/{name}", str(seconds)]
+        command += ["--", *CLIENT, f"http://{name}/v2/models/{name}", str(seconds), f"--rate={rate}"]
         return Traffic(subprocess.Popen(command, stdout=subprocess.PIPE, text=True), kube)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.e2e.conftest import devcluster
+from tests.e2e.cluster import devcluster
 from tests.e2e.kube import Kube
 
 IMAGES = {"operator": "holdfast", "serving": "holdfast_serving", "training": "holdfast_training"}

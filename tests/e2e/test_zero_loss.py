@@ -1,0 +1,26 @@
+"""Whatever happens to its pods, a model answers every request. `make bench-rollouts` is the long form of this."""
+
+from __future__ import annotations
+
+import json
+
+from tests.e2e.changes import delete_pod_without_room, evict_pod, lossless, roll_out, scale
+from tests.e2e.kube import Kube
+from tests.e2e.models import ModelServer
+
+
+def test_no_request_is_lost(kube: Kube, models: ModelServer) -> None:
+    kube.apply(lossless("lossless", models, replicas=2, turn=0))
+    kube.wait_ready("lossless")
+    traffic = models.traffic(kube, "lossless", seconds=240)
+    roll_out(kube, "lossless", models, replicas=2, turn=1)
+    evict_pod(kube, "lossless")
+    scale(kube, "lossless", 3)
+    scale(kube, "lossless", 1)
+    delete_pod_without_room(kube, "lossless", 15)  # the only one
+    result = traffic.finish()
+    assert result["failed"] == 0, json.dumps(result)
+    assert len(result["versions"]) == 2
+    assert result["requests"] > 1000
+    print(json.dumps(result))
+    kube("delete", "mdep", "lossless", "--wait=false")
