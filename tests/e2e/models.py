@@ -153,11 +153,14 @@ class ModelServer:
         answer: JsonObject = json.loads(kube("exec", "deploy/models", "--", *CLIENT, url, "once", *arguments))
         return answer
 
-    def traffic(self, kube: Kube, name: str, seconds: float, rate: float = 100) -> Traffic:
-        """Send requests until `finish` is called, or for `seconds`."""
+    def traffic(
+        self, kube: Kube, name: str, seconds: float, rate: float = 100, scheme: str = "http", *arguments: str
+    ) -> Traffic:
+        """Send requests until `finish` is called, or for `seconds`; `arguments` are the client's."""
         kube("exec", "deploy/models", "--", "rm", "-f", "/tmp/stop")
         command = [str(kube.program), f"--kubeconfig={kube.kubeconfig}", "-n", kube.namespace, "exec", "deploy/models"]
-        command += ["--", *CLIENT, f"http://{name}/v2/models/{name}", str(seconds), f"--rate={rate}"]
+        url = f"{scheme}://{name}/v2/models/{name}"
+        command += ["--", *CLIENT, url, str(seconds), f"--rate={rate}", *arguments]
         return Traffic(subprocess.Popen(command, stdout=subprocess.PIPE, text=True), kube)
 
 

@@ -22,5 +22,4 @@ def test_no_request_is_lost(kube: Kube, models: ModelServer) -> None:
     assert result["failed"] == 0, json.dumps(result)
     assert len(result["versions"]) == 2
     assert result["requests"] > 1000
-    print(json.dumps(result))
     kube("delete", "mdep", "lossless", "--wait=false")
