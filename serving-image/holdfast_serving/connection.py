@@ -37,9 +37,10 @@ TICK_SECONDS = 0.25
 
 _REASONS = {
     200: b"OK", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found", 405: b"Method Not Allowed",
-    408: b"Request Timeout", 411: b"Length Required", 413: b"Content Too Large", 415: b"Unsupported Media Type",
-    417: b"Expectation Failed", 431: b"Request Header Fields Too Large", 500: b"Internal Server Error",
-    501: b"Not Implemented", 503: b"Service Unavailable", 504: b"Gateway Timeout", 505: b"HTTP Version Not Supported",
+    408: b"Request Timeout", 409: b"Conflict", 411: b"Length Required", 413: b"Content Too Large",
+    415: b"Unsupported Media Type", 417: b"Expectation Failed", 431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error", 501: b"Not Implemented", 503: b"Service Unavailable", 504: b"Gateway Timeout",
+    505: b"HTTP Version Not Supported",
 }  # fmt: skip
 _MAX_KNOWN_HEADS, _MAX_KNOWN_HEAD_BYTES = 1000, 1024
 _LEAST_READ_BYTES = 64 << 10  # in Limits.write_seconds
