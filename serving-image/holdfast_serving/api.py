@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from holdfast_serving import coding, description
-from holdfast_serving.connection import ACCEPTED_CODINGS, JSON_SIZE, JSON_TYPE, TIMEOUT, Connection, Fields, Handler
+from holdfast_serving.connection import (
+    ACCEPTED_CODINGS,
+    JSON,
+    JSON_SIZE,
+    JSON_TYPE,
+    TIMEOUT,
+    Connection,
+    Fields,
+    Handler,
+)
+from holdfast_serving.documents import Document
 from holdfast_serving.problems import Problem, quoted
-from holdfast_serving.routes import Endpoint, Routes
+from holdfast_serving.routes import Endpoint, Operation, Routes
 from holdfast_serving.served import VERSION, Served, loading
 
 if TYPE_CHECKING:  # numpy and the runtime are imported with the model, not before the ports are open
@@ -21,6 +32,24 @@ if TYPE_CHECKING:  # numpy and the runtime are imported with the model, not befo
 _TYPES = (JSON_TYPE, b"application/octet-stream")
 _EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
 
+# What the OpenAPI document says. Every request can be malformed HTTP, or too slow.
+_ANY = (400, 408)
+_BODY = (*_ANY, 413, 415)
+_PAGE = Operation("page", "This model for people", media_type="text/html", statuses=(*_ANY, 503))
+_OPENAPI = Operation("openapi", "This document", "Document", statuses=(*_ANY, 503))
+_SERVER = Operation("server", "Name, version and extensions of the server", "Server", statuses=_ANY)
+_LIVE = Operation("live", "Whether the server runs", "Live", statuses=_ANY)
+_READY = Operation("ready", "Whether the server wants requests", "Ready", statuses=(*_ANY, 503), is_health=True)
+_MODELS = Operation("models", "Names of the models: one", "Models", statuses=_ANY)
+_MODEL = Operation("model", "Inputs and outputs of the model", "Model", statuses=(*_ANY, 503))
+_MODEL_READY = replace(_READY, name="modelReady", summary="Whether the model wants requests")
+_CONFIGURATION = Operation("configuration", "The model's configuration", "Configuration", statuses=(*_ANY, 503))
+_STATISTICS = Operation("modelStatistics", "Counts and times since the pod began", "Statistics", statuses=_ANY)
+_INDEX = Operation("index", "The model and its state", "Index", "IndexRequest", _BODY)
+_INFERENCE = Operation(
+    "infer", "Inference", "InferResponse", "InferRequest", (*_BODY, 411, 500, 503, 504), is_inference=True
+)
+
 
 class Api:
     """Health, metadata and inference."""
@@ -29,33 +58,48 @@ class Api:
         self._served = served
         self._codec: RestCodec | None = None
         self._server = orjson.dumps({"name": "holdfast-serving", "version": VERSION, "extensions": _EXTENSIONS})
+        self._example: list[dict[str, Any]] | None = None
+        self._page = Document(self._make_page)
+        self._openapi = Document(self._make_openapi)
         self.routes = Routes(self._paths(served.name, served.revision), self._missing)
 
-    def open(self, codec: RestCodec) -> None:
-        """The model is there: from now on requests for it can be read."""
+    def open(self, codec: RestCodec, example: list[dict[str, Any]] | None) -> None:
+        """The model is there: from now on requests for it can be read.
+
+        Args:
+            example: inputs of a request, for people to start from.
+        """
         self._codec = codec
+        self._example = example
 
     def _paths(self, model: str, revision: str) -> dict[str, dict[str, Endpoint]]:
         paths = {
-            "/v2": {"GET": Endpoint(self._get_server)},
-            "/v2/health/live": {"GET": Endpoint(self._get_live)},
-            "/v2/health/ready": {"GET": Endpoint(self._get_ready)},
-            "/v2/models": {"GET": Endpoint(self._get_models)},
-            "/v2/models/stats": {"GET": Endpoint(self._get_statistics)},
-            "/v2/repository/index": {"POST": Endpoint(self._post_index, _TYPES, needs_body=False)},
+            "/": {"GET": _document(self._page, _PAGE)},
+            "/openapi.json": {"GET": _document(self._openapi, _OPENAPI)},
+            "/v2": {"GET": Endpoint(self._get_server, about=_SERVER)},
+            "/v2/health/live": {"GET": Endpoint(self._get_live, about=_LIVE)},
+            "/v2/health/ready": {"GET": Endpoint(self._get_ready, about=_READY)},
+            "/v2/models": {"GET": Endpoint(self._get_models, about=_MODELS)},
+            "/v2/models/stats": {"GET": Endpoint(self._get_statistics, about=replace(_STATISTICS, name="statistics"))},
+            "/v2/repository/index": {"POST": Endpoint(self._post_index, _TYPES, needs_body=False, about=_INDEX)},
         }
         for change in ("load", "unload"):
+            about = Operation(
+                f"{change}Model", f"Refused: {description.WHO_DECIDES}", "Change", "Change", (403, *_BODY)
+            )
             path = f"/v2/repository/models/{model}/{change}"
-            paths[path] = {"POST": Endpoint(_refuse_change, _TYPES, needs_body=False)}
+            paths[path] = {"POST": Endpoint(_refuse_change, _TYPES, needs_body=False, about=about)}
         for base, infer in (
             (f"/v2/models/{model}", self._infer),
             (f"/v2/models/{model}/versions/{revision}", partial(self._infer, pinned=True)),
         ):
-            paths[base] = {"GET": Endpoint(self._get_model)}
-            paths[f"{base}/config"] = {"GET": Endpoint(self._get_configuration)}
-            paths[f"{base}/stats"] = {"GET": Endpoint(self._get_statistics)}
-            paths[f"{base}/ready"] = {"GET": Endpoint(self._get_model_ready)}
-            paths[f"{base}/infer"] = {"POST": Endpoint(infer, _TYPES, bind=partial(_bind_infer, infer))}
+            paths[base] = {"GET": Endpoint(self._get_model, about=_MODEL)}
+            paths[f"{base}/config"] = {"GET": Endpoint(self._get_configuration, about=_CONFIGURATION)}
+            paths[f"{base}/stats"] = {"GET": Endpoint(self._get_statistics, about=_STATISTICS)}
+            paths[f"{base}/ready"] = {"GET": Endpoint(self._get_model_ready, about=_MODEL_READY)}
+            paths[f"{base}/infer"] = {
+                "POST": Endpoint(infer, _TYPES, bind=partial(_bind_infer, infer), about=_INFERENCE)
+            }
         return paths
 
     def _missing(self, path: str) -> str:
@@ -70,6 +114,16 @@ class Api:
         if len(parts) > 5 and parts[4] == "versions":
             return f"model {quoted(parts[3])} has no version {quoted(parts[5])} here, or no such path"
         return f"no such path: {quoted(path)}"
+
+    def _make_page(self) -> tuple[bytes, bytes]:
+        from holdfast_serving import page
+
+        return page.render(self._served, self._example)
+
+    def _make_openapi(self) -> tuple[bytes, bytes]:
+        from holdfast_serving import openapi
+
+        return orjson.dumps(openapi.document(self.routes.paths, self._served, self._example)), JSON
 
     def _get_server(self, connection: Connection, body: bytes | bytearray) -> None:
         connection.respond(200, self._server)
@@ -159,3 +213,7 @@ def _number(digits: bytes, what: str, least: int = 0) -> int:
 
 def _refuse_change(connection: Connection, body: bytes | bytearray) -> None:
     raise Problem(403, f"a model is neither loaded nor unloaded by request: {description.WHO_DECIDES}")
+
+
+def _document(document: Document, about: Operation) -> Endpoint:
+    return Endpoint(document.respond, bind=document.bind, about=about)

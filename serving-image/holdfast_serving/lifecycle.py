@@ -173,7 +173,7 @@ def _open(served: Served, api: Api, control: Control, settings: Settings, fetche
         max_rows=settings.max_batch_rows,
         drift=drift,
     )
-    api.open(loaded.codec)
+    api.open(loaded.codec, loaded.example)
     control.open(loaded.model.signature, batcher.submit, rows=loaded.apart is None)
     metadata = loaded.metadata(served.name, served.revision, batcher.max_rows)
     served.open(loaded.model.signature, metadata, batcher.admit, batcher.submit)

@@ -17,7 +17,7 @@ from holdfast_bundle.progress import LoggedProgress
 from holdfast_bundle.uris import CLAIMS
 from holdfast_bundle.verify import verify
 from holdfast_bundle.web import Web
-from holdfast_serving import golden, profile, rows, session
+from holdfast_serving import example, golden, profile, rows, session
 from holdfast_serving.codec import RestCodec
 from holdfast_serving.cost import Cost
 from holdfast_serving.probe import probe
@@ -99,6 +99,7 @@ class Loaded:
         apart: why its rows may not share a run; None when they may.
         cost: measured just now.
         seconds: that each phase took.
+        example: inputs of a request as JSON has them; None where it cannot.
     """
 
     model: Model
@@ -107,6 +108,7 @@ class Loaded:
     profile: Profile | None
     apart: str | None
     seconds: dict[str, float]
+    example: list[dict[str, Any]] | None
 
     def metadata(self, name: str, revision: str, max_rows: int) -> dict[str, Any]:
         """The model's metadata in V2, with what was found out about batching as parameters.
@@ -161,7 +163,7 @@ def load(fetched: Fetched, name: str, revision: str, threads: int, max_batch_row
         log.warning("profile: %s", finding)
     cost = _measure(model, samples, joins=apart is None)
     laps.end("warm")
-    return Loaded(model, codec, cost, found, apart, laps.seconds)
+    return Loaded(model, codec, cost, found, apart, laps.seconds, example.inputs(model.signature, samples))
 
 
 class _Laps:

@@ -11,6 +11,30 @@ from holdfast_serving.problems import Problem, quoted
 
 
 @dataclass(frozen=True, slots=True)
+class Operation:
+    """What the OpenAPI document says of an endpoint.
+
+    Attributes:
+        name: unique among operations, for generated clients.
+        answer: the schema of a successful answer; empty for text, None if there is never success.
+        takes: the schema of the body; empty for none.
+        statuses: that it may be answered with beside 200.
+        media_type: of a successful answer.
+        is_inference: whether tensors may go in bytes in both directions.
+        is_health: whether 503 has the same object as 200, and means no.
+    """
+
+    name: str
+    summary: str
+    answer: str | None = ""
+    takes: str = ""
+    statuses: tuple[int, ...] = ()
+    media_type: str = "application/json"
+    is_inference: bool = False
+    is_health: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """Answers one method of a path.
 
@@ -20,12 +44,14 @@ class Endpoint:
         needs_body: whether a request that announces no body is refused.
         bind: the handler for requests with such header fields, where they have a say. Raises Problem. It is called
             once for all requests with the same head.
+        about: for the OpenAPI document; None for what is not in it.
     """
 
     call: Handler
     takes: tuple[bytes, ...] = ()
     needs_body: bool = True
     bind: Callable[[Fields], Handler] | None = None
+    about: Operation | None = None
 
 
 Paths = Mapping[str, Mapping[str, Endpoint]]
@@ -33,14 +59,11 @@ Paths = Mapping[str, Mapping[str, Endpoint]]
 
 
 class Routes:
-    """A fixed set of paths; each may be asked for with a slash at its end, too.
-
-    Args:
-        missing: what to say of a path that there is not.
-    """
+    """A fixed set of paths; each may be asked for with a slash at its end, too."""
 
     def __init__(self, paths: Paths, missing: Callable[[str], str] = lambda path: f"no such path: {quoted(path)}"):
-        self._paths = paths
+        """`missing`: what to say of a path that there is not."""
+        self.paths = paths
         self._missing = missing
         self._exact = {
             (method.encode(), path.encode()): endpoint
@@ -54,9 +77,9 @@ class Routes:
 
     def _search(self, method: str, target: bytes) -> Endpoint:
         if target == b"*" and method == "OPTIONS":  # of the server as a whole
-            return _options({method for methods in self._paths.values() for method in methods})
+            return _options({method for methods in self.paths.values() for method in methods})
         path = self._path(target)
-        methods = self._paths.get(path)
+        methods = self.paths.get(path)
         if methods is None:
             raise Problem(404, self._missing(path))
         endpoint = methods.get("GET" if method == "HEAD" else method)

@@ -93,7 +93,8 @@ class Run:
     def answer(self, first: int, last: int) -> bytes:
         """All outputs of rows `first` to `last` (not included) in JSON without id. Raises NotANumberError."""
         if not self._rows:
-            self._rows = list(zip(*map(self._json, range(len(self._pieces))), strict=True))
+            self._pieces = [self._cut(index, array) for index, array in enumerate(self._arrays)]
+            self._rows = list(zip(*self._pieces, strict=True))
         if last - first == 1 and not self._broken:
             return self._layout.frame % self._rows[first]
         return self.chosen_answer(None, range(len(self._pieces)), (), first, last)[0]

@@ -119,7 +119,8 @@ def test_requests_behind_a_broken_one_are_not_read(client: Wire) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "allow"),
     [
-        ("GET", "/", 404, None),
+        ("GET", "/index.html", 404, None),
+        ("POST", "/", 405, "GET, HEAD, OPTIONS"),
         ("GET", "/v1/models/wine", 404, None),
         ("GET", "/v2/models/beer", 404, None),
         ("GET", "/v2/models/wine/versions/1", 404, None),
