@@ -9,7 +9,7 @@ from pathlib import Path
 
 import uvloop
 
-from holdfast_serving.connection import Connection, Port
+from holdfast_serving.connection import JSON_TYPE, Connection, Port
 from holdfast_serving.routes import Endpoint, Routes
 
 
@@ -17,7 +17,7 @@ async def main(answer: bytes) -> None:
     def infer(connection: Connection, body: bytes | bytearray) -> None:
         connection.respond(200, answer)
 
-    port = Port(Routes({"/v2/models/iris/infer": {"POST": Endpoint(infer, takes_json=True)}}))
+    port = Port(Routes({"/v2/models/iris/infer": {"POST": Endpoint(infer, takes=(JSON_TYPE,))}}))
     await port.listen(socket.create_server(("127.0.0.1", int(os.environ["PORT"]))))
     await asyncio.Event().wait()
 
