@@ -46,7 +46,7 @@ PARTS: dict[str, Callable[[Bench, argparse.Namespace], None]] = {
 
 def main() -> int:
     options = _options()
-    packages.require(("wrk",), say)
+    packages.require(("wrk", "h2load"), say)
     os.sched_setaffinity(0, {LOAD_CORE})
     with tempfile.TemporaryDirectory(prefix="bench-serving-") as scratch:
         bench = Bench(Path(scratch), options.rounds, options.seconds, options.warm_up)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, Self, TypeVar
 
 from bench.serving.questions import Question, WrongAnswerError
+
+Asked = TypeVar("Asked", contravariant=True)
 
 
 class Client:
@@ -46,24 +47,34 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._socket.close()
 
 
-class Witness(threading.Thread):
+class Asker(Protocol[Asked]):
+    """A client: a connection that is closed at the end of a `with`."""
+
+    def ask(self, question: Asked) -> int:
+        """The answer's bytes. Raises WrongAnswerError."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+class Witness(threading.Thread, Generic[Asked]):
     """Asks beside the load, one question after the other, and keeps what was wrong.
 
     Attributes:
         asked: answers that were right.
         error: the first wrong one, or a failure of the connection; then no more is asked.
-        size: bytes of the last answer on the wire.
+        size: bytes of the last answer.
     """
 
-    def __init__(self, port: int, questions: Sequence[Question], *, pause: float = 0.05) -> None:
+    def __init__(self, client: Callable[[], Asker[Asked]], questions: Sequence[Asked], *, pause: float = 0.05) -> None:
         super().__init__(daemon=True)
-        self._port, self._questions, self._pause = port, questions, pause
+        self._client, self._questions, self._pause = client, questions, pause
         self._over = threading.Event()
         self.asked = 0
         self.size = 0
@@ -71,7 +82,7 @@ class Witness(threading.Thread):
 
     def run(self) -> None:
         try:
-            with Client(self._port) as client:
+            with self._client() as client:
                 while not self._over.wait(self._pause):
                     self.size = client.ask(self._questions[self.asked % len(self._questions)])
                     self.asked += 1
@@ -79,7 +90,7 @@ class Witness(threading.Thread):
             self.error = error
 
     def finish(self) -> None:
-        """Ends it. Raises WrongAnswerError when anything was wrong, or nothing was asked."""
+        """End it. Raises WrongAnswerError when anything was wrong, or nothing was asked."""
         self._over.set()
         self.join()
         if self.error is not None:

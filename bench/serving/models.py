@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
+from bench.serving.calls import Call, call
 from bench.serving.questions import DATATYPES, Array, Question, WrongAnswerError, in_binary, in_json
 from tests.unit.serving import zoo
 
@@ -34,18 +35,24 @@ class Prepared:
     digest: str
 
     def questions(self, count: int, rows_each: int = 1, *, binary: bool = False) -> list[Question]:
-        """About the model's rows in turn, with what the runtime says to each alone."""
+        """About the model's rows in turn, with what the runtime says to them."""
         make = in_binary if binary else in_json
+        return [make(self.name, rows, expected) for rows, expected in self._asked(count, rows_each)]
+
+    def calls(self, count: int) -> list[Call]:
+        """About the model's rows in turn, one each."""
+        return [call(self.name, rows, expected) for rows, expected in self._asked(count, 1)]
+
+    def _asked(self, count: int, rows_each: int) -> Iterator[tuple[dict[str, Array], dict[str, Array]]]:
+        """Inputs and outputs."""
         session = onnxruntime.InferenceSession(str(self.file), providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
         all_rows = dict(np.load(self.rows).items())
         size = len(next(iter(all_rows.values())))
-        asked = []
         for number in range(count):
             chosen = [(number * rows_each + offset) % size for offset in range(rows_each)]
             rows = {name: values[chosen] for name, values in all_rows.items()}
-            asked.append(make(self.name, rows, dict(zip(names, session.run(names, rows), strict=True))))
-        return asked
+            yield rows, dict(zip(names, session.run(names, rows), strict=True))
 
 
 def of_torch(name: str, folder: Path, report: Callable[[str], None]) -> zoo.Subject:

@@ -42,6 +42,7 @@ class Bench:
         profile = models.profile(IRIS, subject.rows["X"], subject.answers["label"], confidence)
         self._iris = models.prepare("iris", subject, self.scratch, profile)
         self._questions = self._iris.questions(30)
+        self._calls = self._iris.calls(30)
 
     def iris(self, names: Sequence[str]) -> None:
         """Start-up, memory, and iris over JSON on 32 connections and on one, of all these servers."""
@@ -59,7 +60,7 @@ class Bench:
         if name == "holdfast":
             return servers.holdfast(self._iris, self.scratch)
         if name == "null":
-            return servers.null(self._questions[0], self.scratch)
+            return servers.null(self._questions[0], self._calls[0], self.scratch)
         return servers.peer(name, self._iris, say)
 
     def _measure_iris(self, server: Server) -> str:
@@ -70,6 +71,7 @@ class Bench:
             pss = process.pss_mb()
             many = self._load(process, asked, 32)
             single = load.rest(process, asked, 1, self.seconds)
+            words = self._measure_grpc(server, process) if server.speaks_grpc else ""
         self.found.add(
             server.name,
             ready_ms=process.ready_ms,
@@ -81,8 +83,15 @@ class Bench:
         )
         return (
             f"{many.rate:,.0f}/s on 32 connections at {many.cpu_us:.1f} us of CPU, "
-            f"p50 {single.p50_us:.0f} us on one, ready in {process.ready_ms:.0f} ms, {pss:.0f} MB"
+            f"p50 {single.p50_us:.0f} us on one, {words}ready in {process.ready_ms:.0f} ms, {pss:.0f} MB"
         )
+
+    def _measure_grpc(self, server: Server, process: Running) -> str:
+        calls = self._calls if server.reads else self._calls[:1]
+        load.rpc(process, calls, self.warm_up)
+        taken = load.rpc(process, calls, self.seconds)
+        self.found.add(server.name, grpc_c32=taken.rate, grpc_c32_cpu_us=taken.cpu_us)
+        return f"{taken.rate:,.0f}/s over gRPC at {taken.cpu_us:.1f} us of CPU, "
 
     def counters(self) -> None:
         """Iris on 32 connections with all that is counted, and with nothing counted.

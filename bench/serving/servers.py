@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.serving.calls import Call
 from bench.serving.environments import Report, python_of
 from bench.serving.models import Prepared
 from bench.serving.questions import Question
@@ -44,7 +45,16 @@ def holdfast(
         name,
         [
             *(sys.executable, *program, "serve", "--host", "127.0.0.1", "--port", "{port}"),
-            *("--management-port", "{other_port}", "--claims", str(scratch / "claims"), "--scratch", str(scratch)),
+            *(
+                "--grpc-port",
+                "{grpc_port}",
+                "--management-port",
+                "{other_port}",
+                "--claims",
+                str(scratch / "claims"),
+                "--scratch",
+                str(scratch),
+            ),
             *("--termination-log", str(scratch / "termination"), "--drain-seconds", "0"),
         ],
         {
@@ -54,15 +64,18 @@ def holdfast(
             "HOLDFAST_MODEL_DIGEST": model.digest,
             "HOLDFAST_REVISION": REVISION,
         },
+        speaks_grpc=True,
     )
 
 
-def null(question: Question, scratch: Path) -> Server:
-    """Our own protocol stack with the right answer to this question as a constant."""
-    answer = scratch / "answer.json"
+def null(question: Question, call: Call, scratch: Path) -> Server:
+    """Our own protocol stacks with the right answers to these as constants."""
+    answer, message = scratch / "answer.json", scratch / "answer.binpb"
     answer.write_bytes(question.answer("iris", REVISION))
-    environment = {"PYTHONPATH": OWN_PATH, "PORT": "{port}", "ANSWER": str(answer)}
-    return Server("null", [sys.executable, str(HERE / "null.py")], environment, reads=False)
+    message.write_bytes(call.answer("iris", REVISION))
+    environment = {"PYTHONPATH": OWN_PATH, "PORT": "{port}", "GRPC_PORT": "{grpc_port}"}
+    command = [sys.executable, str(HERE / "null.py"), str(answer), str(message)]
+    return Server("null", command, environment, speaks_grpc=True, reads=False)
 
 
 def peer(name: str, model: Prepared, report: Report) -> Server:
