@@ -22,6 +22,7 @@ from typing import Any
 from bench.serving import models
 from bench.serving.findings import Findings, say
 from bench.serving.image import image_mb
+from bench.serving.page import FROM_ELSEWHERE
 from bench.serving.parts import Bench
 from bench.serving.running import LOAD_CORE
 from bench.serving.servers import PEER_NAMES
@@ -74,9 +75,6 @@ def _result(found: Findings, options: argparse.Namespace) -> dict[str, Any]:
     def own(measure: str) -> float | None:
         return found.medians(measure).get("holdfast")
 
-    def given(file: Path | None, key: str) -> Any:
-        return json.loads(file.read_text().splitlines()[-1])[key] if file else None
-
     result = {
         "iris_json_c32": found.medians("iris_json_c32"),
         "grpc_c32": found.medians("grpc_c32"),
@@ -84,9 +82,7 @@ def _result(found: Findings, options: argparse.Namespace) -> dict[str, Any]:
         "mlp_c64_of_raw": own("mlp_c64_of_raw"),
         "cnn_of_raw": own("cnn_of_raw"),
         **{key: own(key) for key in ("counters_cost", "ready_ms", "pss_mb", "image_mb")},
-        "rollouts_failed_requests": given(options.rollouts, "rollouts_failed_requests"),
-        "rollouts_requests": given(options.rollouts, "rollouts_requests"),
-        "router_hop_us": given(options.router, "router_hop_us"),
+        **{key: _given(options, key) for key in FROM_ELSEWHERE},
     }
     notes = {key: "not measured in this run" for key, value in result.items() if value in (None, {})}
     return {
@@ -102,6 +98,12 @@ def _result(found: Findings, options: argparse.Namespace) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
+
+
+def _given(options: argparse.Namespace, key: str) -> Any:
+    """What another benchmark measured; None when its result was not given."""
+    file: Path | None = options.router if key.startswith("router") else options.rollouts
+    return json.loads(file.read_text().splitlines()[-1])[key] if file else None
 
 
 def _options() -> argparse.Namespace:

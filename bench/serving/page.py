@@ -20,6 +20,9 @@ CHARTS = {
 }
 """By measure: the file, and what it says above."""
 
+FROM_ELSEWHERE = ("rollouts_failed_requests", "rollouts_requests", "router_hop_us")
+"""Keys that other benchmarks measure."""
+
 _WIDTH, _LABEL, _BAR, _STEP = 720, 110, 20, 30
 
 
