@@ -246,15 +246,18 @@ class Connection(asyncio.Protocol):
             if known is not None and len(data) - end == known[1]:
                 self._enqueue(known[0], data[end:], True, False)
                 return
-        self._data = data
-        self._fed += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._go_on_without_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserError:
-            if self._parser is not None:  # None: data behind a request with "Connection: close"
-                self._refuse(self._problem or Problem(400, "the request is not well-formed HTTP/1.1"))
+        while data:
+            self._data = data
+            self._fed += len(data)
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._without_upgrade(data[upgrade.args[0] :])
+                continue  # no recursion: the next request can wish for one too
+            except httptools.HttpParserError:
+                if self._parser is not None:  # None: data behind a request with "Connection: close"
+                    self._refuse(self._problem or Problem(400, "the request is not well-formed HTTP/1.1"))
+            break
         if self._begun:
             self._watch()
 
@@ -509,19 +512,21 @@ class Connection(asyncio.Protocol):
             self._armed = phase
             self.deadline = self._port.now + (limits.head_seconds if phase == _HEAD else limits.body_seconds)
 
-    def _go_on_without_upgrade(self, rest: bytes) -> None:
+    def _without_upgrade(self, rest: bytes) -> bytes:
         """Take the request for what it is beside its wish for another protocol, which a server may ignore.
 
-        The parser leaves at the end of the head then, so it gets the head once more, without the wish.
+        The parser leaves at the end of the head then, so it gets the head once more, without the wish: what is
+        returned has to be fed.
         """
         self._upgrade = False
         if self._method == b"CONNECT":
-            return self._refuse(Problem(405, "this server is no proxy"))
+            self._refuse(Problem(405, "this server is no proxy"))
+            return b""
         lines = [b"%b %b HTTP/1.1" % (self._method, self._url)]
         lines += [b"%b: %b" % field for field in self._fields.items()]
         self._parser = httptools.HttpRequestParser(self)
         self._url, self._fields, self._fed, self._head_size, self._begun = b"", {}, 0, 0, False
-        return self.data_received(b"\r\n".join([*lines, b"", rest]))
+        return b"\r\n".join([*lines, b"", rest])
 
     def _remember(self) -> None:
         """A request came in one piece: if its head says nothing out of the ordinary, it will be known next time."""
