@@ -69,7 +69,7 @@ async def serve(settings: Settings) -> int:
     except BundleError as error:
         return _failed(error, "", settings)
     service = Service(served)
-    http = Port(api.routes)
+    http = Port(api.routes, settings.limits)
     rpc = _grpc_port(service, http, settings)
     stopping = _stop_signal()
 

@@ -25,9 +25,9 @@ class Limits:
     head_bytes: int = 16 << 10
     body_bytes: int = 16 << 20
     buffered_bytes: int = 128 << 20
-    head_seconds: float = 10
-    body_seconds: float = 30
-    idle_seconds: float = 120
-    age_seconds: float = 300
-    write_seconds: float = 30
-    linger_seconds: float = 2
+    head_seconds: float = 10.0
+    body_seconds: float = 30.0
+    idle_seconds: float = 120.0
+    age_seconds: float = 300.0
+    write_seconds: float = 30.0
+    linger_seconds: float = 2.0

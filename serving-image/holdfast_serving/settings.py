@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import base64
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from holdfast_bundle import credentials, termination
 from holdfast_bundle.uris import CLAIMS
+from holdfast_serving.limits import Limits
 
 _ARGUMENTS = (
     "host",
@@ -50,6 +52,7 @@ class Settings:
         cache: the claim that keeps models by digest; empty for none.
         scratch: where the model is copied to.
         termination_log: where the last word goes.
+        limits: what clients may ask for.
     """
 
     model_uri: str
@@ -73,6 +76,7 @@ class Settings:
     cache: str = ""
     scratch: Path = Path("/tmp")  # noqa: S108 - the pod's own emptyDir
     termination_log: Path = termination.PATH
+    limits: Limits = field(default_factory=Limits)
 
 
 def read(arguments: Sequence[str], environment: MutableMapping[str, str]) -> tuple[str, Settings]:
@@ -85,10 +89,13 @@ def read(arguments: Sequence[str], environment: MutableMapping[str, str]) -> tup
     parser = argparse.ArgumentParser(prog="python -m holdfast_serving", description="Serve, or resolve, one model.")
     parser.add_argument("command", choices=["serve", "resolve"])
     for name in _ARGUMENTS:
-        default = Settings.__dataclass_fields__[name].default
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+        _add(parser, name, Settings.__dataclass_fields__[name].default)
+    limits = asdict(Limits())
+    for name, default in limits.items():
+        _add(parser, name, default)
     parser.add_argument("--secret", type=Path, default=credentials.SECRET)
     given = vars(parser.parse_args(arguments))
+    given["limits"] = Limits(**{name: given.pop(name) for name in limits})
     command = given.pop("command")
     given["credentials"] = credentials.Credentials(
         secret=environment.get("HOLDFAST_STORAGE_SECRET", ""),
@@ -122,6 +129,10 @@ def _choice(environment: Mapping[str, str], name: str, usual: str, other: str) -
     if value not in {usual, other}:
         raise SettingsError(f"the environment variable {name} is neither {usual} nor {other}")
     return value == other
+
+
+def _add(parser: argparse.ArgumentParser, name: str, default: Any) -> None:
+    parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
 
 
 def _needed(environment: Mapping[str, str], name: str) -> str:
