@@ -16,6 +16,7 @@ from holdfast_serving.problems import Problem
 from holdfast_serving.rows import Row, close
 from holdfast_serving.session import Model
 from holdfast_serving.signature import NUMPY
+from holdfast_serving.v2_request import MAX_DECODED_BYTES, decoded_size
 
 GOLDEN = "golden.json"
 _MAX_BYTES = 64 << 20
@@ -57,8 +58,11 @@ def check(model: Model, codec: RestCodec, folder: Path) -> list[Row]:
 def _read(path: Path) -> Any:
     if path.stat().st_size > _MAX_BYTES:
         raise BundleError("Invalid", f"{GOLDEN} is larger than {_MAX_BYTES >> 20} MiB")
+    raw = path.read_bytes()
+    if decoded_size(raw) > MAX_DECODED_BYTES:
+        raise BundleError("Invalid", f"{GOLDEN} has too many elements: fewer requests, or smaller ones, will do")
     try:
-        return orjson.loads(path.read_bytes())
+        return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise BundleError("Invalid", f"{GOLDEN} is not JSON: {error}") from error
 

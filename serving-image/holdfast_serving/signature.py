@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,13 @@ NUMPY: dict[str, np.dtype[Any]] = {
     **{f"{sign}INT{bits}": np.dtype(f"{sign}int{bits}".lower()) for sign in ("", "U") for bits in (8, 16, 32, 64)},
 }
 """Array types by datatype; BYTES are objects of type str."""
+
+
+MAX_DIMENSIONS = 64
+"""Of a tensor. numpy has no more."""
+
+MAX_ROW_ELEMENTS = 1 << 28
+"""Of an input. No request could carry more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +99,19 @@ def _tensor(role: str, described: Any) -> Tensor:
     if datatype is None:
         hint = " (scikit-learn models: convert with zipmap off)" if "map(" in described.type else ""
         raise BundleError(
-            "Invalid", f"{role} {described.name!r} is a {described.type}, which cannot be served{hint}: tensors can"
+            "Invalid", f"{role} {_cut(described.name)} is a {described.type}, which cannot be served{hint}: tensors can"
         )
+    if len(described.shape) > MAX_DIMENSIONS:
+        raise BundleError("Invalid", f"{role} {_cut(described.name)} has more than {MAX_DIMENSIONS} dimensions")
     shape = tuple(size if isinstance(size, int) and size > 0 else -1 for size in described.shape)
+    if role == "input" and math.prod(map(abs, shape)) > MAX_ROW_ELEMENTS:
+        raise BundleError("Invalid", f"{role} {_cut(described.name)} has more elements than a request can carry")
     return Tensor(described.name, datatype, shape)
+
+
+def _cut(name: str) -> str:
+    """A name for a message, which must not grow with it."""
+    return repr(name if len(name) <= 100 else name[:99] + "…")
 
 
 def _merged(role: str, ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -15,7 +15,7 @@ import orjson
 from holdfast_bundle.manifest import Tensor
 from holdfast_serving.inference import Data
 from holdfast_serving.problems import Problem, quoted
-from holdfast_serving.signature import NUMPY
+from holdfast_serving.signature import MAX_DIMENSIONS, NUMPY
 
 MAX_DECODED_BYTES = 256 << 20
 """Memory that the decoded form of one body may take, by a cautious estimate."""
@@ -36,10 +36,8 @@ _WORDS = {"BOOL": "true or false", "BYTES": "strings", "FP32": "numbers", "FP64"
 
 def parse(body: bytes | bytearray) -> dict[str, Any]:
     """A request's JSON object. Raises Problem 400, or 413 for what would take too much memory."""
-    if len(body) > _LARGE_BODY:
-        objects, elements = body.count(b"[") + body.count(b"{"), body.count(b",")
-        if 64 * objects + 32 * elements > MAX_DECODED_BYTES:
-            raise Problem(413, "the body has too many elements for one request; send fewer rows")
+    if len(body) > _LARGE_BODY and decoded_size(body) > MAX_DECODED_BYTES:
+        raise Problem(413, "the body has too many elements for one request; send fewer rows")
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -47,6 +45,12 @@ def parse(body: bytes | bytearray) -> dict[str, Any]:
     if type(document) is not dict:
         raise Problem(400, "the body must be a JSON object")
     return document
+
+
+def decoded_size(text: bytes | bytearray) -> int:
+    """Bytes that the decoded form of a JSON text may take at most, about: the parser's own and Python's objects."""
+    lists, objects, strings = text.count(b"["), text.count(b"{"), text.count(b'"') // 2
+    return 24 * (text.count(b",") + text.count(b".")) + 64 * strings + 80 * lists + 216 * objects
 
 
 def check_parameters(parameters: object) -> None:
@@ -202,6 +206,8 @@ class Input:
         if type(shape) is not list or not all(type(size) is int for size in shape):
             raise self._wrong("must have a shape, a list of integers")
         wanted = self._dimensions
+        if len(shape) > MAX_DIMENSIONS:
+            raise self._wrong(f"must not have more than {MAX_DIMENSIONS} dimensions")
         if wanted and len(shape) != len(wanted):
             raise self._wrong(f"must have {len(wanted)} dimensions, {self._shape_text()}")
         if any(size < 1 for size in shape) or any(
