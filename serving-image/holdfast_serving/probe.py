@@ -1,4 +1,4 @@
-"""Load a model once in a process that may die.
+"""Load and try a model in a process that may die.
 
 The runtime parses models in native code. A hostile or broken file can crash it, hang it, or make it ask for all
 memory there is. Here that costs a process with limits of its own; the server sees an exit status.
@@ -6,6 +6,7 @@ memory there is. Here that costs a process with limits of its own; the server se
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -14,9 +15,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from holdfast_bundle.errors import BundleError
 from holdfast_serving import cgroup
+
+if TYPE_CHECKING:
+    from holdfast_serving.session import Model
 
 PROBE_SECONDS = 300
 """CPU and wall time. The largest models take a minute."""
@@ -24,39 +29,58 @@ PROBE_SECONDS = 300
 _BASE_BYTES = 384 << 20
 """Address space of the interpreter and the runtime; about half of it is needed."""
 
+SINGLE = {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""Environment of a probe: each thread and each arena would take address space."""
+
 _INVALID_EXIT = 3
+_EXTREMES_SECONDS = 2
+_CRASHES = {signal.SIGFPE, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL}
 _PR_SET_PDEATHSIG = 1  # the kernel ends this process with the one that started it
 
 
 def probe(path: Path, *, seconds: float = PROBE_SECONDS, memory: int | None = None) -> None:
-    """Load the model and run it once, somewhere else.
+    """Load the model and try it, somewhere else.
 
     Args:
         memory: bytes that it may take; None for most of what the container, or else the machine, has.
 
     Raises:
-        BundleError: `Invalid`: it cannot be loaded, crashes the runtime, or takes more than these limits.
+        BundleError: `Invalid`: it cannot be loaded, crashes the runtime (also with values that any client may
+            send), or takes more than these limits.
     """
     memory = memory or _allowance()
     command = [sys.executable, "-P", "-m", "holdfast_serving.probe", str(path), str(memory), str(seconds)]
-    # Each thread and each arena would take address space.
-    single = {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    environment = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **single}
+    environment = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **SINGLE}
     try:
         done = subprocess.run(  # noqa: S603 - our own module
             command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise BundleError("Invalid", f"loading the model and running it once takes more than {seconds:g} s") from error
-    if done.returncode == _INVALID_EXIT:
-        raise BundleError("Invalid", json.loads(done.stdout.splitlines()[-1])["message"])
-    if done.returncode == -signal.SIGXCPU:
-        raise BundleError("Invalid", f"loading the model and running it once takes more than {seconds:g} s of CPU")
-    if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
-        raise BundleError("Invalid", f"loading the model, or running it once, crashes the runtime ({name})")
+        raise BundleError("Invalid", f"loading the model and trying it takes more than {seconds:g} s") from error
+    judge(done.returncode, done.stdout, seconds)
     if done.returncode != 0:
         raise RuntimeError(f"the probe failed: {done.stderr.decode(errors='replace')[-2000:]}")
+
+
+def judge(code: int, said: bytes, seconds: float) -> None:
+    """What the end of a probe means.
+
+    Args:
+        code: its exit code, or the negative number of the signal that ended it.
+        said: its standard output.
+
+    Raises:
+        BundleError: `Invalid`.
+    """
+    if code == _INVALID_EXIT:
+        raise BundleError("Invalid", json.loads(said.splitlines()[-1])["message"])
+    if code == -signal.SIGXCPU:
+        raise BundleError("Invalid", f"loading the model and trying it takes more than {seconds:g} s of CPU")
+    if code == -signal.SIGKILL:  # the kernel, or whoever watches over the container's memory
+        raise BundleError("Invalid", "trying the model takes more memory than there is")
+    if code < 0:
+        name = signal.Signals(-code).name
+        raise BundleError("Invalid", f"loading the model, or trying it, crashes the runtime ({name})")
 
 
 def _allowance() -> int:
@@ -71,20 +95,17 @@ def _main(path: Path, memory: int, seconds: float) -> int:
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # if memory runs out all the same, it shall not be the server that goes
     resource.setrlimit(resource.RLIMIT_AS, (_BASE_BYTES + memory,) * 2)
-    resource.setrlimit(resource.RLIMIT_CPU, (max(1, int(seconds)),) * 2)
+    cpu = max(1, int(seconds))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))  # SIGXCPU comes only below the hard limit
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
-    from holdfast_serving import rows, session
+    from holdfast_serving import session
 
     try:
         model = session.load(path, threads=1)
-        try:
-            model.run(rows.made_up(model.signature, 1)[0])
-        except Exception as error:
-            # Not every model takes made-up values, but none may ask for all memory.
-            if isinstance(error, MemoryError) or "allocat" in str(error):
-                raise BundleError("Invalid", "running the model once takes more memory than there is") from error
+        _rehearse(model)
+        _try_extremes(model)
     except MemoryError:
         message = "loading the model takes more memory than there is"
     except BundleError as error:
@@ -93,6 +114,42 @@ def _main(path: Path, memory: int, seconds: float) -> int:
         return 0
     print(json.dumps({"message": message}))
     return _INVALID_EXIT
+
+
+def _rehearse(model: Model) -> None:
+    """Run what the server will run before it is ready. Raises BundleError `Invalid` when memory does not suffice."""
+    from holdfast_serving import rows
+
+    for row in rows.rehearsals(model.signature):
+        try:
+            model.run(row)
+        except Exception as error:
+            # Not every model takes made-up values, but none may ask for all memory.
+            if isinstance(error, MemoryError) or "alloc" in str(error):
+                raise BundleError("Invalid", "running the model takes more memory than there is") from error
+
+
+def _try_extremes(model: Model) -> None:
+    """Values that any client may send must not end the server. Raises BundleError `Invalid` when they would.
+
+    Only death counts: errors are answers, and a model may well be slow or large for a number that says how much
+    it shall do. So this is tried in a process of its own, for a short time.
+    """
+    from holdfast_serving import rows
+
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, _EXTREMES_SECONDS)
+            for row in rows.extremes(model.signature):
+                with contextlib.suppress(Exception):
+                    model.run(row)
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) in _CRASHES:
+        name = signal.Signals(os.WTERMSIG(status)).name
+        raise BundleError("Invalid", f"a value that any client may send crashes the runtime in this model ({name})")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import mmap
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +65,7 @@ def why_apart(model: Model, path: Path, samples: Sequence[Row]) -> str | None:
         return "it takes quantization scales from whole batches"
     tried = False
     enough = time.monotonic() + _TRIAL_SECONDS
-    for rows in (list(samples[:16]), made_up(model.signature, 5), made_up(model.signature, 17)):
+    for rows in (list(samples[:16]), *_made_up_batches(model.signature)):
         if len(rows) < 2 or (tried and time.monotonic() > enough):
             continue
         for trial in (rows, _with_outlier(rows)):
@@ -79,9 +80,55 @@ def why_apart(model: Model, path: Path, samples: Sequence[Row]) -> str | None:
     return None if tried else "no rows were found that it could be tried with"
 
 
+def rehearsals(signature: Signature) -> Iterator[Row]:
+    """Inputs as `why_apart` makes them up: one row, then all rows of each of its trials at once."""
+    yield made_up(signature, 1)[0]
+    if signature.has_rows:
+        for rows in _made_up_batches(signature):
+            yield _joined(rows)
+            yield _joined(_with_outlier(rows))
+
+
+def extremes(signature: Signature) -> Iterator[Row]:
+    """Single rows of the values on which kernels stumble, as any client may send them."""
+    (row,) = made_up(signature, 1)
+    for index in range(4):
+        yield {name: np.full_like(values, _extreme(values.dtype, index)) for name, values in row.items()}
+    # Whole numbers of which one is divided by the other: the smallest by -1 has no answer.
+    for first in (0, 1):
+        yield {
+            name: np.where(np.arange(values.size).reshape(values.shape) % 2 == first, *_smallest_and_minus_one(values))
+            for name, values in row.items()
+        }
+    for chosen in list(row)[:8]:
+        yield {name: _smallest_and_minus_one(values)[name != chosen] for name, values in row.items()}
+
+
+def _extreme(dtype: np.dtype[Any], index: int) -> Any:
+    if dtype.kind == "f":
+        return (np.nan, np.inf, np.finfo(dtype).min, 0)[index]
+    if dtype.kind in "iu":
+        return (np.iinfo(dtype).min, np.iinfo(dtype).max, 0, 1)[index]
+    return ("", "\U0010ffff", "a" * 10_000, "-0")[index] if dtype.kind == "O" else index % 2 == 0
+
+
+def _smallest_and_minus_one(values: Array) -> tuple[Array, Array]:
+    if values.dtype.kind != "i":
+        return values, values
+    return np.full_like(values, np.iinfo(values.dtype).min), np.full_like(values, -1)
+
+
+def _made_up_batches(signature: Signature) -> tuple[list[Row], ...]:
+    return made_up(signature, 5), made_up(signature, 17)
+
+
+def _joined(rows: Sequence[Row]) -> Row:
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
 def _compare(model: Model, rows: Sequence[Row], alone: Sequence[list[Array]]) -> str | None:
     try:
-        together = model.run({name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
+        together = model.run(_joined(rows))
     except Exception:
         return "it takes one row at a time only"
     for index, tensor in enumerate(model.signature.outputs):
