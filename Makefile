@@ -22,7 +22,7 @@ demo-down: venv ## Remove the demo and its cluster; keeps caches of programs and
 ##@ Develop
 
 .PHONY: test
-test: check test-unit test-api test-component test-e2e ## Everything that must hold: check and all test tiers
+test: check test-unit test-hostile test-api test-component test-e2e ## Everything that must hold: check and all test tiers
 	@echo "make test: all tiers passed"
 
 .PHONY: check
@@ -39,6 +39,11 @@ check: venv ## Format, lint, types, layers, generated files
 test-unit: venv ## Pure code, and processes on loopback
 	@echo "== unit"
 	@$(PY) -m pytest -q tests/unit
+
+.PHONY: test-hostile
+test-hostile: venv ## Hostile models and requests against the real server
+	@echo "== hostile"
+	@$(PY) -m pytest -q tests/hostile
 
 .PHONY: test-api
 test-api: venv ## CRDs, CEL, defaults, server-side apply on a real kube-apiserver

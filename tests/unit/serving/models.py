@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,19 @@ FLOAT, INT64, STRING, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.S
 
 def build(
     nodes: Sequence[onnx.NodeProto],
-    inputs: dict[str, tuple[int, Sequence[Any]]],
-    outputs: dict[str, tuple[int, Sequence[Any]]],
+    inputs: Mapping[str, tuple[int, Sequence[Any] | None]],
+    outputs: Mapping[str, tuple[int, Sequence[Any] | None]],
     **constants: np.ndarray[Any, Any],
 ) -> bytes:
-    """A model from nodes; inputs and outputs are (element type, shape) by name, None for a varying dimension."""
+    """A model from nodes; inputs and outputs are (element type, shape) by name.
+
+    None stands for a dimension that varies, or for a shape that the model does not say.
+    """
     graph = helper.make_graph(
         list(nodes),
         "g",
-        [helper.make_tensor_value_info(name, kind, list(shape)) for name, (kind, shape) in inputs.items()],
-        [helper.make_tensor_value_info(name, kind, list(shape)) for name, (kind, shape) in outputs.items()],
+        [helper.make_tensor_value_info(name, *described) for name, described in inputs.items()],
+        [helper.make_tensor_value_info(name, *described) for name, described in outputs.items()],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
