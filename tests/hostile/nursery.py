@@ -8,6 +8,7 @@ As a program it takes JSON lines {"what", "path", "seconds", "memory"} and answe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -89,52 +90,20 @@ class Nursery:
 
 
 def _serve(path: Path, memory: int, seconds: float) -> int:
-    """What the server does from the probe on, up to the first answer."""
-    import asyncio
-
+    """What the server does from the probe on until it is ready, and a request."""
     from holdfast_serving import load, rows
-    from holdfast_serving.batching import Batcher
-    from holdfast_serving.metrics import Metrics
 
+    bundle = manifest.read(path.parent) if (path.parent / manifest.MANIFEST).exists() else None
+    fetched = load.Fetched(path.parent, path, "", bundle, path.stat().st_size, {})
     try:
-        bundle = manifest.read(path.parent) if (path.parent / manifest.MANIFEST).exists() else None
-        loaded = load.load(load.Fetched(path.parent, path, "", bundle, path.stat().st_size), "m", "1", threads=1)
+        loaded = load.load(fetched, "m", "1", threads=1)
     except BundleError as error:
         print(json.dumps({"message": error.message}))
         return _REFUSED
-    made = rows.made_up(loaded.model.signature, 1)[0]
-    inputs = [
-        {"name": t.name, "datatype": t.datatype, "shape": made[t.name].shape, "data": made[t.name].ravel().tolist()}
-        for t in loaded.model.signature.inputs
-    ]
-    client = _Client()
-
-    async def ask() -> None:
-        client.done = asyncio.Event()
-        batcher = Batcher(loaded.model, Metrics("m", "1"), loaded.cost, joins=loaded.apart is None)
-        try:
-            batcher.submit(loaded.codec.decode(json.dumps({"inputs": inputs}).encode(), client))
-        except Exception as problem:
-            client.respond_problem(problem)
-        await client.done.wait()
-
-    asyncio.run(ask())
-    assert client.answered == 1
+    loaded.metadata("m", "1", 256)
+    with contextlib.suppress(Exception):  # an error is an answer
+        loaded.model.run(rows.made_up(loaded.model.signature, 1)[0])
     return 0
-
-
-class _Client:
-    transport = object()
-    answered = 0
-    done: Any
-
-    def respond(self, status: int, body: bytes) -> None:
-        self.answered += 1
-        self.done.set()
-
-    def respond_problem(self, problem: Exception) -> None:
-        assert hasattr(problem, "status"), problem
-        self.respond(0, b"")
 
 
 _WORK: dict[str, Callable[[Path, int, float], int]] = {"probe": probe._main, "serve": _serve}
@@ -180,7 +149,7 @@ def _run(what: str, path: str, memory: int, seconds: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    from holdfast_serving import batching, load, rows, session  # noqa: F401 - imported once for all forks
+    from holdfast_serving import load, rows, session  # noqa: F401 - imported once for all forks
 
     for line in sys.stdin:
         request = json.loads(line)

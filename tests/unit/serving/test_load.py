@@ -266,13 +266,13 @@ def test_what_a_web_server_can_do_wrong_has_its_reason(
 def fetched(tmp_path: Path, content: bytes, golden_requests: Any = None, **changes: Any) -> loading.Fetched:
     folder = tmp_path / "bundle"
     digest = write_bundle(folder, content, golden_requests, **changes)
-    return loading.Fetched(folder, folder / "model.onnx", digest, manifest.read(folder), 0)
+    return loading.Fetched(folder, folder / "model.onnx", digest, manifest.read(folder), 0, {})
 
 
 def test_golden_requests_that_agree_let_the_model_pass(tmp_path: Path) -> None:
     loaded = loading.load(fetched(tmp_path, models.iris(), golden(ROWS)), "wine", "1", 1)
     assert loaded.apart is None
-    assert loaded.metadata("wine", "1")["outputs"][1]["shape"] == [-1, 3]
+    assert loaded.metadata("wine", "1", 256)["outputs"][1]["shape"] == [-1, 3]
 
 
 def test_golden_requests_that_disagree_keep_the_model_out(tmp_path: Path) -> None:
