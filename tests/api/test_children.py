@@ -24,6 +24,7 @@ def namespace(control_plane: ControlPlane) -> Iterator[ControlPlane]:
     control_plane.api.request("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE, "labels": enforced}})
     # The admission of pods asks for their service account, which a controller makes a moment later.
     control_plane.kubectl("wait", "--for=create", "serviceaccount/default", "--timeout=60s", f"--namespace={NAMESPACE}")
+    control_plane.kubectl("create", "serviceaccount", samples.NAME, f"--namespace={NAMESPACE}")
     yield control_plane
     control_plane.api.request("DELETE", f"/api/v1/namespaces/{NAMESPACE}")
 
