@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -50,6 +51,10 @@ _INFERENCE = Operation(
     "infer", "Inference", "InferResponse", "InferRequest", (*_BODY, 411, 500, 503, 504), is_inference=True
 )
 
+_FEEDBACK = Operation(
+    "feedback", "True labels for answers with a receipt", "Feedback", "FeedbackRequest", (*_BODY, 403, 411, 429)
+)
+
 
 class Api:
     """Health, metadata and inference."""
@@ -96,6 +101,8 @@ class Api:
             paths[base] = {"GET": Endpoint(self._get_model, about=_MODEL)}
             paths[f"{base}/config"] = {"GET": Endpoint(self._get_configuration, about=_CONFIGURATION)}
             paths[f"{base}/stats"] = {"GET": Endpoint(self._get_statistics, about=_STATISTICS)}
+            told = _FEEDBACK if self._served.feedback else None
+            paths[f"{base}/feedback"] = {"POST": Endpoint(self._post_feedback, (JSON_TYPE,), about=told)}
             paths[f"{base}/ready"] = {"GET": Endpoint(self._get_model_ready, about=_MODEL_READY)}
             paths[f"{base}/infer"] = {
                 "POST": Endpoint(infer, _TYPES, bind=partial(_bind_infer, infer), about=_INFERENCE)
@@ -165,6 +172,24 @@ class Api:
         if type(ready_only) is not bool:
             raise Problem(400, 'the body must be a JSON object, in which "ready" may be true or false')
         connection.respond(200, orjson.dumps(description.index(self._served, ready_only=ready_only)))
+
+    def _post_feedback(self, connection: Connection, body: bytes | bytearray) -> None:
+        feedback = self._served.feedback
+        if feedback is None:
+            raise Problem(404, "feedback is off: this server has no key for receipts")
+        if feedback.certified and not connection.has_certificate:
+            raise Problem(403, "feedback is for clients that show a certificate")
+        try:
+            document = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise Problem(400, f"the body is not JSON: {error}") from None
+        rows, refused, wait = feedback.take(document)
+        answer: dict[str, Any] = {"rows": rows, "refused": refused}
+        if not wait:
+            connection.respond(200, orjson.dumps(answer))
+            return
+        answer["error"] = "more labels than are taken in a minute; send those again that are refused as capped"
+        connection.respond(429, orjson.dumps(answer), JSON + b"retry-after: %d\r\n" % math.ceil(wait))
 
     def _infer(
         self,

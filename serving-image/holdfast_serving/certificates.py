@@ -53,8 +53,8 @@ class Certificates:
         handshakes: by index in `HANDSHAKES`.
     """
 
-    def __init__(self, folder: Path, *, client_auth: bool) -> None:
-        """Read `folder`, which bears the Secret's name. With `client_auth` clients need a certificate of `ca.crt`.
+    def __init__(self, folder: Path, *, client_auth: ssl.VerifyMode) -> None:
+        """Read `folder`, which bears the Secret's name; `client_auth`: whether clients need a certificate of `ca.crt`.
 
         Raises:
             BundleError: SecretNotFound (the Secret, or a key of it), SecretInvalid.
@@ -153,7 +153,7 @@ def _tell(pair: _Pair) -> None:
         log.info("certificate in use until %s", end)
 
 
-def _read(folder: Path, client_auth: bool) -> _Pair:
+def _read(folder: Path, client_auth: ssl.VerifyMode) -> _Pair:
     """Raises BundleError SecretNotFound or SecretInvalid."""
     secret = f"Secret {folder.name}"
     if not any(folder.glob("[!.]*")):  # the kubelet's own files begin with dots
@@ -169,7 +169,7 @@ def _read(folder: Path, client_auth: bool) -> _Pair:
     return _Pair({protocol: _context(folder, client_auth, protocol) for protocol in (HTTP, GRPC)}, ends)
 
 
-def _context(folder: Path, client_auth: bool, protocol: str) -> ssl.SSLContext:
+def _context(folder: Path, client_auth: ssl.VerifyMode, protocol: str) -> ssl.SSLContext:
     secret = f"Secret {folder.name}"
 
     def no_password() -> NoReturn:
@@ -189,7 +189,7 @@ def _context(folder: Path, client_auth: bool, protocol: str) -> ssl.SSLContext:
             ) from None
         raise BundleError("SecretInvalid", f"{secret}: {CHAIN} or {KEY} is no good ({_words(error)})") from None
     if client_auth:
-        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_mode = client_auth
         try:
             context.load_verify_locations(folder / AUTHORITIES)
         except OSError as error:

@@ -29,6 +29,7 @@ import numpy as np
 from holdfast_serving.connection import JSON
 from holdfast_serving.inference import Call, Outputs, to_array
 from holdfast_serving.problems import Problem, quoted
+from holdfast_serving.receipts import RECEIPT
 from holdfast_serving.signature import Signature
 from holdfast_serving.v2_answer import Answers, NotANumberError, Run
 from holdfast_serving.v2_codec import Codec
@@ -58,10 +59,11 @@ class RestCall(Call):
         identifier: comes back with the answer.
         wanted: indices of outputs in the order of the answer; None for all.
         binary: those that go out in bytes.
+        sealed: whether the answer bears a receipt.
         timed: whether the answer says how long this server had the request.
     """
 
-    __slots__ = ("_client", "_codec", "binary", "identifier", "pinned", "timed", "wanted")
+    __slots__ = ("_client", "_codec", "binary", "identifier", "pinned", "sealed", "timed", "wanted")
 
     def __init__(self, codec: RestCodec, client: Client) -> None:
         self._codec = codec
@@ -70,7 +72,7 @@ class RestCall(Call):
         self.deadline = math.inf
         self.inputs = []
         self.shapes = []
-        self.pinned = self.timed = False
+        self.pinned = self.sealed = self.timed = False
         self.identifier: str | None = None
         self.wanted: list[int] | None = None
         self.binary: Collection[int] = ()
@@ -150,10 +152,11 @@ class RestCodec(Codec):
             answers = self._answers if outputs.revision is None else self._answers_by(outputs.revision)
             run = outputs.encoded[self] = answers.of_run(outputs)
         try:
-            if call.wanted is None and call.identifier is None and not call.binary:
+            if call.wanted is None and call.identifier is None and not call.binary and not call.sealed:
                 body = run.answer(first, last)
                 return body, len(body)
-            return run.chosen_answer(call.identifier, call.wanted or self._all, call.binary, first, last)
+            said = {"receipt": self.sealer.receipt(outputs, first, last)} if call.sealed else None
+            return run.chosen_answer(call.identifier, call.wanted or self._all, call.binary, first, last, said)
         except NotANumberError as problem:
             if self._has_missing(call):
                 raise Problem(400, f"{problem.message}: the request has missing or infinite values") from None
@@ -193,6 +196,9 @@ class RestCodec(Codec):
         check_parameters(parameters)
         if parameters and parameters.get(ROUTED) is True:
             call.pinned = call.timed = True
+        if switch(parameters, RECEIPT, default=False):
+            self.sealer.check(call.rows)
+            call.sealed = True
         binary = switch(parameters, "binary_data_output", default=False)
         if document.get("outputs"):
             self._read_outputs(document["outputs"], call, binary=binary)

@@ -38,7 +38,8 @@ TICK_SECONDS = 0.25
 _REASONS = {
     200: b"OK", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found", 405: b"Method Not Allowed",
     408: b"Request Timeout", 409: b"Conflict", 411: b"Length Required", 413: b"Content Too Large",
-    415: b"Unsupported Media Type", 417: b"Expectation Failed", 431: b"Request Header Fields Too Large",
+    415: b"Unsupported Media Type", 417: b"Expectation Failed", 429: b"Too Many Requests",
+    431: b"Request Header Fields Too Large",
     500: b"Internal Server Error", 501: b"Not Implemented", 503: b"Service Unavailable", 504: b"Gateway Timeout",
     505: b"HTTP Version Not Supported",
 }  # fmt: skip
@@ -340,6 +341,12 @@ class Connection(asyncio.Protocol):
         self._enqueue(handler, body, keep, head_only)
 
     # For handlers.
+
+    @property
+    def has_certificate(self) -> bool:
+        """Whether the client has shown a certificate that its authority has signed."""
+        tls = self.transport.get_extra_info("ssl_object") if self.transport is not None else None
+        return tls is not None and bool(tls.getpeercert())
 
     def respond(self, status: int, body: bytes, fields: bytes = JSON) -> None:
         """Answer the request that is being worked on.

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 import tempfile
 import time
@@ -23,10 +24,12 @@ from holdfast_serving.api import Api
 from holdfast_serving.certificates import Certificates
 from holdfast_serving.connection import Port
 from holdfast_serving.control import MAX_LEASE_BYTES, Control
+from holdfast_serving.feedback import Feedback
 from holdfast_serving.grpc import connection as grpc
 from holdfast_serving.grpc.service import Service
 from holdfast_serving.limits import Limits
 from holdfast_serving.metrics import Metrics
+from holdfast_serving.receipts import Keys, Receipts, Sealer
 from holdfast_serving.served import Served
 from holdfast_serving.settings import Settings
 
@@ -63,11 +66,12 @@ async def serve(settings: Settings) -> int:
     started = time.monotonic()
     metrics = Metrics(settings.model_name, settings.revision)
     served = Served(settings.model_name, settings.revision, metrics, settings.request_timeout_seconds)
-    api = Api(served)
     try:
         certificates = _certificates(settings)
+        _take_feedback(served, settings)
     except BundleError as error:
         return _failed(error, "", settings)
+    api = Api(served)
     service = Service(served)
     http = Port(api.routes, settings.limits)
     rpc = _grpc_port(service, http, settings)
@@ -97,6 +101,8 @@ async def serve(settings: Settings) -> int:
                 fetched, loaded, codec = loading.result()
             except BundleError as error:
                 return _failed(error, settings.model_uri, settings)
+            receipts = served.feedback.receipts if served.feedback else None
+            codec.sealer = loaded.codec.sealer = Sealer(receipts, loaded.model.signature, served.revision)
             service.open(codec)
             _open(served, api, control, settings, fetched, loaded)
             metrics.load_seconds = time.monotonic() - started
@@ -114,9 +120,26 @@ async def serve(settings: Settings) -> int:
 def _certificates(settings: Settings) -> Certificates | None:
     if not settings.tls_secret:
         return None
-    certificates = Certificates(settings.tls / settings.tls_secret, client_auth=settings.client_auth)
+    # Who must show a certificate for feedback alone may also come without one.
+    asked = ssl.CERT_OPTIONAL if settings.feedback_client_auth else ssl.CERT_NONE
+    client_auth = ssl.CERT_REQUIRED if settings.client_auth else asked
+    certificates = Certificates(settings.tls / settings.tls_secret, client_auth=client_auth)
     certificates.watch()
     return certificates
+
+
+def _take_feedback(served: Served, settings: Settings) -> None:
+    if not settings.feedback_secret:
+        return
+    receipts = Receipts(Keys(settings.feedback / settings.feedback_secret), served.name)
+    served.feedback = Feedback(
+        receipts,
+        served.name,
+        served.revision,
+        settings.feedback_rows_per_minute,
+        certified=settings.feedback_client_auth,
+    )
+    served.collectors.append(served.feedback)
 
 
 def _grpc_port(service: Service, http: Port, settings: Settings) -> AnyPort:

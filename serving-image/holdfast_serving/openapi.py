@@ -16,11 +16,12 @@ Schema = dict[str, Any]
 _JSON, _BYTES = "application/json", "application/octet-stream"
 _STATUSES = {
     400: "The request does not fit the model or the protocol; or it is no HTTP/1.1.",
-    403: "Refused, whoever asks.",
+    403: "Refused: whoever asks, or whoever asks without a client certificate.",
     408: "Head or body came too slowly.",
     411: "The body has no Content-Length.",
     413: "The body is too large, or would be once it is unpacked.",
     415: "The body has another Content-Type or Content-Encoding than it may.",
+    429: "More than is taken in a minute.",
     500: "The model failed on this request.",
     503: "Too much is waiting, or the model is still being loaded; the same request may succeed soon.",
     504: "The request waited longer than it may; it was not tried.",
@@ -57,7 +58,9 @@ def document(paths: Paths, served: Served, example: Sequence[Schema] | None) -> 
             }
             for path, methods in paths.items()
         },
-        "components": {"schemas": _schemas(served.signature.inputs, served.signature.outputs)},
+        "components": {
+            "schemas": _schemas(served.signature.inputs, served.signature.outputs, receipts=served.feedback is not None)
+        },
     }
 
 
@@ -97,12 +100,12 @@ def _problem(status: int, about: Operation) -> Schema:
     if status == 503 and about.is_health and about.answer:
         return {"description": "No.", "content": {_JSON: {"schema": _reference(about.answer)}}}
     made = {"description": _STATUSES[status], "content": {_JSON: {"schema": _reference("Error")}}}
-    if status == 503:
+    if status in (429, 503):
         made["headers"] = {"Retry-After": _size("Seconds.")}
     return made
 
 
-def _schemas(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Schema:
+def _schemas(inputs: Sequence[Tensor], outputs: Sequence[Tensor], *, receipts: bool) -> Schema:
     names = [f"Input{number}" for number in range(1, len(inputs) + 1)]
     return {
         "Error": _object({"error": {"type": "string"}}),
@@ -130,7 +133,8 @@ def _schemas(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Schema:
         },
         "Change": {"type": "object"},
         "Document": {"type": "object"},
-        "InferRequest": _infer_request(names, inputs, outputs),
+        **(_FEEDBACK if receipts else {}),
+        "InferRequest": _infer_request(names, inputs, outputs, receipts=receipts),
         **{name: _input(tensor) for name, tensor in zip(names, inputs, strict=True)},
         **{f"Elements{datatype}": _elements(datatype) for datatype in {tensor.datatype for tensor in inputs}},
         "InferResponse": _object(
@@ -145,8 +149,11 @@ def _schemas(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Schema:
     }
 
 
-def _infer_request(names: Sequence[str], inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Schema:
-    parameters = _parameters(binary_data_output={"type": "boolean"})
+def _infer_request(
+    names: Sequence[str], inputs: Sequence[Tensor], outputs: Sequence[Tensor], *, receipts: bool
+) -> Schema:
+    receipt = {"type": "boolean"} if receipts else {"const": False}
+    parameters = _parameters(binary_data_output={"type": "boolean"}, receipt=receipt)
     return {
         "type": "object",
         "required": ["inputs"],
@@ -255,3 +262,32 @@ def _reference(name: str) -> Schema:
 
 
 _TEXT: Schema = {"type": "string"}
+
+_FEEDBACK: Schema = {
+    "FeedbackRequest": _object(
+        {
+            "feedback": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": 256,
+                "items": _object(
+                    {
+                        "receipt": {"type": "string", "description": "As in an answer's parameters."},
+                        "labels": {
+                            "type": "array",
+                            "maxItems": 1000,
+                            "description": "One for each row of that answer; null where it is not known.",
+                            "items": {"type": ["string", "number", "boolean", "null"]},
+                        },
+                    }
+                ),
+            }
+        }
+    ),
+    "Feedback": _object(
+        {
+            "rows": {"type": "integer", "description": "That have been counted."},
+            "refused": {"type": "array", "items": _object({"index": {"type": "integer"}, "reason": _TEXT})},
+        }
+    ),
+}

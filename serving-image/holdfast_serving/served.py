@@ -9,6 +9,7 @@ from holdfast_serving.metrics import Collector, Metrics, outcome_of
 from holdfast_serving.problems import Problem
 
 if TYPE_CHECKING:  # numpy and the runtime are imported with the model, not before the ports are open
+    from holdfast_serving.feedback import Feedback
     from holdfast_serving.inference import Call
     from holdfast_serving.signature import Signature
 
@@ -26,6 +27,7 @@ class Served:
 
     Attributes:
         collectors: of all that is counted about it.
+        feedback: takes true labels; None where there is no key for receipts.
         timeout: seconds that a request may take.
         ready: whether the pod wants requests. Those that come all the same are answered if that is possible.
         reachable: whether its ports are open and the model is there. It outlasts `ready`: see `lifecycle`.
@@ -40,6 +42,7 @@ class Served:
         self.revision = revision
         self.metrics = metrics
         self.collectors: list[Collector] = [metrics]
+        self.feedback: Feedback | None = None
         self.timeout = timeout
         self.ready = self.reachable = False
         self.admit: Admit = _refuse

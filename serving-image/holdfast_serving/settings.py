@@ -20,6 +20,7 @@ _ARGUMENTS = (
     "management_port",
     "drain_seconds",
     "tls",
+    "feedback",
     "claims",
     "scratch",
     "termination_log",
@@ -47,6 +48,10 @@ class Settings:
         tls_secret: Secret with the certificate that connections are secured with; empty: there is no TLS.
         client_auth: whether clients must show a certificate, too.
         tls: where that Secret is mounted, under its name.
+        feedback_secret: Secret with the key for receipts; empty: there are none, and no feedback is taken.
+        feedback_client_auth: whether feedback is taken only from clients that show a certificate.
+        feedback_rows_per_minute: labels that are counted in a minute.
+        feedback: where that Secret is mounted, under its name.
         claims: where claims are mounted.
         credentials: who to be where the model lies.
         cache: the claim that keeps models by digest; empty for none.
@@ -71,6 +76,10 @@ class Settings:
     tls_secret: str = ""
     client_auth: bool = False
     tls: Path = Path("/mnt/tls")
+    feedback_secret: str = ""
+    feedback_client_auth: bool = False
+    feedback_rows_per_minute: int = 10_000
+    feedback: Path = Path("/mnt/feedback")
     claims: Path = CLAIMS
     credentials: credentials.Credentials = credentials.NOBODY
     cache: str = ""
@@ -115,6 +124,12 @@ def read(arguments: Sequence[str], environment: MutableMapping[str, str]) -> tup
         if milliseconds := _integer(environment, "HOLDFAST_REQUEST_TIMEOUT_MILLISECONDS", 600_000):
             given["request_timeout_seconds"] = milliseconds / 1000
         given["max_batch_rows"] = _integer(environment, "HOLDFAST_MAX_BATCH_ROWS", 4096)
+        given["feedback_secret"] = environment.get("HOLDFAST_FEEDBACK_SECRET", "")
+        given["feedback_client_auth"] = _choice(environment, "HOLDFAST_FEEDBACK_CLIENT_AUTH", "None", "Required")
+        if rows := _integer(environment, "HOLDFAST_FEEDBACK_ROWS_PER_MINUTE", 1_000_000):
+            given["feedback_rows_per_minute"] = rows
+        if given["feedback_client_auth"] and not given["tls_secret"]:
+            raise SettingsError("HOLDFAST_FEEDBACK_CLIENT_AUTH=Required needs TLS: give HOLDFAST_TLS_SECRET")
         given["grpcio"] = _choice(environment, "HOLDFAST_GRPC_TRANSPORT", "holdfast", "grpcio")
         if given["grpcio"] and given["tls_secret"]:
             raise SettingsError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from struct import Struct
 
 import orjson
@@ -100,12 +100,19 @@ class Run:
         return self.chosen_answer(None, range(len(self._pieces)), (), first, last)[0]
 
     def chosen_answer(
-        self, identifier: str | None, wanted: Sequence[int], binary: Collection[int], first: int, last: int
+        self,
+        identifier: str | None,
+        wanted: Sequence[int],
+        binary: Collection[int],
+        first: int,
+        last: int,
+        parameters: Mapping[str, str] | None = None,
     ) -> tuple[bytes, int]:
         """(some outputs, by their indices, and the id of the request; bytes of it that are JSON).
 
         Args:
             binary: those of `wanted` that go in bytes.
+            parameters: of the answer.
 
         Raises:
             NotANumberError: of those that go in JSON.
@@ -125,6 +132,8 @@ class Run:
                 raise NotANumberError(answers.names[index])
             listed.append(answers.output(index, shape, text))
         begin = answers.begin if identifier is None else b'%b"id":%b,' % (answers.begin, orjson.dumps(identifier))
+        if parameters:
+            begin += b'"parameters":%b,' % orjson.dumps(parameters)
         head = b'%b"outputs":[%b]}' % (begin, b",".join(listed))
         return b"".join([head, *parts]), len(head)
 

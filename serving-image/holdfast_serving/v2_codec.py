@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from holdfast_serving.inference import Call
 from holdfast_serving.problems import Problem, quoted
+from holdfast_serving.receipts import Sealer
 from holdfast_serving.signature import Signature
 from holdfast_serving.v2_request import listed
 
@@ -15,6 +16,7 @@ class Codec:
     """Requests for one revision of a model.
 
     Attributes:
+        sealer: of receipts for answers.
         same_rows: whether all inputs of a request must have as many rows, as those that share runs must.
     """
 
@@ -23,6 +25,7 @@ class Codec:
         self._output_names = {tensor.name: index for index, tensor in enumerate(signature.outputs)}
         self._all = range(len(signature.outputs))
         self._halves = {index for index in self._all if signature.outputs[index].datatype == "FP16"}
+        self.sealer = Sealer(None, signature, "")
         self.same_rows = False
         # Beside the number of rows, only varying dimensions can tell two calls apart.
         self._uniform = all(-1 not in tensor.shape[1:] for tensor in signature.inputs)

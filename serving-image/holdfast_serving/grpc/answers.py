@@ -21,10 +21,17 @@ CONTENTS = {
 }  # fmt: skip
 """Fields of InferTensorContents by datatype; FP16 has none."""
 
-_MODEL, _VERSION, _ID, _OUTPUTS, _RAW = 1, 2, 3, 5, 6  # fields of ModelInferResponse
+_MODEL, _VERSION, _ID, _PARAMETERS, _OUTPUTS, _RAW = 1, 2, 3, 4, 5, 6  # fields of ModelInferResponse
+_ENTRY_NAME, _ENTRY_VALUE, _TEXT_PARAMETER = 1, 2, 3  # of an entry of its parameters, and of InferParameter
 _NAME, _DATATYPE, _SHAPE, _CONTENTS = 1, 2, 3, 5  # of its InferOutputTensor
 _MAX_FRAMES = 100
 _NARROW = 128  # numbers below are one byte each
+
+
+def parameter(name: str, text: str) -> bytes:
+    """A parameter of an answer."""
+    value = field(_TEXT_PARAMETER, text.encode())
+    return field(_PARAMETERS, field(_ENTRY_NAME, name.encode()) + field(_ENTRY_VALUE, value))
 
 
 class Answers:

@@ -16,13 +16,14 @@ from typing import Any, Protocol
 
 from holdfast_bundle.manifest import Tensor
 from holdfast_serving.grpc import messages, wire
-from holdfast_serving.grpc.answers import CONTENTS, Answers, Run
+from holdfast_serving.grpc.answers import CONTENTS, Answers, Run, parameter
 from holdfast_serving.grpc.exchange import Buffer
 from holdfast_serving.inference import Call, Data, Outputs
 from holdfast_serving.problems import Problem, quoted
+from holdfast_serving.receipts import RECEIPT
 from holdfast_serving.signature import Signature
 from holdfast_serving.v2_codec import Codec
-from holdfast_serving.v2_request import Input, check_parameters
+from holdfast_serving.v2_request import Input, check_parameters, switch
 
 _LARGE_BYTES = 64 << 10
 """Of a request; smaller ones can do no harm, and copies of them cost nothing."""
@@ -58,9 +59,10 @@ class GrpcCall(Call):
         identifier: comes back with the answer; empty for none.
         wanted: indices of outputs in the order of the answer; None for all.
         raw: whether outputs go out in raw_output_contents.
+        sealed: whether the answer bears a receipt.
     """
 
-    __slots__ = ("_client", "_codec", "identifier", "pinned", "raw", "wanted")
+    __slots__ = ("_client", "_codec", "identifier", "pinned", "raw", "sealed", "wanted")
 
     def __init__(self, codec: GrpcCodec, client: Client) -> None:
         self._codec = codec
@@ -68,7 +70,7 @@ class GrpcCall(Call):
         self.arrived = time.perf_counter()
         self.inputs = []
         self.shapes = []
-        self.pinned = False
+        self.pinned = self.sealed = False
         self.identifier = ""
         self.wanted: list[int] | None = None
         self.raw = False
@@ -116,8 +118,9 @@ class GrpcCodec(Codec):
         self._read_inputs(request.inputs, raw, call)
         self._count_rows(call)
         call.identifier = request.id
-        if request.parameters:
-            _check_parameters(request.parameters)
+        if request.parameters and switch(_checked(request.parameters), RECEIPT, default=False):
+            self.sealer.check(call.rows)
+            call.sealed = True
         if request.outputs:
             self._read_outputs(request.outputs, call)
         if self._halves and not self._halves.isdisjoint(self._all if call.wanted is None else call.wanted):
@@ -129,7 +132,8 @@ class GrpcCodec(Codec):
         run: Run | None = outputs.encoded.get(self)
         if run is None:
             run = outputs.encoded[self] = self._answers.of_run(outputs)
-        return run.answer(call.identifier, call.wanted, first, last, raw=call.raw)
+        parts = run.answer(call.identifier, call.wanted, first, last, raw=call.raw)
+        return (*parts, parameter(RECEIPT, self.sealer.receipt(outputs, first, last))) if call.sealed else parts
 
     def _read_inputs(self, items: Any, raw: Sequence[bytes | memoryview], call: GrpcCall) -> None:
         contents: Sequence[bytes | memoryview | None]
@@ -160,7 +164,7 @@ class GrpcCodec(Codec):
         for item in items:
             wanted.append(self._output(item.name))
             if item.parameters:
-                _check_parameters(item.parameters)
+                _checked(item.parameters)
         self._check_wanted(wanted)
         call.wanted = wanted
 
@@ -184,7 +188,7 @@ class _Input(Input):
         shape = list(item.shape)
         count = self._row_count if shape == self._row else self._checked(shape)
         if item.parameters:
-            _check_parameters(item.parameters)
+            _checked(item.parameters)
         if raw is not None:
             if item.HasField("contents"):
                 raise self._wrong("has contents beside the request's raw_input_contents: send one or the other")
@@ -225,8 +229,10 @@ class _Input(Input):
         return self._wrong(f"has {there} elements, its shape asks for {count}")
 
 
-def _check_parameters(parameters: Any) -> None:
-    """Raises Problem 400 for those that ask for what this server does not have."""
-    check_parameters(
-        {name: getattr(value, value.WhichOneof("parameter_choice") or "", None) for name, value in parameters.items()}
-    )
+def _checked(parameters: Any) -> dict[str, Any]:
+    """By their names. Raises Problem 400 for those that ask for what this server does not have."""
+    given = {
+        name: getattr(value, value.WhichOneof("parameter_choice") or "", None) for name, value in parameters.items()
+    }
+    check_parameters(given)
+    return given
