@@ -40,6 +40,8 @@ def running() -> Iterator[Kube]:
             devcluster("load-image", image)
         admin = Kube(binaries.kubectl(), Path(devcluster("kubeconfig")), "holdfast-system")
         admin("apply", "-k", str(ROOT / "manifests/base"))
+        if was_there:  # with an operator of another content under the same name, perhaps
+            admin("rollout", "restart", "deploy/holdfast-operator")
         admin("rollout", "status", "deploy/holdfast-operator", "--timeout=180s", timeout=200)
         yield admin
     finally:
