@@ -126,6 +126,13 @@ MODULES = (
         {"versitygw": "github.com/versity/versitygw/cmd/versitygw"},
         None,
     ),
+    # What stands for Google Cloud Storage in these tests.
+    Module(
+        "fake-gcs-server",
+        "github.com/fsouza/fake-gcs-server",
+        {"fake-gcs-server": "github.com/fsouza/fake-gcs-server"},
+        None,
+    ),
 )
 
 

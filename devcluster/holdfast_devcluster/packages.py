@@ -22,6 +22,8 @@ PROGRAMS = {
     "debootstrap": "debootstrap",
     "wrk": "wrk",
     "docker-registry": "docker-registry",
+    "node": "nodejs",
+    "npm": "npm",
 }
 """Program → the package that has it."""
 FILES = {

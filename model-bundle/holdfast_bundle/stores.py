@@ -137,7 +137,7 @@ def _amazon(uri: Uri, web: Web, credentials: Credentials) -> _Signer:
         config["container_authorization_token_file"] = variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
     else:
         return _Signer(base)
-    return _Signed(base, _store("S3Store", uri, config))
+    return _Signed(base, _store("S3Store", uri, config, credentials))
 
 
 def _google(uri: Uri, web: Web, credentials: Credentials) -> _Signer:
@@ -149,7 +149,7 @@ def _google(uri: Uri, web: Web, credentials: Credentials) -> _Signer:
         except (ValueError, AttributeError):
             raise credentials.unusable(name, "it is not a service account's key as JSON") from None
         base = f"{_checked(credentials, name, endpoint)}/{uri.host}"
-        return _Signed(base, _store("GCSStore", uri, {"service_account_key": text}))
+        return _Signed(base, _store("GCSStore", uri, {"service_account_key": text}, credentials))
     base = f"{endpoint}/{uri.host}"
     if not credentials.service_account:
         return _Signer(base)
@@ -174,7 +174,7 @@ def _azure(uri: Uri, web: Web, credentials: Credentials) -> _Signer:
     base = f"{endpoint}/{uri.host}"
     if secret := credentials.key("AZURE_STORAGE_KEY"):
         config = {"account_name": account, "account_key": secret, "endpoint": endpoint}
-        return _Signed(base, _store("AzureStore", uri, config))
+        return _Signed(base, _store("AzureStore", uri, config, credentials))
     # A token says who we are to whoever holds it, so it goes to no place but Azure's own.
     if credentials.variable("AZURE_FEDERATED_TOKEN_FILE") and endpoint == usual:
         return _Bearer(base, lambda: _azure_token(web, credentials), {"x-ms-version": "2023-11-03"})
@@ -231,7 +231,7 @@ def _checked(credentials: Credentials, key: str, endpoint: object) -> str:
     return str(endpoint).rstrip("/")
 
 
-def _store(kind: str, uri: Uri, config: Mapping[str, str]) -> Any:
+def _store(kind: str, uri: Uri, config: Mapping[str, str], credentials: Credentials) -> Any:
     """A store of obstore's, to sign by. It opens connections only to get a platform's credentials."""
     try:
         from obstore import store
@@ -243,4 +243,7 @@ def _store(kind: str, uri: Uri, config: Mapping[str, str]) -> Any:
     try:
         return getattr(store, kind)(uri.host, config=config, client_options=options, retry_config=retries)
     except (BaseError, ValueError):
-        raise BundleError("AccessDenied", f"{uri}: the credentials are not of the right form") from None
+        if credentials.secret:
+            words = f"the keys of Secret {credentials.secret} are not of the right form"
+            raise BundleError("SecretInvalid", f"{uri}: {words}") from None
+        raise BundleError("AccessDenied", f"{uri}: the identity of the pod cannot be used") from None

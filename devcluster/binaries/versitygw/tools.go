@@ -1,6 +1,6 @@
 //go:build tools
 
-// Package tools pins what devcluster builds here: see ../../holdfast_devcluster/binaries.py.
+// Package tools pins the program that devcluster builds.
 package tools
 
 import _ "github.com/versity/versitygw/cmd/versitygw"

@@ -4,9 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import obstore
 import pytest
-from obstore.store import S3Store
 from tests.unit.bundle.test_fetch import bundle_pages
 from tests.unit.stores import servers
 
@@ -30,15 +28,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.S3]:
 
 @pytest.fixture(scope="session")
 def put(s3: servers.S3) -> Put:
-    """Writes an object into the bucket `models`, as any client does."""
-    config = {
-        "endpoint": s3.url,
-        "region": s3.region,
-        "access_key_id": servers.KEY_ID,
-        "secret_access_key": servers.KEY,
-    }
-    store = S3Store("models", config=config, client_options={"allow_http": True})
-    return lambda key, content: obstore.put(store, key, content) and None
+    return s3.put
 
 
 @pytest.fixture(autouse=True)

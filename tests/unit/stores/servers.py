@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import hmac
 import json
+import os
 import re
 import secrets
 import shutil
@@ -16,20 +18,23 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import obstore
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from obstore.store import S3Store
 from tests.unit.bundle.loopback import make_certificate
 
 from holdfast_bundle.credentials import Credentials, basic
-from holdfast_devcluster import binaries, packages
+from holdfast_devcluster import binaries, nodejs, packages
 
 KEY_ID = "canary-key-id"
 KEY = "canary/secret+key"
@@ -70,19 +75,25 @@ class S3:
     """A server that checks signatures, with a bucket `models`."""
 
     url: str
-    region: str
+    region: str = REGION
+
+    def put(self, key: str, content: bytes) -> None:
+        """Write an object into the bucket, as any client does."""
+        config = {"endpoint": self.url, "region": REGION, "access_key_id": KEY_ID, "secret_access_key": KEY}
+        obstore.put(S3Store("models", config=config, client_options={"allow_http": True}), key, content)
 
 
 @contextlib.contextmanager
-def s3(folder: Path) -> Iterator[S3]:
+def s3(folder: Path, port: int = 0) -> Iterator[S3]:
+    """A server on `folder`, which may have been another one's before."""
     program = binaries.find("versitygw")["versitygw"].path
     data, sidecar = folder / "data", folder / "sidecar"
     for path in (data / "models", sidecar):
-        path.mkdir(parents=True)
-    port = free_port()
+        path.mkdir(parents=True, exist_ok=True)
+    port = port or free_port()
     command = [str(program), "--access", KEY_ID, "--secret", KEY, "--region", REGION, "--port", f"127.0.0.1:{port}"]
     with running([*command, "posix", "--sidecar", str(sidecar), str(data)], port, folder / "log"):
-        yield S3(f"http://127.0.0.1:{port}", REGION)
+        yield S3(f"http://127.0.0.1:{port}")
 
 
 def secret(folder: Path, name: str = "models-read", **keys: str) -> Credentials:
@@ -271,3 +282,70 @@ class _TokenLogin(httpx.Auth):
         token = httpx.get(said["realm"], params=asked, auth=(USER, PASSWORD), verify=self._context).json()["token"]
         request.headers["Authorization"] = f"Bearer {token}"
         yield request
+
+
+@dataclass(frozen=True)
+class Google:
+    """Stands for Google's store, with a bucket `models`. It takes any signature."""
+
+    url: str
+    key: str
+    """A service account's key that leads here, as JSON."""
+    client: httpx.Client
+
+    def put(self, name: str, content: bytes) -> None:
+        asked = {"uploadType": "media", "name": name.lstrip("/")}
+        self.client.post("/upload/storage/v1/b/models/o", params=asked, content=content).raise_for_status()
+
+
+@contextlib.contextmanager
+def google(folder: Path) -> Iterator[Google]:
+    program = binaries.find("fake-gcs-server")["fake-gcs-server"].path
+    port = free_port()
+    host = f"127.0.0.1:{port}"
+    command = [str(program), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-public-host", host]
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    account = {
+        "type": "service_account",
+        "client_email": "reader@canary.iam.gserviceaccount.com",
+        "private_key_id": "canary",
+        "private_key": private.decode(),
+        "gcs_base_url": f"http://{host}",
+    }
+    with (
+        running([*command, "-backend", "memory"], port, folder / "log"),
+        httpx.Client(base_url=f"http://{host}") as client,
+    ):
+        client.post("/storage/v1/b", json={"name": "models"}).raise_for_status()
+        yield Google(f"http://{host}", json.dumps(account), client)
+
+
+@dataclass(frozen=True)
+class Azure:
+    """Stands for Azure's store, and checks signatures. It has a container `models`."""
+
+    endpoint: str
+    account: str
+    key: str
+
+
+@contextlib.contextmanager
+def azure(folder: Path) -> Iterator[Azure]:
+    account, key = "canaryaccount", base64.b64encode(b"canary" * 8).decode()
+    port = free_port()
+    command = [*nodejs.azurite(), "--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(folder)]
+    environment = {**os.environ, "AZURITE_ACCOUNTS": f"{account}:{key}"}
+    with running([*command, "--skipApiVersionCheck"], port, folder / "log", environment):
+        yield Azure(f"http://127.0.0.1:{port}/{account}", account, key)
+
+
+def make_container(azure: Azure) -> None:
+    """`models`, by a signature of the account: obstore makes none."""
+    ends = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    parts = {"ss": "b", "srt": "sco", "sp": "rwc", "se": ends, "sv": "2022-11-02"}
+    signed = "\n".join([azure.account, parts["sp"], "b", "sco", "", ends, "", "", parts["sv"], "", ""])
+    mac = hmac.new(base64.b64decode(azure.key), signed.encode(), hashlib.sha256).digest()
+    query = {**parts, "restype": "container", "sig": base64.b64encode(mac).decode()}
+    httpx.put(f"{azure.endpoint}/models", params=query).raise_for_status()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from pathlib import Path
@@ -121,3 +122,25 @@ def test_an_object_that_is_overwritten_meanwhile_is_not_mixed(s3: S3, put: Put, 
         fetch_model(
             "s3://models/moving.onnx", tmp_path / "m", web=web, credentials=reader(tmp_path, s3), progress=change
         )
+
+
+def test_a_server_that_is_killed_and_comes_back_is_gone_on_with(tmp_path: Path) -> None:
+    content = os.urandom(60 * PART + 3)
+    web = dataclasses.replace(LOOPBACK, part_bytes=PART, connections=2)
+    with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
+        server = first.enter_context(servers.s3(tmp_path / "server"))
+        port = int(server.url.rpartition(":")[2])
+        server.put("model.onnx", content)
+        received: list[int] = []
+
+        def restart(now: int, _: int | None) -> None:
+            if not received and now > len(content) // 3:
+                received.append(now)
+                first.close()
+                second.enter_context(servers.s3(tmp_path / "server", port))
+
+        path = fetch_model(
+            "s3://models/model.onnx", tmp_path / "m", web=web, credentials=reader(tmp_path, server), progress=restart
+        )
+        assert received
+        assert path.read_bytes() == content
