@@ -16,6 +16,7 @@ compile operator.txt pyproject.toml -c requirements/dev.txt
 compile serving.txt serving-image/pyproject.toml -c requirements/dev.txt
 compile training.txt training-image/pyproject.toml -c requirements/dev.txt
 compile triton-client.txt --group pyproject.toml:triton-client
+compile schemathesis.txt --group pyproject.toml:schemathesis
 
 # The peers of the serving benchmark do not agree on versions. All have the runtime that we have.
 runtime=$(mktemp)

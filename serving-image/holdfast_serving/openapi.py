@@ -164,12 +164,8 @@ def _infer_request(
                 "type": "array",
                 "minItems": len(names),
                 "maxItems": len(names),
+                "description": "Every input once, in any order.",
                 "items": {"anyOf": [_reference(name) for name in names]},
-                # Each one is there; in any order.
-                "allOf": [
-                    {"contains": {"required": ["name"], "properties": {"name": {"const": tensor.name}}}}
-                    for tensor in inputs
-                ],
             },
             "outputs": {
                 "type": ["array", "null"],

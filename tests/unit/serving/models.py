@@ -254,3 +254,13 @@ def with_external_data(folder: Path, location: str) -> bytes:
     content: bytes = made.SerializeToString()
     (folder / "model.onnx").write_bytes(content)
     return content
+
+
+def wide() -> bytes:
+    """An input of most kinds of datatypes, each of which is given back."""
+    kinds: dict[str, tuple[int, list[int | None]]] = {
+        "flag": (BOOL, [None]), "text": (STRING, [None]), "pair": (FLOAT, [None, 2]), "wide": (INT64, [None, 1]),
+        "small": (TensorProto.INT8, [None]), "large": (TensorProto.UINT64, [None]),
+    }  # fmt: skip
+    nodes = [node("Identity", name, f"{name}_out") for name in kinds]
+    return build(nodes, kinds, {f"{name}_out": kind for name, kind in kinds.items()})

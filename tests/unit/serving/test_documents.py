@@ -47,7 +47,12 @@ def openapi(server: Server) -> dict[str, Any]:
 
 def test_the_document_has_every_path_and_method_that_is_served(iris: Server) -> None:
     routes = Api(Served("wine", REVISION, Metrics("wine", REVISION), 10)).routes
-    served = {(path, method.lower()) for path, methods in routes.paths.items() for method in methods}
+    served = {
+        (path, method.lower())
+        for path, methods in routes.paths.items()
+        for method in methods
+        if not path.endswith("/feedback")  # which is off here
+    }
     document = openapi(iris)
     assert {(path, method) for path, methods in document["paths"].items() for method in methods} == served
     assert (document["openapi"], document["info"]["version"]) == ("3.1.1", REVISION)
