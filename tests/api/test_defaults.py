@@ -40,6 +40,7 @@ def test_parts_of_a_training_job_that_are_begun_are_completed(server: Server) ->
         model_deployment(serving={"env": [{"name": "A", "value": "x"}], "tolerations": [{"key": "a"}]}),
         model_deployment(serving={"resources": {"requests": {"cpu": 1, "memory": "1Gi"}}}),
         model_deployment(serving={"tls": {"secretRef": {"name": "a"}}}),
+        model_deployment(serving={"feedback": {"secretRef": {"name": "a"}}}),
         training_job(),
         training_job(preprocessing={}, split={}, evaluation={}, resources={}),
         training_job(estimators=[{"name": "SVC", "parameters": {"C": "2"}}], tolerations=[{"operator": "Exists"}]),

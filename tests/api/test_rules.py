@@ -180,6 +180,11 @@ REFUSED: list[tuple[Json, str, str]] = [
             ),
         )
     ),
+    (
+        serving(feedback={"secretRef": {"name": "a"}, "clientAuth": "Required"}),
+        "spec.serving",
+        "feedback.clientAuth Required needs tls, with ca.crt in its Secret",
+    ),
     # TrainingJob
     (training_job(task="Regression"), "spec", WRONG_ESTIMATOR),
     (training_job(estimators=[{"name": "Ridge"}]), "spec", WRONG_ESTIMATOR),
@@ -275,6 +280,8 @@ def test_every_rule_of_every_kind_is_among_those_tested() -> None:
         serving(env=[{"name": "XPATH", "value": ""}, {"name": "MY_PYTHON", "value": "x"}]),
         serving(env=[{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "a.b", "key": "c_d.E"}}}]),
         serving(tls={"secretRef": {"name": "a.b"}, "clientAuth": "Required"}),
+        serving(feedback={"secretRef": {"name": "a"}, "rowsPerMinute": 1000}),
+        serving(tls={"secretRef": {"name": "a"}}, feedback={"secretRef": {"name": "b"}, "clientAuth": "Required"}),
         training_job(data={"uri": "pvc://models/wine/", "digest": DIGEST, "format": "Parquet"}),
         training_job(features={"numeric": ["ash"]}),
         training_job(features={"excluded": ["id", "quality"]}),
@@ -321,6 +328,8 @@ def test_what_breaks_no_rule_is_taken(server: Server, body: Json) -> None:
         (serving(env=[{"name": f"V{n}", "value": ""} for n in range(33)]), "spec.serving.env: Too many: 33"),
         (serving(env=[{"name": "A-B", "value": ""}]), "spec.serving.env[0].name in body should match"),
         (serving(nodeSelector={f"k{n}": "" for n in range(17)}), "spec.serving.nodeSelector: Too many: 17"),
+        (serving(feedback={"secretRef": {"name": "a"}, "rowsPerMinute": 999}), "greater than or equal to 1000"),
+        (serving(feedback={"clientAuth": "None"}), "spec.serving.feedback.secretRef: Required value"),
         (serving(tls={}), "spec.serving.tls.secretRef: Required value"),
         (serving(tls={"secretRef": {}}), "spec.serving.tls.secretRef.name: Required value"),
         (serving(tls={"secretRef": {"name": "a"}, "clientAuth": "Maybe"}), 'supported values: "None", "Required"'),

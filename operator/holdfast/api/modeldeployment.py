@@ -82,6 +82,7 @@ class ModelDeploymentReason(StrEnum):
 
 
 REQUEST_TIMEOUT_MILLISECONDS = 10_000
+FEEDBACK_ROWS_PER_MINUTE = 10_000
 
 
 class ModelSource(Model):
@@ -141,8 +142,29 @@ class Tls(Model):
     )
 
 
+class Feedback(Model):
+    """True labels for answers that came with a receipt."""
+
+    secret_ref: ObjectRef = Field(
+        description="Secret with the key for receipts, in this namespace: one for all revisions of the model."
+    )
+    client_auth: Literal["None", "Required"] = Field(
+        "None", description="Whether feedback is taken only from clients that show a certificate, as of tls."
+    )
+    rows_per_minute: int = Field(
+        FEEDBACK_ROWS_PER_MINUTE, ge=1000, le=1_000_000, description="Labels that a pod counts in a minute."
+    )
+
+
 class Serving(Model):
     """How the model is served. A change of anything but replicas makes a revision."""
+
+    model_config = validated(
+        (
+            "!has(self.feedback) || self.feedback.clientAuth == 'None' || has(self.tls)",
+            "feedback.clientAuth Required needs tls, with ca.crt in its Secret",
+        )
+    )
 
     replicas: int = Field(
         1,
@@ -180,6 +202,7 @@ class Serving(Model):
         description="PersistentVolumeClaim in this namespace that keeps fetched models by digest, for all its pods.",
     )
     tls: Tls | None = Field(None, description="Serve with TLS. Absent: without.")
+    feedback: Feedback | None = Field(None, description="Receipts, and true labels that come with them. Absent: none.")
     request_timeout_milliseconds: int = Field(
         REQUEST_TIMEOUT_MILLISECONDS,
         ge=10,

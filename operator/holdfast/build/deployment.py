@@ -14,6 +14,7 @@ HTTP_PORT = 8080
 GRPC_PORT = 9000
 MANAGEMENT_PORT = 8081
 TLS = "/mnt/tls"
+FEEDBACK = "/mnt/feedback"
 PROGRESS_DEADLINE_SECONDS = 600
 
 
@@ -23,6 +24,24 @@ class Tls:
 
     secret: str
     client_auth: str
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """The Secret with the key for receipts, and what differs from the server's defaults."""
+
+    secret: str
+    client_auth: str | None = None
+    rows_per_minute: int | None = None
+
+    def variables(self) -> dict[str, str]:
+        """For the server."""
+        made = {"HOLDFAST_FEEDBACK_SECRET": self.secret}
+        if self.client_auth:
+            made["HOLDFAST_FEEDBACK_CLIENT_AUTH"] = self.client_auth
+        if self.rows_per_minute:
+            made["HOLDFAST_FEEDBACK_ROWS_PER_MINUTE"] = str(self.rows_per_minute)
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +65,7 @@ class RevisionManifest:
     node_selector: Mapping[str, str] | None
     tolerations: Sequence[Mapping[str, Any]] | None
     tls: Tls | None = None
+    feedback: Feedback | None = None
     request_timeout_milliseconds: int | None = None
     """None for the server's own default: variables that say nothing new would change every pod there is."""
     max_batch_rows: int | None = None
@@ -93,6 +113,10 @@ class RevisionManifest:
             variables |= {"HOLDFAST_TLS_SECRET": self.tls.secret, "HOLDFAST_TLS_CLIENT_AUTH": self.tls.client_auth}
             mounts.append({"name": "tls", "mountPath": f"{TLS}/{self.tls.secret}", "readOnly": True})
             volumes.append(pod.secret_volume("tls", self.tls.secret))
+        if self.feedback:
+            variables |= self.feedback.variables()
+            mounts.append({"name": "feedback", "mountPath": f"{FEEDBACK}/{self.feedback.secret}", "readOnly": True})
+            volumes.append(pod.secret_volume("feedback", self.feedback.secret))
         server = pod.container("server", self.image, self.pull_policy, ["serve"], variables, mounts, self.resources)
         server["ports"] = [
             {"name": service.port_name(self.tls is not None), "containerPort": HTTP_PORT, "protocol": "TCP"},

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.api.modeldeployment import REQUEST_TIMEOUT_MILLISECONDS, ServedModel, Serving
+from holdfast.api.modeldeployment import FEEDBACK_ROWS_PER_MINUTE, REQUEST_TIMEOUT_MILLISECONDS, ServedModel, Serving
+from holdfast.api.modeldeployment import Feedback as FeedbackSpec
 from holdfast.build import labels, quantities, service
-from holdfast.build.deployment import RevisionManifest, Tls
+from holdfast.build.deployment import Feedback, RevisionManifest, Tls
 from holdfast.build.hashing import canonical_json
 from holdfast.build.names import digest10
 from holdfast.build.source import Source
@@ -127,6 +128,7 @@ def manifest(
         node_selector=shape.get("nodeSelector"),
         tolerations=shape.get("tolerations"),
         tls=Tls(serving.tls.secret_ref.name, serving.tls.client_auth) if serving.tls else None,
+        feedback=Feedback(**shape["feedback"]) if "feedback" in shape else None,
         request_timeout_milliseconds=shape.get("requestTimeoutMilliseconds"),
         max_batch_rows=shape.get("maxBatchRows"),
     )
@@ -182,10 +184,21 @@ def _shape(serving: Serving, env: Mapping[str, str]) -> dict[str, Any]:
     if serving.tls:
         required = {"clientAuth": "Required"} if serving.tls.client_auth == "Required" else {}
         shape["tls"] = {"secret": serving.tls.secret_ref.name} | required
+    if serving.feedback:
+        shape["feedback"] = _feedback(serving.feedback)
     if serving.request_timeout_milliseconds != REQUEST_TIMEOUT_MILLISECONDS:
         shape["requestTimeoutMilliseconds"] = serving.request_timeout_milliseconds
     if serving.max_batch_rows is not None:
         shape["maxBatchRows"] = serving.max_batch_rows
+    return shape
+
+
+def _feedback(given: FeedbackSpec) -> dict[str, Any]:
+    shape: dict[str, Any] = {"secret": given.secret_ref.name}
+    if given.client_auth == "Required":
+        shape["client_auth"] = given.client_auth
+    if given.rows_per_minute != FEEDBACK_ROWS_PER_MINUTE:
+        shape["rows_per_minute"] = given.rows_per_minute
     return shape
 
 

@@ -28,6 +28,7 @@ MODEL_DEPLOYMENT: dict[str, Any] = {
             {"name": "OMP_NUM_THREADS", "value": "2"},
             {"name": "LOG_LEVEL", "valueFrom": {"configMapKeyRef": {"name": "wine", "key": "level"}}},
         ],
+        "feedback": {"secretRef": {"name": "wine-feedback"}, "clientAuth": "Required", "rowsPerMinute": 5000},
         "requestTimeoutMilliseconds": 2000,
         "maxBatchRows": 64,
     },

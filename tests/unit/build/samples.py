@@ -4,7 +4,7 @@ from typing import Any
 
 from holdfast.api.trainingjob import TrainingJobSpec
 from holdfast.build import job, quantities
-from holdfast.build.deployment import RevisionManifest, Tls
+from holdfast.build.deployment import Feedback, RevisionManifest, Tls
 from holdfast.build.poddisruptionbudget import pod_disruption_budget
 from holdfast.build.service import service
 from holdfast.build.source import Source
@@ -65,7 +65,9 @@ def every_manifest(namespace: str = "default", name: str = NAME) -> dict[str, di
     return {
         "deployment": revision(name, namespace).render(0),
         "service": service(name, namespace, UID, REVISION),
-        "secured deployment": revision(name, namespace, tls=Tls("wine-tls", "Required")).render(0),
+        "secured deployment": revision(
+            name, namespace, tls=Tls("wine-tls", "Required"), feedback=Feedback("wine-feedback")
+        ).render(0),
         "deployment from a store": revision(name, namespace, source=STORE).render(0),
         "secured service": service(name, namespace, UID, REVISION, tls=True),
         "budget": pod_disruption_budget(name, namespace, UID, REVISION),

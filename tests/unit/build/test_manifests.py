@@ -7,7 +7,7 @@ import pytest
 from tests.unit.build import samples
 
 from holdfast.build import job, labels
-from holdfast.build.deployment import Tls
+from holdfast.build.deployment import Feedback, Tls
 from holdfast.build.hashing import with_desired_hash
 from holdfast.build.source import Source
 
@@ -242,3 +242,19 @@ def test_a_server_is_told_its_limits_only_where_the_user_says_some() -> None:
 def test_a_server_has_the_time_of_its_last_request_to_end(milliseconds: int | None, seconds: int) -> None:
     made = samples.revision(request_timeout_milliseconds=milliseconds).render(1)
     assert made["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == seconds
+
+
+def test_a_server_that_takes_feedback_reads_its_key_and_is_told_so() -> None:
+    made = samples.revision(feedback=Feedback("wine-feedback", "Required", 5000)).render(1)
+    spec = made["spec"]["template"]["spec"]
+    [server] = spec["containers"]
+    [volume] = [volume for volume in spec["volumes"] if "secret" in volume]
+    assert volume["secret"] == {"secretName": "wine-feedback", "defaultMode": 0o400, "optional": True}
+    [mount] = [mount for mount in server["volumeMounts"] if mount["name"] == volume["name"]]
+    assert (mount["mountPath"], mount["readOnly"]) == ("/mnt/feedback/wine-feedback", True)
+    env = {variable["name"]: variable.get("value", "") for variable in server["env"]}
+    assert {name: value for name, value in env.items() if "FEEDBACK" in name} == {
+        "HOLDFAST_FEEDBACK_SECRET": "wine-feedback",
+        "HOLDFAST_FEEDBACK_CLIENT_AUTH": "Required",
+        "HOLDFAST_FEEDBACK_ROWS_PER_MINUTE": "5000",
+    }

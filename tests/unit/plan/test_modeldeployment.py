@@ -719,6 +719,10 @@ def test_a_model_that_status_could_not_hold_is_not_taken_from_an_annotation(note
         ({}, {"resources": {}}),
         ({}, {"resources": {"requests": {}}, "env": [], "nodeSelector": {}, "tolerations": []}),
         ({}, {"requestTimeoutMilliseconds": 10000}),
+        (
+            {"feedback": {"secretRef": {"name": "a"}}},
+            {"feedback": {"secretRef": {"name": "a"}, "clientAuth": "None", "rowsPerMinute": 10000}},
+        ),
     ],
 )
 def test_saying_a_default_aloud_makes_no_revision(before: dict[str, Any], after: dict[str, Any]) -> None:
@@ -729,8 +733,15 @@ def test_saying_a_default_aloud_makes_no_revision(before: dict[str, Any], after:
     assert world.says("Ready") == ("True", "Serving")
 
 
-@pytest.mark.parametrize("serving", [{"requestTimeoutMilliseconds": 9999}, {"maxBatchRows": 256}])
-def test_another_timeout_or_batch_size_makes_a_revision(serving: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "serving",
+    [
+        {"requestTimeoutMilliseconds": 9999},
+        {"maxBatchRows": 256},
+        {"feedback": {"secretRef": {"name": "a"}}},
+    ],
+)
+def test_another_timeout_batch_size_or_key_makes_a_revision(serving: dict[str, Any]) -> None:
     world = worlds.serving()
     world.change(serving={"replicas": 1, **serving})
     world.converge()
