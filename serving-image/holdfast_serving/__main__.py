@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 
 from holdfast_serving import settings as settings_module
@@ -20,18 +19,16 @@ def main() -> int:
     except settings_module.SettingsError as error:
         logging.error("%s", error)
         return 2
-    if command == "serve":
-        import uvloop
+    import uvloop
 
+    if command == "serve":
         from holdfast_serving.lifecycle import serve
 
         return uvloop.run(serve(settings))
     from holdfast_bundle import termination
-    from holdfast_serving.resolve import resolve
+    from holdfast_serving.resolve import resolve_and_tell
 
-    # As the first process of its container it would be deaf to SIGTERM.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
-    code, message = resolve(settings)
+    code, message = uvloop.run(resolve_and_tell(settings))
     termination.write(message, settings.termination_log)
     return code
 

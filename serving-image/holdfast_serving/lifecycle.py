@@ -84,7 +84,7 @@ async def serve(settings: Settings) -> int:
     collectors = [certificates] if certificates else []
     admin = Port(management.routes(served, control, *collectors), Limits(body_bytes=MAX_LEASE_BYTES))
     numbers = (settings.port, settings.management_port, settings.grpc_port)
-    sockets = [_listener(settings.host, number) for number in numbers]
+    sockets = [listener(settings.host, number) for number in numbers]
     numbers = tuple(sock.getsockname()[1] for sock in sockets)
     await admin.listen(sockets[1])
     await http.listen(sockets[0], certificates)
@@ -92,7 +92,7 @@ async def serve(settings: Settings) -> int:
     log.info("listening: http %d, management %d, grpc %d", *numbers)
     try:
         with tempfile.TemporaryDirectory(dir=settings.scratch, prefix="model-") as folder:
-            loading = asyncio.create_task(asyncio.to_thread(_load, settings, Path(folder)))
+            loading = asyncio.create_task(asyncio.to_thread(_load, settings, Path(folder), served))
             await asyncio.wait({loading, asyncio.create_task(stopping.wait())}, return_when="FIRST_COMPLETED")
             if not loading.done():
                 log.info("told to stop before the model was loaded")
@@ -150,7 +150,7 @@ def _grpc_port(service: Service, http: Port, settings: Settings) -> AnyPort:
     return grpc.Port(service, http.reserve)
 
 
-def _load(settings: Settings, folder: Path) -> tuple[Fetched, Loaded, GrpcCodec]:
+def _load(settings: Settings, folder: Path, served: Served) -> tuple[Fetched, Loaded, GrpcCodec]:
     from holdfast_serving import load
     from holdfast_serving.grpc.codec import GrpcCodec
 
@@ -161,7 +161,9 @@ def _load(settings: Settings, folder: Path) -> tuple[Fetched, Loaded, GrpcCodec]
         claims=settings.claims,
         credentials=settings.credentials,
         cache=settings.cache,
+        tell=served.tell,
     )
+    served.tell("fetched, loads")
     loaded = load.load(fetched, settings.model_name, settings.revision, cgroup.threads(), settings.max_batch_rows)
     codec = GrpcCodec(loaded.model.signature, settings.model_name, settings.revision)
     codec.same_rows = loaded.codec.same_rows
@@ -260,7 +262,7 @@ def _leave(folder: str) -> None:
     os._exit(outcome.DONE)
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def listener(host: str, port: int) -> socket.socket:
     """A bound socket; without a host for IPv6 and IPv4, or IPv4 alone where there is no IPv6."""
     if host:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from holdfast_bundle.cache import Cache
 from holdfast_bundle.credentials import NOBODY, Credentials
 from holdfast_bundle.fetch import fetch_model
 from holdfast_bundle.onnx_safety import check_external_data
-from holdfast_bundle.progress import LoggedProgress
+from holdfast_bundle.progress import ToldProgress
 from holdfast_bundle.uris import CLAIMS
 from holdfast_bundle.verify import verify
 from holdfast_bundle.web import Web
@@ -58,12 +59,14 @@ def fetch(
     web: Web = _PRODUCTION,
     credentials: Credentials = NOBODY,
     cache: str = "",
+    tell: Callable[[str], None] | None = None,
 ) -> Fetched:
     """Bring a model into `folder` and refuse what must not reach the runtime.
 
     Args:
         digest: that it must have; None to find out.
         cache: claim that keeps models by digest; empty for none.
+        tell: hears in words how far it is.
 
     Raises:
         BundleError: any reason.
@@ -71,7 +74,7 @@ def fetch(
     laps = _Laps()
 
     def bring() -> Path:
-        progress = LoggedProgress(uri.partition("?")[0])
+        progress = ToldProgress(uri.partition("?")[0], tell)
         return fetch_model(uri, folder, progress=progress, web=web, claims=claims, credentials=credentials)
 
     if cache:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from holdfast_serving.connection import JSON_TYPE, Connection
 from holdfast_serving.control import Control
 from holdfast_serving.metrics import Collector, exposition
@@ -9,6 +11,15 @@ from holdfast_serving.routes import Endpoint, Routes
 from holdfast_serving.served import Served
 
 _TEXT = b"content-type: text/plain; charset=utf-8\r\n"
+
+
+def helper_routes(doing: Callable[[], str]) -> Routes:
+    """/readyz of a helper, which never is: it only tells how far it is."""
+
+    def readyz(connection: Connection, body: bytes | bytearray) -> None:
+        connection.respond(503, doing().encode(), _TEXT)
+
+    return Routes({"/readyz": {"GET": Endpoint(readyz)}})
 
 
 def routes(served: Served, control: Control, *collectors: Collector) -> Routes:
@@ -21,7 +32,7 @@ def routes(served: Served, control: Control, *collectors: Collector) -> Routes:
         if served.reachable:
             connection.respond(200, b"ok", _TEXT)
         else:
-            connection.respond(503, b"not ready", _TEXT)
+            connection.respond(503, served.doing.encode(), _TEXT)
 
     def scrape(connection: Connection, body: bytes | bytearray) -> None:
         text, kind = exposition(*served.collectors, control, *collectors)

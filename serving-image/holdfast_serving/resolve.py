@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
+import signal
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from holdfast_bundle.errors import BundleError
 from holdfast_bundle.web import Web
-from holdfast_serving import outcome
+from holdfast_serving import management, outcome
+from holdfast_serving.connection import Port
+from holdfast_serving.lifecycle import listener
 from holdfast_serving.load import fetch
 from holdfast_serving.settings import Settings
 
@@ -18,7 +24,23 @@ log = logging.getLogger(__name__)
 _PRODUCTION = Web()
 
 
-def resolve(settings: Settings, web: Web = _PRODUCTION) -> tuple[int, dict[str, Any]]:
+async def resolve_and_tell(settings: Settings) -> tuple[int, dict[str, Any]]:
+    """(exit code, termination message). Meanwhile the management port tells how far it is."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, os._exit, 128 + signal.SIGTERM)
+    doing = ["starts"]
+    port = Port(management.helper_routes(lambda: doing[0]))
+    sock = listener(settings.host, settings.management_port)
+    await port.listen(sock)
+    log.info("listening: management %d", sock.getsockname()[1])
+    try:
+        return await asyncio.to_thread(resolve, settings, tell=lambda words: doing.__setitem__(0, words))
+    finally:
+        port.stop()
+
+
+def resolve(
+    settings: Settings, web: Web = _PRODUCTION, tell: Callable[[str], None] | None = None
+) -> tuple[int, dict[str, Any]]:
     """(exit code, termination message)."""
     try:
         with tempfile.TemporaryDirectory(dir=settings.scratch, prefix="model-") as folder:
@@ -30,6 +52,7 @@ def resolve(settings: Settings, web: Web = _PRODUCTION) -> tuple[int, dict[str, 
                 web=web,
                 credentials=settings.credentials,
                 cache=settings.cache,
+                tell=tell,
             )
     except BundleError as error:
         code, message = outcome.of_error(error, settings.model_uri)

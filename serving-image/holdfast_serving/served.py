@@ -31,6 +31,7 @@ class Served:
         timeout: seconds that a request may take.
         ready: whether the pod wants requests. Those that come all the same are answered if that is possible.
         reachable: whether its ports are open and the model is there. It outlasts `ready`: see `lifecycle`.
+        doing: in words, why the pod is not ready: how far the model is on its way.
         admit: asked by protocols before they take a request apart.
         submit: where protocols put calls. Whoever wants to have a say in where a call is run stands here.
         signature: None until the model is loaded.
@@ -45,6 +46,7 @@ class Served:
         self.feedback: Feedback | None = None
         self.timeout = timeout
         self.ready = self.reachable = False
+        self.doing = "starts"
         self.admit: Admit = _refuse
         self.submit: Submit = _refuse
         self.signature: Signature | None = None
@@ -57,6 +59,11 @@ class Served:
         self.admit = admit
         self.submit = submit
         self.ready = self.reachable = True
+        self.doing = "stops"  # nothing else is a reason any more
+
+    def tell(self, doing: str) -> None:
+        """How far the model is; from any thread."""
+        self.doing = doing
 
     def count_refused(self, problem: Problem) -> None:
         """Count an inference request that did not become a call, or was not taken."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from holdfast.kube import errors
+from holdfast.kube import doing, errors
 from holdfast.kube.client import Client
 from holdfast.kube.kinds import CLAIM, CONFIG_MAP, EVENT, OWNERS, POD, Key, controller_of
 from holdfast.plan.observed import Claim, Pod
@@ -31,7 +31,9 @@ class Reader:
         raws = await self._client.list(POD, owner.namespace, selector=f"{label}={owner.name}")
         hanging = [raw for raw in raws if _hangs(raw)][:MAX_MOUNT_LOOKUPS]
         words = {raw["metadata"]["uid"]: await self._mount_message(raw) for raw in hanging}
-        return tuple(pod(raw, words.get(raw["metadata"]["uid"])) for raw in raws)
+        told = await doing.words(raws)
+        uids = [raw["metadata"]["uid"] for raw in raws]
+        return tuple(pod(raw, words.get(uid), told.get(uid)) for raw, uid in zip(raws, uids, strict=True))
 
     async def claims(self, namespace: str, names: Iterable[str]) -> tuple[Claim, ...]:
         return tuple([await self._claim(namespace, name) for name in sorted(names)])
@@ -76,7 +78,7 @@ class Reader:
         return str(newest["message"]) if newest else None
 
 
-def pod(raw: Object, mount_message: str | None = None) -> Pod:
+def pod(raw: Object, mount_message: str | None = None, doing: str | None = None) -> Pod:
     """What a plan sees of a pod. Our pods have one container."""
     metadata, status = raw["metadata"], raw.get("status") or {}
     controller = controller_of(metadata) or {}
@@ -102,6 +104,7 @@ def pod(raw: Object, mount_message: str | None = None) -> Pod:
         termination_message=ended.get("message"),
         image_id=container.get("imageID") or None,
         mount_message=mount_message,
+        doing=doing,
     )
 
 

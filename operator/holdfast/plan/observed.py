@@ -85,6 +85,8 @@ class Pod:
     image_id: str | None = None
     mount_message: str | None = None
     """The newest Warning Event about its volumes (FailedMount …), if it hangs in ContainerCreating."""
+    doing: str | None = None
+    """In its own words, while it runs and is not ready: how far it has fetched its model."""
 
 
 @dataclass(frozen=True, slots=True)

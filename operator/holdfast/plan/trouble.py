@@ -59,6 +59,11 @@ def of_pods(pods: Iterable[Pod], claims: Collection[Claim], known: Collection[st
     return None
 
 
+def doing(pods: Iterable[Pod]) -> str:
+    """What the first pod that has something to say is doing, to be put behind a sentence; else empty."""
+    return next((f"; {pod.doing}" for pod in pods if pod.doing), "")
+
+
 def of_replicas(deployment: Child) -> Trouble | None:
     """Pods that the API server refused to create, in its own words."""
     for condition in deployment.status.get("conditions", ()):

@@ -103,7 +103,8 @@ def _does_not_start(view: View, wanted: Wanted) -> Verdict | None:
 
 
 def _starts(view: View, wanted: Wanted) -> Verdict:
-    return Verdict("Unknown", Reason.STARTING, _counts(view, wanted))
+    pods = view.pods_of(wanted.existing) if wanted.existing else ()
+    return Verdict("Unknown", Reason.STARTING, f"{_counts(view, wanted)}{trouble.doing(pods)}")
 
 
 CHECKS: tuple[Callable[[View, Wanted], Verdict | None], ...] = (

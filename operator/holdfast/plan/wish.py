@@ -139,7 +139,7 @@ def _resolved_model(view: View, uri: str) -> Model | Obstacle:
     refusal = observed.refusals.get(helper.uid)
     wrong = trouble.of_claims(claims) or trouble.of_pods(pods, claims, REASONS) or trouble.of_refusal(refusal)
     if wrong is None:
-        return _still_asking(view, uri, name)
+        return _still_asking(view, uri, name, doing=trouble.doing(pods))
     return Obstacle("False", wrong.reason, f"{uri}: {wrong.message}; it is tried again", hopeless=jobs.failed(helper))
 
 
@@ -168,13 +168,13 @@ def _ask(view: View, uri: str, name: str, create: Create) -> Obstacle:
     return _still_asking(view, uri, name, create)
 
 
-def _still_asking(view: View, uri: str, name: str, *writes: Write) -> Obstacle:
+def _still_asking(view: View, uri: str, name: str, *writes: Write, doing: str = "") -> Obstacle:
     """No answer yet. Where there was one about this URI, and it was bad, it stands until there is another."""
     before = conditions.find(view.status, "Ready")
     if before and before["status"] == "False" and before["message"].startswith(f"{uri}: "):
         stalled = conditions.find(view.status, STALLED) is not None
         return Obstacle("False", before["reason"], before["message"], writes, hopeless=stalled)
-    return Obstacle("Unknown", Reason.RESOLVING, f"finding out what {uri} is (Job {name})", writes)
+    return Obstacle("Unknown", Reason.RESOLVING, f"finding out what {uri} is (Job {name}){doing}", writes)
 
 
 def unneeded_helpers(view: View) -> list[Child]:

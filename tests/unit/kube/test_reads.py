@@ -28,6 +28,10 @@ def test_a_new_pod_has_nothing_to_say() -> None:
     assert seen.exit_code is None
 
 
+def test_a_pod_says_what_it_is_doing() -> None:
+    assert pod(raw(phase="Running"), doing="fetched 1.0 MiB").doing == "fetched 1.0 MiB"
+
+
 def test_a_pod_without_a_node_brings_the_schedulers_words() -> None:
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}
     assert pod(raw(phase="Pending", conditions=[condition])).unschedulable == "0/3 nodes"

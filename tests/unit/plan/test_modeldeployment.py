@@ -296,6 +296,27 @@ def test_another_secret_or_account_asks_anew_and_makes_a_revision() -> None:
     assert candidate_of(world) != first
 
 
+def test_how_far_a_fetch_is_stands_in_the_message() -> None:
+    world = from_store()
+    world.converge()
+    [job] = world.jobs
+    world.pod_says(job, doing="fetched 1.0 of 4.0 MiB (25 %)")
+    world.wait(6)
+    world.converge()
+    assert world.says("Ready") == ("Unknown", "Resolving")
+    assert world.message() == f"finding out what s3://models/wine is (Job {job}); fetched 1.0 of 4.0 MiB (25 %)"
+    assert world.message("Progressing") == world.message()
+    world.end_job(job, {"digest": worlds.PINNED})
+    world.converge()
+    [name] = [child for kind, child in world.children if kind == "Deployment"]
+    world.children["Deployment", name]["status"] = {"replicas": 1, "readyReplicas": 0}
+    world.pod_says(name, doing="fetched 2.0 of 4.0 MiB (50 %)")
+    world.wait(6)
+    world.converge()
+    assert world.says("Ready") == ("Unknown", "Starting")
+    assert world.message().endswith("0 of 1 pods ready; fetched 2.0 of 4.0 MiB (50 %)")
+
+
 def test_a_missing_cache_is_said_of_the_helper_and_of_the_revision() -> None:
     for world in (
         from_store(cacheClaimRef={"name": "cache"}),

@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from holdfast_serving.connection import Connection, Port
-from holdfast_serving.lifecycle import _listener
+from holdfast_serving.lifecycle import listener
 from holdfast_serving.limits import Limits
 from holdfast_serving.routes import Endpoint, Routes
 
@@ -272,11 +272,11 @@ def test_a_handler_that_breaks_is_one_500_and_no_more() -> None:
 
 
 def test_without_a_host_a_port_listens_on_every_address_there_is() -> None:
-    listener = _listener("", 0)
-    number = listener.getsockname()[1]
-    with listener:
+    bound = listener("", 0)
+    number = bound.getsockname()[1]
+    with bound:
         socket.create_connection(("127.0.0.1", number)).close()
-        if listener.family == socket.AF_INET6:
+        if bound.family == socket.AF_INET6:
             socket.create_connection(("::1", number)).close()
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import onnxruntime
 import pytest
@@ -17,7 +20,8 @@ from tests.unit.bundle.loopback import LOOPBACK, Origin, answer, redirect, serve
 from tests.unit.serving import models
 from tests.unit.serving.server import Process, Server, claim, digest_of, request, until, write_bundle
 
-from holdfast_bundle import manifest
+from holdfast_bundle import manifest, progress
+from holdfast_bundle.cache import Cache
 from holdfast_bundle.errors import BundleError
 from holdfast_bundle.onnx_safety import check_external_data
 from holdfast_bundle.web import Web
@@ -382,3 +386,37 @@ def test_a_server_that_is_still_loading_lives_but_is_not_ready_and_can_be_stoppe
 def children(pid: int) -> list[int]:
     tasks = Path(f"/proc/{pid}/task")
     return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
+
+
+def test_a_pod_that_is_not_ready_says_what_it_waits_for(tmp_path: Path) -> None:
+    """Here: for a lock of the cache, which the test holds."""
+    content = models.iris()
+    claim(tmp_path)
+    (tmp_path / "claims" / "cache").mkdir()
+    held = Cache("cache", tmp_path / "claims")._alone(digest_of(content))
+    with held, Server(tmp_path, "pvc://models/later.onnx", digest_of(content), HOLDFAST_CACHE_CLAIM="cache") as server:
+        answer = server.manage("/readyz")
+        assert (answer.status_code, answer.text) == (503, "starts")
+
+
+def test_a_helper_says_how_far_it_is_and_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    (claim(tmp_path) / "endless.onnx").write_bytes(models.endless())
+    with Process("resolve", tmp_path, {"HOLDFAST_MODEL_URI": "pvc://models/endless.onnx"}) as helper:
+        until(lambda: "listening: management" in helper.log, "its port")
+        port = re.search(r"listening: management (\d+)", helper.log)
+        assert port, helper.log
+        url = f"http://127.0.0.1:{port[1]}/readyz"
+        until(lambda: "(100 %)" in httpx.get(url).text, "its word")
+        assert httpx.get(url).status_code == 503
+        helper.process.terminate()
+        assert helper.wait(10) == 128 + signal.SIGTERM
+
+
+def test_a_fetch_tells_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "TELL_SECONDS", 0.0)
+    content = models.iris()
+    (claim(tmp_path) / "iris.onnx").write_bytes(content)
+    told: list[str] = []
+    loading.fetch("pvc://models/iris.onnx", tmp_path / "m", None, claims=tmp_path / "claims", tell=told.append)
+    assert told == [f"fetched {progress.amount(len(content), len(content))}"]
+    assert told[0].endswith("(100 %)")
