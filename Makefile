@@ -72,6 +72,10 @@ bench-serving: venv ## The model server beside its peers, each in its own enviro
 bench-rollouts: venv ## 20 rollouts, scaling, deleted and evicted pods under load; the last line is JSON
 	@$(PY) -m bench.bench_rollouts
 
+.PHONY: bench-router
+bench-router: venv ## What the router and the way to another revision cost a request; the last line is JSON
+	@$(PY) -m bench.bench_router $(ARGUMENTS)
+
 .PHONY: bench-overload
 bench-overload: venv ## Twice as many requests as a server can answer; the last line is JSON
 	@$(PY) -m bench.overload

@@ -34,6 +34,7 @@ class Running:
     process: subprocess.Popen[bytes]
     port: int
     grpc_port: int
+    other_port: int
     ready_ms: float
 
     def cpu_seconds(self) -> float:
@@ -98,7 +99,7 @@ def running(
             port = int(ports["port"])
             _first_answer(process, port, question, started + seconds, log)
             ready_ms = (time.perf_counter() - started) * 1000
-            yield Running(process, port, int(ports["grpc_port"]), ready_ms)
+            yield Running(process, port, int(ports["grpc_port"]), int(ports["other_port"]), ready_ms)
             if process.poll() is not None:
                 raise ServerError(f"it died: {_end_of(log)}")
         finally:

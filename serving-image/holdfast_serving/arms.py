@@ -7,11 +7,14 @@ then is counted apart.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from holdfast_serving.metrics import LATENCY_EDGES, Histogram
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # numpy is imported with the model
+    from holdfast_serving.inference import Outputs
+    from holdfast_serving.predictions import Predictions
     from holdfast_serving.shadow import Comparison
 
 OUTCOMES = (
@@ -37,19 +40,23 @@ class Arm:
         drawn: requests.
         outcomes: of those that have ended, by index in `OUTCOMES`.
         duration: seconds in the server that answered, from a request's last byte; answered requests only.
+        predictions: of the rows in these answers; None without a profile that tells their bins.
     """
 
-    __slots__ = ("drawn", "duration", "outcomes")
+    __slots__ = ("drawn", "duration", "outcomes", "predictions")
 
-    def __init__(self) -> None:
+    def __init__(self, predictions: Predictions | None) -> None:
         self.drawn = 0
         self.outcomes = [0] * len(OUTCOMES)
         self.duration = Histogram(LATENCY_EDGES)
+        self.predictions = predictions
 
-    def answered(self, seconds: float) -> None:
-        """Count an answer."""
+    def answered(self, seconds: float, outputs: Outputs, first: int, last: int) -> None:
+        """Count an answer: rows `first` to `last` (not included) of `outputs`."""
         self.outcomes[OK] += 1
         self.duration.observe(seconds)
+        if self.predictions is not None:
+            self.predictions.note(outputs, first, last)
 
     def document(self) -> dict[str, Any]:
         """For JSON."""
@@ -57,6 +64,7 @@ class Arm:
             "drawn": self.drawn,
             "outcomes": dict(zip(OUTCOMES, self.outcomes, strict=True)),
             "duration": {"counts": self.duration.counts, "sum": self.duration.sum},
+            "predictions": None if self.predictions is None else self.predictions.document(),
         }
 
 
@@ -65,9 +73,9 @@ class Pair:
 
     __slots__ = ("local", "target")
 
-    def __init__(self) -> None:
-        self.local = Arm()
-        self.target = Arm()
+    def __init__(self, predictions: Callable[[], Predictions | None]) -> None:
+        self.local = Arm(predictions())
+        self.target = Arm(predictions())
 
     def document(self) -> dict[str, Any]:
         """For JSON."""
@@ -86,10 +94,13 @@ class Arms:
 
     __slots__ = ("client", "comparison", "revision", "steady", "warming")
 
-    def __init__(self, revision: str, comparison: Comparison) -> None:
+    def __init__(
+        self, revision: str, comparison: Comparison, predictions: Callable[[], Predictions | None] = lambda: None
+    ) -> None:
+        """`predictions`: makes the counters of one arm."""
         self.revision = revision
-        self.steady = Pair()
-        self.warming = Pair()
+        self.steady = Pair(predictions)
+        self.warming = Pair(predictions)
         self.client = Histogram(LATENCY_EDGES)
         self.comparison = comparison
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import secrets
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,15 +14,14 @@ import orjson
 from holdfast_serving.arms import LOCAL, TARGET
 from holdfast_serving.arms import OUTCOMES as REQUEST_OUTCOMES
 from holdfast_serving.connection import Connection
-from holdfast_serving.lease import ACCEPTED, NOT_READY, OUTCOMES, Reader, Refused
+from holdfast_serving.lease import ACCEPTED, NOT_READY, OUTCOMES, Lease, Reader, Refused
 from holdfast_serving.metrics import Histogram
-from holdfast_serving.served import Served, Submit, loading
+from holdfast_serving.served import Served, loading
 
 if TYPE_CHECKING:  # the router is imported with the first lease
     from prometheus_client.core import Metric
 
     from holdfast_serving.router import Router
-    from holdfast_serving.signature import Signature
 
 log = logging.getLogger(__name__)
 
@@ -38,34 +37,24 @@ class Control:
         instance: the name of this process, to which leases are made out.
     """
 
-    def __init__(self, served: Served, keys: Sequence[bytes], turn_away: Callable[[bool], None]) -> None:
-        """
-        Args:
-            keys: public keys that leases may be signed with; without any no lease is taken.
-            turn_away: is told whether clients shall close their connections after their next answer.
-        """
-        self.instance = f"{socket.gethostname()}-{secrets.token_hex(8)}"
+    def __init__(self, served: Served, keys: Sequence[bytes]) -> None:
+        """`keys`: public keys that leases may be signed with; without any no lease is taken."""
+        self.instance = f"{socket.gethostname()}-{os.urandom(8).hex()}"
         self._served = served
         self._has_keys = bool(keys)
         self._reader = Reader(keys, served.name, served.revision, self.instance)
-        self._turn_away = turn_away
         self._outcomes = [0] * len(OUTCOMES)
-        self._model: tuple[Signature, Submit, bool] | None = None
+        self._make_router: Callable[[Lease], Router] | None = None
         self._router: Router | None = None
         self._quiet_until = 0.0
 
-    def open(self, signature: Signature, run: Submit, *, rows: bool) -> None:
-        """The model is there: leases may come.
-
-        Args:
-            run: takes a call to the model.
-            rows: whether every output has a row per row of input.
-        """
-        self._model = (signature, run, rows)
+    def open(self, make_router: Callable[[Lease], Router]) -> None:
+        """The model is there: leases may come. The first one makes the router."""
+        self._make_router = make_router
 
     def put_lease(self, connection: Connection, body: bytes | bytearray) -> None:
         """Take a lease, and answer as `get` does. Raises Problem."""
-        if self._model is None:
+        if self._make_router is None:
             self._outcomes[NOT_READY] += 1
             raise loading()
         try:
@@ -78,10 +67,7 @@ class Control:
         if self._router is not None:
             self._router.apply(lease)
         else:
-            from holdfast_serving.router import Router
-
-            signature, run, rows = self._model
-            self._router = Router(self._served, signature, run, self._turn_away, lease, rows=rows)
+            self._router = self._make_router(lease)
         self.get(connection, b"")
 
     def get(self, connection: Connection, body: bytes | bytearray) -> None:
@@ -149,6 +135,9 @@ class Control:
         duration = HistogramMetricFamily(
             "holdfast_router_duration_seconds", "In the server that answered, answered requests.", labels=labels
         )
+        predictions = CounterMetricFamily(
+            "holdfast_router_prediction_bin", "Rows by the bins of this revision's profile.", labels=[*labels, "bin"]
+        )
         for phase, pair in (("steady", arms.steady), ("warming", arms.warming)):
             for name, revision, arm in (
                 (LOCAL, self._served.revision, pair.local),
@@ -159,7 +148,10 @@ class Control:
                 for outcome, count in zip(REQUEST_OUTCOMES, arm.outcomes, strict=True):
                     requests.add_metric([*values, outcome], count)
                 _add(duration, values, arm.duration)
-        yield from (drawn, requests, duration)
+                if arm.predictions is not None:
+                    for place, count in arm.predictions.document().items():
+                        predictions.add_metric([*values, place], count)
+        yield from (drawn, requests, duration, predictions)
         client = HistogramMetricFamily(
             "holdfast_router_client_seconds",
             "From a request's last byte to its answer, of those drawn for the target, whoever answered.",

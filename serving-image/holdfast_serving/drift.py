@@ -45,7 +45,7 @@ class Drift:
         self._discrete = [feature for feature in profile.features if isinstance(feature.bins, Values)]
         self._numbers = _Numbers([feature.bins for feature in self._numeric if isinstance(feature.bins, Ranges)])
         self._values = [_Values(feature.bins) for feature in self._discrete if isinstance(feature.bins, Values)]
-        self._prediction = _tally(profile.prediction.bins) if profile.prediction else None
+        self._prediction = tally(profile.prediction.bins) if profile.prediction else None
         self._confidence = _Numbers([profile.confidence.bins]) if profile.confidence else None
         self._inputs = sorted({feature.input for feature in profile.features})
         self._outputs = sorted({part.output for part in (profile.prediction, profile.confidence) if part})
@@ -88,7 +88,7 @@ class Drift:
                 log.exception("rows are not counted any more")
 
     def _count(self, runs: Runs) -> None:
-        tables = {name: _table([kept[index] for kept, _ in runs]) for index, name in enumerate(self._inputs)}
+        tables = {name: table([kept[index] for kept, _ in runs]) for index, name in enumerate(self._inputs)}
         columns = [tables[feature.input][:, feature.column] for feature in self._numeric]
         if len({len(column) for column in columns}) == 1:
             self._numbers.add(np.array(columns, np.float64))
@@ -99,9 +99,9 @@ class Drift:
             values.add(tables[feature.input][:, feature.column])
         said = {output: [given[index] for _, given in runs] for index, output in enumerate(self._outputs)}
         if self._profile.prediction and self._prediction:
-            self._prediction.add(_table(said[self._profile.prediction.output]).reshape(1, -1))
+            self._prediction.add(table(said[self._profile.prediction.output]).reshape(1, -1))
         if self._profile.confidence and self._confidence:
-            probabilities = _table(said[self._profile.confidence.output])
+            probabilities = table(said[self._profile.confidence.output])
             self._confidence.add(probabilities.max(axis=1).reshape(1, -1))
 
     def collect(self) -> Iterator[Metric]:
@@ -205,11 +205,12 @@ class _Values:
         return list(self._counts)
 
 
-def _tally(bins: Ranges | Values) -> Any:
+def tally(bins: Ranges | Values) -> Any:
+    """Counts a column: `add(rows)`, of shape [1, rows], and `counts(0)` in the order of the bins' names."""
     return _Numbers([bins]) if isinstance(bins, Ranges) else _Values(bins)
 
 
-def _table(arrays: Sequence[Array]) -> Array:
+def table(arrays: Sequence[Array]) -> Array:
     """All rows, one after the other; what is behind the first dimension is made flat."""
     if arrays[0].ndim == 0:
         arrays = [array.reshape(1) for array in arrays]

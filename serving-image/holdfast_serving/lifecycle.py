@@ -13,7 +13,8 @@ import ssl
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -30,12 +31,14 @@ from holdfast_serving.grpc.service import Service
 from holdfast_serving.limits import Limits
 from holdfast_serving.metrics import Metrics
 from holdfast_serving.receipts import Keys, Receipts, Sealer
-from holdfast_serving.served import Served
+from holdfast_serving.served import Served, Submit
 from holdfast_serving.settings import Settings
 
 if TYPE_CHECKING:
     from holdfast_serving.grpc.codec import GrpcCodec
+    from holdfast_serving.lease import Lease
     from holdfast_serving.load import Fetched, Loaded
+    from holdfast_serving.router import Router
 
 log = logging.getLogger(__name__)
 
@@ -77,10 +80,7 @@ async def serve(settings: Settings) -> int:
     rpc = _grpc_port(service, http, settings)
     stopping = _stop_signal()
 
-    def turn_away(away: bool) -> None:
-        http.draining = rpc.draining = away or stopping.is_set()
-
-    control = Control(served, settings.router_keys, turn_away)
+    control = Control(served, settings.router_keys)
     collectors = [certificates] if certificates else []
     admin = Port(management.routes(served, control, *collectors), Limits(body_bytes=MAX_LEASE_BYTES))
     numbers = (settings.port, settings.management_port, settings.grpc_port)
@@ -104,7 +104,12 @@ async def serve(settings: Settings) -> int:
             receipts = served.feedback.receipts if served.feedback else None
             codec.sealer = loaded.codec.sealer = Sealer(receipts, loaded.model.signature, served.revision)
             service.open(codec)
-            _open(served, api, control, settings, fetched, loaded)
+            submit = _open(served, api, settings, fetched, loaded)
+
+            def turn_away(away: bool) -> None:
+                http.draining = rpc.draining = away or stopping.is_set()
+
+            control.open(partial(_router, served, loaded, submit, turn_away))
             metrics.load_seconds = time.monotonic() - started
             log.info("ready after %.1f s", metrics.load_seconds)
             await stopping.wait()
@@ -170,7 +175,8 @@ def _load(settings: Settings, folder: Path, served: Served) -> tuple[Fetched, Lo
     return fetched, loaded, codec
 
 
-def _open(served: Served, api: Api, control: Control, settings: Settings, fetched: Fetched, loaded: Loaded) -> None:
+def _open(served: Served, api: Api, settings: Settings, fetched: Fetched, loaded: Loaded) -> Submit:
+    """Let requests in. Returns what takes calls to the model."""
     from holdfast_serving.batching import Batcher
     from holdfast_serving.drift import Drift
 
@@ -199,9 +205,23 @@ def _open(served: Served, api: Api, control: Control, settings: Settings, fetche
         drift=drift,
     )
     api.open(loaded.codec, loaded.example)
-    control.open(loaded.model.signature, batcher.submit, rows=loaded.apart is None)
     metadata = loaded.metadata(served.name, served.revision, batcher.max_rows)
     served.open(loaded.model.signature, metadata, batcher.admit, batcher.submit)
+    return batcher.submit
+
+
+def _router(served: Served, loaded: Loaded, run: Submit, turn_away: Callable[[bool], None], lease: Lease) -> Router:
+    from holdfast_serving.router import Router
+
+    return Router(
+        served,
+        loaded.model.signature,
+        run,
+        turn_away,
+        lease,
+        rows=loaded.apart is None,
+        prediction=loaded.profile.prediction if loaded.profile else None,
+    )
 
 
 async def _drain(served: Served, ports: Sequence[AnyPort], seconds: float) -> None:

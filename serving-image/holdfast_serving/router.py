@@ -29,7 +29,9 @@ from holdfast_serving.arms import (
 from holdfast_serving.inference import Array, Call, Outputs, Proxy
 from holdfast_serving.lease import SHADOW, Lease, Target
 from holdfast_serving.peer import Answer, Exchange, Peer
+from holdfast_serving.predictions import Predictions
 from holdfast_serving.problems import Problem
+from holdfast_serving.profile import Prediction
 from holdfast_serving.served import Served, Submit
 from holdfast_serving.shadow import Comparison
 from holdfast_serving.signature import Signature
@@ -69,6 +71,7 @@ class Router:
         lease: Lease,
         *,
         rows: bool,
+        prediction: Prediction | None,
     ) -> None:
         """
         Args:
@@ -76,11 +79,13 @@ class Router:
             turn_away: is told whether clients shall close their connections after their next answer.
             lease: the first one.
             rows: whether every output has a row per row of input.
+            prediction: how both arms' predictions are counted.
         """
         self.lease: Lease | None = lease
         self.has_rows = rows
         self._served = served
         self._signature = signature
+        self._prediction = prediction
         self._run = run
         self._turn_away = turn_away
         self._loop = asyncio.get_running_loop()
@@ -129,7 +134,11 @@ class Router:
         self._turn_away(lease.close)
 
     def _begin(self, target: Target) -> None:
-        self.arms = Arms(target.revision, Comparison(self._signature.outputs, has_rows=self.has_rows))
+        comparison = Comparison(self._signature.outputs, has_rows=self.has_rows)
+        self.arms = Arms(target.revision, comparison, self._predictions)
+
+    def _predictions(self) -> Predictions | None:
+        return Predictions(self._prediction) if self._prediction is not None else None
 
     def _connect(self, target: Target) -> None:
         self._place = target.place
@@ -219,7 +228,7 @@ class _Counted(Proxy):
 
     def answer(self, outputs: Outputs, first: int, last: int) -> None:
         self.call.answer(outputs, first, last)
-        self._arm.answered(time.perf_counter() - self.arrived)
+        self._arm.answered(time.perf_counter() - self.arrived, outputs, first, last)
 
     def fail(self, problem: Problem) -> None:
         self._arm.outcomes[outcome_of(problem.status)] += 1
@@ -272,8 +281,9 @@ class _Forward(_Question):
     def take(self, arrays: list[Array], seconds: float) -> None:
         router, call = self.router, self.call
         outputs = Outputs(arrays, router.has_rows, self.client.revision)
+        last = call.rows if router.has_rows else 1
         try:
-            call.answer(outputs, 0, call.rows if router.has_rows else 1)
+            call.answer(outputs, 0, last)
         except Problem as problem:  # values that the client's wire format cannot carry
             if problem.status < 500:
                 router.fall_back(_Disputed(call, self.arms, self.arm))
@@ -283,7 +293,7 @@ class _Forward(_Question):
             log.exception("an answer of another revision could not be written")
             self.failed(INVALID)
         else:
-            self.arm.answered(seconds)
+            self.arm.answered(seconds, outputs, 0, last)
             self.arms.client.observe(time.perf_counter() - call.arrived)
 
 
@@ -332,7 +342,8 @@ class _Copy(_Question):
         self._theirs: Sequence[Array] | None = None
 
     def take(self, arrays: list[Array], seconds: float) -> None:
-        self.arm.answered(seconds)
+        has_rows = self.router.has_rows
+        self.arm.answered(seconds, Outputs(arrays, has_rows), 0, self.call.rows if has_rows else 1)
         self._theirs = arrays
         self._compare()
 

@@ -9,11 +9,11 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from tests.unit.serving import models
-from tests.unit.serving.candidate import answer, candidate, says
+from tests.unit.serving import grpc_client, models
+from tests.unit.serving.candidate import answer, candidate, right, says
 from tests.unit.serving.leases import TARGET, Operator
 from tests.unit.serving.server import REVISION, request, serving
-from tests.unit.serving.test_router import KEYS
+from tests.unit.serving.test_router import KEYS, hangs
 from tests.unit.serving.test_shadow import both
 
 from holdfast_serving.v2_client import InvalidAnswer, _read_texts
@@ -177,3 +177,28 @@ def test_a_target_by_its_name(tmp_path: Path) -> None:
 def test_texts_that_are_none(data: bytes, count: int) -> None:
     with pytest.raises(InvalidAnswer):
         _read_texts(memoryview(data), count)
+
+
+@pytest.mark.parametrize("transport", ["holdfast", "grpcio"])
+def test_a_grpc_client_gets_the_other_revision_s_answer_in_its_own_form(tmp_path: Path, transport: str) -> None:
+    row = ("FP32", [1, 4], [5.1, 3.5, 1.4, 0.2])
+    with (
+        candidate(right) as target,
+        serving(tmp_path, models.iris(), HOLDFAST_GRPC_TRANSPORT=transport, **KEYS) as server,
+        grpc_client.client(server) as client,
+    ):
+        operator = Operator(server, target.address)
+        operator.grant("all", hedgeMilliseconds=1000)
+        for raw in (False, True):
+            said = client.call("ModelInfer", **grpc_client.request(raw, X=row, id="mine"))
+            assert (said.model_version, said.id, len(said.raw_output_contents)) == (TARGET, "mine", 2 * raw)
+            given = grpc_client.outputs(said)
+            assert (given["label"].tolist(), given["probabilities"].tolist()) == ([9], [[0.25] * 3])
+        said = client.call("ModelInfer", **grpc_client.request(X=row, model_version=REVISION))
+        assert said.model_version == REVISION
+        said = client.call("ModelInfer", **grpc_client.request(X=row), seconds=1.5)  # not enough for two attempts
+        assert said.model_version == REVISION
+        target.fault = hangs
+        operator.grant("all", hedgeMilliseconds=100)
+        assert client.call("ModelInfer", **grpc_client.request(X=row)).model_version == REVISION
+        assert operator.outcomes() == {"ok": 2, "timeout": 1}

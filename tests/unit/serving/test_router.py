@@ -29,7 +29,7 @@ from tests.unit.serving.candidate import (
     says,
 )  # fmt: skip
 from tests.unit.serving.leases import KEY, TARGET, Operator, public
-from tests.unit.serving.server import REVISION, Server, Wire, http, request, serving, until
+from tests.unit.serving.server import REVISION, Server, Wire, claim, http, request, serving, until, write_bundle
 
 KEYS = {"HOLDFAST_ROUTER_PUBLIC_KEYS": public(KEY)}
 BODY = request(X=("FP32", [1, 4], [5.1, 3.5, 1.4, 0.2]))
@@ -403,6 +403,27 @@ def test_the_local_model_is_not_charged_for_the_wait(stable: Server) -> None:
         ask(stable, 4, 4)
         assert stable.metric("holdfast_inference_duration_seconds_sum") - before < 0.15
         assert operator.read()["arms"]["client"]["sum"] >= 4 * 0.15
+
+
+def test_what_both_arms_say_is_counted_by_the_same_bins(tmp_path: Path) -> None:
+    """The candidate says 9, of which the profile knows nothing."""
+    place = claim(tmp_path) / "bundle"
+    place.mkdir()
+    profile = {"rows": 9, "features": {}, "prediction": {"labels": [0, 1, 2], "ratios": [0.2, 0.3, 0.5]}}
+    (place / "profile.json").write_text(json.dumps(profile))
+    digest = write_bundle(place, models.iris())
+    with candidate(right) as target, Server(tmp_path, "pvc://models/bundle", digest, **KEYS) as server:
+        until(server.ready, "readiness")
+        operator = Operator(server, target.address)
+        operator.grant(weight=0.5)
+        two_rows = request(X=("FP32", [2, 4], [5.1, 3.5, 1.4, 0.2, 6.3, 3.3, 6.0, 2.5]))
+        ask(server, 1200, 8, http("POST", "/v2/models/wine/infer", json.dumps(two_rows).encode()))
+        drawn = {name: operator.arm(name)["drawn"] for name in ("local", "target")}
+        nothing = {"0": 0, "1": 0, "2": 0, "other": 0, "missing": 0}
+        assert operator.arm("local")["predictions"] == nothing | {"0": drawn["local"], "2": drawn["local"]}
+        assert operator.arm("target")["predictions"] == nothing | {"other": 2 * drawn["target"]}
+        bins = "holdfast_router_prediction_bin_total"
+        assert server.metric(bins, arm="target", phase="steady", bin="other") == 2 * drawn["target"]
 
 
 def test_a_server_without_a_lease_counts_no_arms(tmp_path: Path) -> None:
