@@ -155,6 +155,8 @@ class RestCodec(Codec):
             if call.wanted is None and call.identifier is None and not call.binary and not call.sealed:
                 body = run.answer(first, last)
                 return body, len(body)
+            if call.binary is self._all and call.identifier is None and not call.sealed:
+                return run.binary_answer(first, last)
             said = {"receipt": self.sealer.receipt(outputs, first, last)} if call.sealed else None
             return run.chosen_answer(call.identifier, call.wanted or self._all, call.binary, first, last, said)
         except NotANumberError as problem:
