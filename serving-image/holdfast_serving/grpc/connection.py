@@ -183,7 +183,7 @@ class Connection(asyncio.Protocol):
             self.transport.write(_HTTP1)
             self.transport.close()
             return
-        if not self._touched and (http2.out or http2.waiting or http2.ended) and http2.begun:
+        if not self._touched and (http2.out or http2.waiting or http2.ended or self._put_off) and http2.begun:
             self.flush()
 
     def pause_writing(self) -> None:

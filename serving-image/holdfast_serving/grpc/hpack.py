@@ -97,11 +97,12 @@ class Decoder:
             length = len(name)
             if not _NAME.match(name) or name in _OF_CONNECTIONS:
                 name = MALFORMED
+        elif index <= _LAST_STATIC:
+            name, length = _STATIC[index][0], _STATIC_LENGTHS[index]
         else:
-            name = (_STATIC[index] if index <= _LAST_STATIC else self._entries[_LAST_STATIC - index])[0]
-            length = len(name)
-            if name == MALFORMED:
-                raise HpackError("a field that no request has is named again")
+            entry = _LAST_STATIC - index
+            name, value = self._entries[entry]
+            length = self._sizes[entry] - len(value) - _OVERHEAD
         value, position = _text(block, position)
         if not _VALUE.match(value):
             name = MALFORMED
@@ -176,24 +177,21 @@ def _text(block: bytes, position: int) -> tuple[bytes, int]:
     return (huffman.decode(text) if octet & 0x80 else text), end
 
 
-def _static() -> list[Field]:
-    """Appendix A, for requests. Index 0 stands for nothing."""
-    fields: list[Field] = [
-        (b":authority", b""), (b":method", b"GET"), (b":method", b"POST"), (b":path", b"/"),
-        (b":path", b"/index.html"), (b":scheme", b"http"), (b":scheme", b"https"),
-        *((MALFORMED, status) for status in b"200 204 206 304 400 404 500".split()),  # :status
-        (b"accept-charset", b""), (b"accept-encoding", b"gzip, deflate"),
-    ]  # fmt: skip
-    names = b"""
-        accept-language accept-ranges accept access-control-allow-origin age allow authorization cache-control
-        content-disposition content-encoding content-language content-length content-location content-range
-        content-type cookie date etag expect expires from host if-match if-modified-since if-none-match if-range
-        if-unmodified-since last-modified link location max-forwards proxy-authenticate proxy-authorization range
-        referer refresh retry-after server set-cookie strict-transport-security transfer-encoding user-agent vary via
-        www-authenticate
-    """.split()
-    return fields + [(MALFORMED if name in _OF_CONNECTIONS else name, b"") for name in names]
+_NAMES = b"""
+    :authority :method :method :path :path :scheme :scheme :status :status :status :status :status :status :status
+    accept-charset accept-encoding accept-language accept-ranges accept access-control-allow-origin age allow
+    authorization cache-control content-disposition content-encoding content-language content-length content-location
+    content-range content-type cookie date etag expect expires from host if-match if-modified-since if-none-match
+    if-range if-unmodified-since last-modified link location max-forwards proxy-authenticate proxy-authorization range
+    referer refresh retry-after server set-cookie strict-transport-security transfer-encoding user-agent vary via
+    www-authenticate
+""".split()
+_VALUES = {2: b"GET", 3: b"POST", 4: b"/", 5: b"/index.html", 6: b"http", 7: b"https", 16: b"gzip, deflate"}
+_NOT_IN_REQUESTS = _OF_CONNECTIONS | {b":status"}
 
-
-_STATIC = [(MALFORMED, b""), *_static()]
-_LAST_STATIC = len(_STATIC) - 1
+# Appendix A; index 0 stands for nothing.
+_STATIC: list[Field] = [(MALFORMED, b"")] + [
+    (MALFORMED if name in _NOT_IN_REQUESTS else name, _VALUES.get(index, b"")) for index, name in enumerate(_NAMES, 1)
+]
+_STATIC_LENGTHS = [0, *map(len, _NAMES)]
+_LAST_STATIC = len(_NAMES)

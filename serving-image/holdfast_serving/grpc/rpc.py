@@ -45,6 +45,7 @@ class Head:
     Attributes:
         method: None when the call is refused.
         refusal: the block of the whole answer then.
+        is_grpc: whether its client speaks gRPC, and so is told at once. Others finish speaking first.
         timeout: seconds; infinity for none.
         bits: zlib's window bits for messages that are marked as compressed; 0: there must not be any.
         answer_bits: the same for messages of the answer.
@@ -52,6 +53,7 @@ class Head:
 
     method: Method | None
     refusal: bytes = b""
+    is_grpc: bool = True
     timeout: float = math.inf
     bits: int = 0
     answer_bits: int = 0
@@ -60,9 +62,9 @@ class Head:
 def read_head(fields: Fields, methods: dict[bytes, Method]) -> Head:
     """The meaning of a request's fields."""
     if fields[b":method"] != b"POST":
-        return Head(None, hpack.encode([(b":status", b"405"), (b"allow", b"POST")]))
+        return Head(None, hpack.encode([(b":status", b"405"), (b"allow", b"POST")]), is_grpc=False)
     if fields.get(b"content-type", b"").partition(b";")[0].strip() not in _TYPES:
-        return Head(None, hpack.encode([(b":status", b"415")]))
+        return Head(None, hpack.encode([(b":status", b"415")]), is_grpc=False)
     method = methods.get(fields[b":path"])
     if method is None:
         return _refused(501, f"no method {quoted(fields[b':path'].decode(errors='replace'))} here")
@@ -81,7 +83,7 @@ def read_head(fields: Fields, methods: dict[bytes, Method]) -> Head:
         timeout = int(said[:-1]) * unit
     # Who compresses wants it compressed, if they say that they can read it.
     wanted = bits and coding in fields.get(b"grpc-accept-encoding", b"").replace(b" ", b"").split(b",")
-    return Head(method, b"", timeout, bits, bits if wanted else 0)
+    return Head(method, timeout=timeout, bits=bits, answer_bits=bits if wanted else 0)
 
 
 def _refused(code: int, message: str) -> Head:
@@ -120,7 +122,7 @@ class Rpc(Stream, Exchange):
     def on_open(self) -> None:
         method = self._head.method
         if method is None:
-            self._end(self._head.refusal)
+            self._refuse()
         elif type(method) is Streaming:
             self._conversation = method.open(self)
             self._deliver()
@@ -131,7 +133,9 @@ class Rpc(Stream, Exchange):
         if self.answered:
             return
         self.since = self._peer.port.now
-        if (
+        if self._head.method is None:
+            self._refuse()
+        elif (
             self.received_all
             and self._buffer is None
             and self._inbox is None
@@ -141,11 +145,11 @@ class Rpc(Stream, Exchange):
             and self._conversation is None
         ):
             self._call(data[_PREFIX_BYTES:])
-            return
-        if data:
-            self._gather(data)
-        if not self.answered:
-            self._deliver()
+        else:
+            if data:
+                self._gather(data)
+            if not self.answered:
+                self._deliver()
 
     def on_reset(self) -> None:
         self._release()
@@ -194,9 +198,8 @@ class Rpc(Stream, Exchange):
     def check(self, now: float, clock: float) -> None:
         """See whether it is too late for anything. `clock`: time.perf_counter()."""
         limits = self._peer.port.limits
-        if self.answered:
-            if self.number in self.http2.waiting and now - self.since > limits.write_seconds:
-                self.reset(frames.CANCEL)
+        if self.number in self.http2.waiting and now - self.since > limits.write_seconds:
+            self.reset(frames.CANCEL)
         elif clock > self.deadline:
             self.fail(Problem(504, "the call took longer than its client wanted to wait"))
         elif now - self.since > limits.body_seconds and (self._buffer or not (self.received_all or self._conversation)):
@@ -209,6 +212,10 @@ class Rpc(Stream, Exchange):
         return moved
 
     # Receiving.
+
+    def _refuse(self) -> None:
+        if self._head.is_grpc or self.received_all or self.room < STREAM_WINDOW // 2:
+            self._end(self._head.refusal)
 
     def _gather(self, data: bytes) -> None:
         """Cut what came into messages."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import onnxruntime
 import pytest
 from tests.unit.serving import models
 from tests.unit.serving.grpc_client import Client, client, outputs, request
-from tests.unit.serving.server import REVISION, Server, serving
+from tests.unit.serving.server import REVISION, Server, claim, digest_of, serving, until
 
 from holdfast_serving.grpc import messages
 
@@ -325,3 +327,72 @@ def test_reflection_gives_every_file(iris: Client, version: str) -> None:
         [messages.FILES[name]] for name in ("inference.proto", "inference.proto", "grpc/health/v1/health.proto")
     ]
     assert [given.error_response.error_code for given in answers[4:]] == [5, 5, 5]
+
+
+class Caller(threading.Thread):
+    """Calls without a pause until it hears that the pod is going."""
+
+    def __init__(self, server: Server, heard: threading.Event) -> None:
+        super().__init__()
+        self.server = server
+        self.heard = heard
+        self.answered = 0
+        self.lost: list[str] = []
+
+    def run(self) -> None:
+        with client(self.server) as made:
+            call, message = made.unary("ModelInfer"), made.request("ModelInfer", **request(X=ONE))
+            while not self.heard.is_set():
+                try:
+                    right(outputs(call(message, timeout=30)), ROWS[:1])
+                except grpc.RpcError as error:
+                    self.lost.append(f"{error.code()} {error.details()}")
+                    return
+                self.answered += 1
+
+
+def test_under_load_no_call_is_lost_in_a_drain(transport: str, tmp_path: Path) -> None:
+    arguments = ("--drain-seconds", "3")
+    with serving(tmp_path, models.iris(), *arguments, HOLDFAST_GRPC_TRANSPORT=transport) as server:
+        heard = threading.Event()
+        callers = [Caller(server, heard) for _ in range(6)]
+        for caller in callers:
+            caller.start()
+        until(lambda: all(caller.answered > 20 for caller in callers), "load")
+        server.terminate()
+        until(lambda: server.get("/v2/health/ready").status_code == 503, "not ready")
+        before = [caller.answered for caller in callers]
+        until(lambda: all(c.answered > n + 20 for c, n in zip(callers, before, strict=True)), "answers while draining")
+        heard.set()  # as endpoints are removed, some time after SIGTERM
+        for caller in callers:
+            caller.join()
+        assert [caller.lost for caller in callers] == [[]] * 6
+        assert server.wait(60) == 0, server.log
+
+
+def test_a_call_that_takes_too_long_ends_at_its_deadline(transport: str, tmp_path: Path) -> None:
+    rows = np.ones((700, 1024), np.float32)
+    with (
+        serving(tmp_path, models.heavy(), "--drain-seconds", "0", HOLDFAST_GRPC_TRANSPORT=transport) as server,
+        client(server) as made,
+    ):
+        fields = request(True, x=("FP32", [700, 1024], rows))
+        with pytest.raises(grpc.RpcError) as caught:
+            made.call("ModelInfer", seconds=0.05, **fields)
+        assert caught.value.code().name in ("DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
+        assert made.call("ServerLive").live
+        until(lambda: server.metric("holdfast_inference_in_flight") == 0, "the end of the run")
+
+
+def test_before_the_model_is_there_all_but_inference_is_answered(transport: str, tmp_path: Path) -> None:
+    """The model's file is a pipe that nobody writes to yet."""
+    content = models.iris()
+    path = claim(tmp_path) / "model.onnx"
+    os.mkfifo(path)
+    arguments = (tmp_path, "pvc://models/model.onnx", digest_of(content))
+    with Server(*arguments, HOLDFAST_GRPC_TRANSPORT=transport) as server, client(server) as made:
+        assert made.call("ServerLive").live is True
+        assert made.call("ServerReady").ready is made.call("ModelReady", name="wine").ready is False
+        assert made.call("Check", "grpc.health.v1.Health").status == 2
+        for method, fields in (("ModelInfer", request(X=ONE)), ("ModelMetadata", {"name": "wine"})):
+            assert refusal(made, method, **fields) == ("UNAVAILABLE", "the model is still being loaded")
