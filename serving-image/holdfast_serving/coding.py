@@ -84,31 +84,29 @@ def coded(media_type: bytes, coding: bytes) -> bytes:
     return b"content-type: %b\r\ncontent-encoding: %b\r\nvary: accept-encoding\r\n" % (media_type, coding)
 
 
-class _TooLongError(Exception):
-    """There is more than was allowed."""
-
-
 def _unpack(window: int, handler: Handler, connection: Connection, body: bytes | bytearray) -> None:
-    try:
-        unpacked = _inflate(window, body, _INLINE_BYTES)
-    except _TooLongError:
+    unpacked = _inflate(window, body, _INLINE_BYTES)
+    if unpacked is None:
         limit = connection.limits.body_bytes
         connection.hold(limit)
         work = asyncio.get_running_loop().run_in_executor(None, _inflate, window, body, limit)
         work.add_done_callback(partial(_go_on, connection, handler))
+    elif isinstance(unpacked, Problem):
+        raise unpacked
     else:
         handler(connection, unpacked)
 
 
-def _go_on(connection: Connection, handler: Handler, work: asyncio.Future[bytes]) -> None:
+def _go_on(connection: Connection, handler: Handler, work: asyncio.Future[bytes | Problem | None]) -> None:
     """A thread has unpacked a body."""
 
     def handle(connection: Connection, _: Any) -> None:
         limit = connection.limits.body_bytes
-        try:
-            body = work.result()
-        except _TooLongError:
-            raise Problem(413, f"the body has more than {limit} bytes when it is unpacked") from None
+        body = work.result()
+        if body is None:
+            raise Problem(413, f"the body has more than {limit} bytes when it is unpacked")
+        if isinstance(body, Problem):
+            raise body
         connection.hold(len(body) - limit)
         handler(connection, body)
 
@@ -116,15 +114,19 @@ def _go_on(connection: Connection, handler: Handler, work: asyncio.Future[bytes]
         connection.run(handle, b"")
 
 
-def _inflate(window: int, body: bytes | bytearray, limit: int) -> bytes:
-    """Raises Problem 400, or _TooLongError."""
+def _inflate(window: int, body: bytes | bytearray, limit: int) -> bytes | Problem | None:
+    """The unpacked body, what is wrong with it, or None if it is larger than `limit`.
+
+    Nothing is raised: an exception keeps the frames that it passed, with both bodies, and in a future it is part of a
+    circle that only the garbage collector opens.
+    """
     stream = zlib.decompressobj(window)
     try:
         unpacked = stream.decompress(body, limit + 1)
     except zlib.error:
-        raise Problem(400, "the body is not compressed in the way that Content-Encoding says") from None
+        return Problem(400, "the body is not compressed in the way that Content-Encoding says")
     if len(unpacked) > limit:
-        raise _TooLongError
+        return None
     if not stream.eof or stream.unused_data:
-        raise Problem(400, "the compressed body must be whole, and one piece")
+        return Problem(400, "the compressed body must be whole, and one piece")
     return unpacked
