@@ -44,6 +44,12 @@ class Line:
         self._sock.setblocking(False)
         self._unread = b""
 
+    def start(self, data: bytes) -> None:
+        """Send, and listen later."""
+        self._sock.setblocking(True)
+        self._sock.sendall(data)
+        self._sock.setblocking(False)
+
     def say(self, data: bytes, answers: int, *, to_the_end: bool = False) -> Heard:
         """Send all of `data`, and listen for so many answers, or until the server ends the connection."""
         heard, began, left = Heard(), time.monotonic(), memoryview(data)
@@ -67,7 +73,7 @@ class Line:
         self._unread += data
         while (end := self._unread.find(b"\r\n\r\n")) >= 0:
             head = self._unread[:end]
-            size = re.search(rb"content-length: (\d+)", head)
+            size = re.search(rb"\r\ncontent-length: (\d+)", head)
             body_ends = end + 4 + int(size[1] if size else 0)
             if len(self._unread) < body_ends:
                 break

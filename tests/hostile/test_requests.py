@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from tests.hostile.demands import CLIENT_ERROR, CLOSED, DEMANDS, LIVE, OPEN, TYPED, Demand, every_type, typed
 from tests.hostile.exchange import GoodTraffic, Line, Memory
+from tests.hostile.extensions import EXTENDED, TYPED_EXTENDED, bomb, packed
 from tests.hostile.files import classifier
 from tests.unit.serving.server import Server, serving
 
+ALL = [*DEMANDS, *EXTENDED]
+ALL_TYPED = [*TYPED, *TYPED_EXTENDED]
 MOST_GROWTH = 64 << 20
 
 
 def test_there_are_many_of_them_and_no_two_have_one_name() -> None:
-    assert len(DEMANDS) + len(TYPED) >= 500
-    assert len({demand.name for demand in [*DEMANDS, *TYPED]}) == len(DEMANDS) + len(TYPED)
+    names = [demand.name for demand in [*ALL, *ALL_TYPED]]
+    assert len(names) >= 800
+    assert len(set(names)) == len(names)
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +72,12 @@ def check_error(body: bytes) -> None:
         assert word not in body
 
 
-@pytest.mark.parametrize("demand", DEMANDS, ids=[demand.name for demand in DEMANDS])
+@pytest.mark.parametrize("demand", ALL, ids=[demand.name for demand in ALL])
 def test_it_is_refused_and_the_next_request_is_not(server: Server, demand: Demand) -> None:
     conduct(server, demand)
 
 
-@pytest.mark.parametrize("demand", TYPED, ids=[demand.name for demand in TYPED])
+@pytest.mark.parametrize("demand", ALL_TYPED, ids=[demand.name for demand in ALL_TYPED])
 def test_a_value_that_is_not_of_its_datatype_is_refused(typist: Server, demand: Demand) -> None:
     conduct(typist, demand)
 
@@ -82,3 +87,15 @@ def test_a_header_of_the_client_never_becomes_one_of_the_answer(server: Server, 
         heard = line.say(b"GET /v2/models/wine%0d%0aX-Injected:%20a HTTP/1.1\r\nHost: a\r\n\r\n", 1)
     assert heard.statuses == [404]
     assert b"\r\n" not in heard.bodies[0]
+
+
+def test_many_bombs_at_once_are_refused_by_each_and_in_memory(server: Server) -> None:
+    memory = Memory(server.process.pid)
+    with ExitStack() as stack:
+        lines = [stack.enter_context(Line(server.port)) for _ in range(40)]
+        request = packed("gzip", bomb(64))
+        for line in lines:
+            line.start(request)
+        for line in lines:
+            assert line.say(b"", 1).statuses[0] in (413, 503)
+    assert memory.peak() < 400 << 20
