@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _QUIET_SECONDS = 1.0  # a request may be on its way on a connection that has just been made or answered
 _STILL_SECONDS = 2.0  # without a new connection: then nobody is sent here any more
 _LAST_CALL_SECONDS = 30.0  # after SIGTERM; the kubelet's patience is twice that, for what is in work by then
@@ -194,6 +195,7 @@ def _open(served: Served, api: Api, settings: Settings, fetched: Fetched, loaded
         served.collectors.append(drift)
     # A thread that comes back from the runtime waits for the GIL at most this long, not 5 ms.
     sys.setswitchinterval(0.0005)
+    _give_back_large_blocks()
     gc.collect()
     gc.freeze()  # what is there now stays: no need to walk it again and again
     batcher = Batcher(
@@ -222,6 +224,20 @@ def _router(served: Served, loaded: Loaded, run: Submit, turn_away: Callable[[bo
         rows=loaded.apart is None,
         prediction=loaded.profile.prediction if loaded.profile else None,
     )
+
+
+def _give_back_large_blocks() -> None:
+    """Let glibc return blocks of more than a mebibyte at once.
+
+    By default it keeps more and more of them, once one was freed, for each thread by itself: a few large requests would
+    be in memory for ever.
+    """
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 8 << 20)
 
 
 async def _drain(served: Served, ports: Sequence[AnyPort], seconds: float) -> None:
