@@ -27,8 +27,9 @@ log = logging.getLogger(__name__)
 HTTP, GRPC = "http/1.1", "h2"
 """Protocols by their names in ALPN."""
 
-HANDSHAKES = ("ok", "plain_http", "no_certificate", "bad_certificate", "refused_by_client", "failed")
-"""How a handshake ended. `no_certificate` and `bad_certificate` are about the client's, `refused_by_client` ours."""
+HANDSHAKES = ("ok", "plain_http", "no_certificate", "bad_certificate", "refused_by_client", "abandoned", "failed")
+"""How a handshake ended. `no_certificate` and `bad_certificate` are about the client's, `refused_by_client` about ours;
+some clients refuse it without a word, and are `abandoned`."""
 
 CHAIN, KEY, AUTHORITIES = "tls.crt", "tls.key", "ca.crt"
 _LOOK_SECONDS = 1.0

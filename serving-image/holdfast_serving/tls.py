@@ -19,7 +19,7 @@ from holdfast_serving.certificates import HANDSHAKES, Certificates
 
 Factory = Callable[[], asyncio.Protocol]
 
-_OK, _PLAIN_HTTP, _NO_CERTIFICATE, _BAD_CERTIFICATE, _REFUSED_BY_CLIENT, _FAILED = range(len(HANDSHAKES))
+_OK, _PLAIN_HTTP, _NO_CERTIFICATE, _BAD_CERTIFICATE, _REFUSED_BY_CLIENT, _ABANDONED, _FAILED = range(len(HANDSHAKES))
 _RECORD_BYTES = 16 << 10
 _FLUSH_BYTES = 256 << 10
 
@@ -61,6 +61,8 @@ class Secured(asyncio.Protocol, asyncio.Transport):
         self._above.connection_made(self)
 
     def connection_lost(self, error: Exception | None) -> None:
+        if self._state == _SHAKING:
+            self._counts[_ABANDONED] += 1
         self._state = _DEAF
         self._above.connection_lost(error)
 

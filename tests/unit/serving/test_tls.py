@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
-from tests.unit.serving import models
+from tests.unit.serving import grpc_client, models
 from tests.unit.serving.authority import CLIENT, Authority, Identity, Secret, trust
 from tests.unit.serving.server import REVISION, Process, Server, Wire, digest_of, http, request, serving, until
 
@@ -35,6 +36,19 @@ class Site:
     @property
     def url(self) -> str:
         return f"https://127.0.0.1:{self.server.port}"
+
+    @contextmanager
+    def grpc(
+        self, identity: Identity | None = None, authority: Authority | None = None
+    ) -> Iterator[grpc_client.Client]:
+        """A gRPC client that trusts the authority, and shows an identity."""
+        credentials = grpc.ssl_channel_credentials(
+            (authority or self.authority).certificate,
+            identity.key if identity else None,
+            identity.certificate if identity else None,
+        )
+        with grpc.secure_channel(f"127.0.0.1:{self.server.grpc_port}", credentials) as channel:
+            yield grpc_client.Client(channel)
 
     def infer(self, context: ssl.SSLContext) -> httpx.Response:
         with httpx.Client(verify=context) as client:
@@ -213,6 +227,41 @@ def test_a_refused_request_is_answered_before_the_connection_ends(client: Wire) 
     assert client.reply() is None
 
 
+# --- gRPC -----------------------------------------------------------------------------------------------------------
+
+ROW = ("FP32", [1, 4], [5.1, 3.5, 1.4, 0.2])
+
+
+def test_a_model_answers_grpc_over_tls(site: Site) -> None:
+    with site.grpc() as client:
+        assert client.infer(X=ROW)["label"].tolist() == [0]
+        rows = 200_000
+        answer = client.infer(raw=True, X=("FP32", [rows, 4], [5.1, 3.5, 1.4, 0.2] * rows))
+        assert answer["label"].tolist() == [0] * rows
+
+
+def test_grpc_without_tls_and_for_those_who_do_not_trust_us_does_not_work(site: Site) -> None:
+    before = site.handshakes("plain_http"), site.handshakes("abandoned")
+    with grpc_client.client(site.server) as plain, pytest.raises(grpc.RpcError) as refused:
+        plain.call("ServerLive")
+    assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+    with site.grpc(authority=Authority("another")) as client, pytest.raises(grpc.RpcError) as refused:
+        client.call("ServerLive")
+    assert "CERTIFICATE_VERIFY_FAILED" in refused.value.details()
+    assert site.handshakes("plain_http") > before[0]
+    until(lambda: site.handshakes("abandoned") > before[1], "the count")
+
+
+def test_grpc_has_another_name_in_alpn(site: Site) -> None:
+    context = trust(site.authority)
+    context.set_alpn_protocols(["http/1.1", "h2"])
+    with (
+        socket.create_connection(("127.0.0.1", site.server.grpc_port)) as sock,
+        context.wrap_socket(sock, server_hostname="127.0.0.1") as secured,
+    ):
+        assert secured.selected_alpn_protocol() == "h2"
+
+
 # --- Certificates that change ---------------------------------------------------------------------------------------
 
 
@@ -248,9 +297,27 @@ class Load(threading.Thread):
             self.answered += 1
 
 
+class GrpcLoad(Load):
+    """The same over gRPC."""
+
+    def run(self) -> None:
+        try:
+            while not self.done.is_set():
+                with self.site.grpc() as client:
+                    self.call(client)
+                    while self.keep and not self.done.is_set():
+                        self.call(client)
+        except Exception as error:
+            self.lost.append(repr(error))
+
+    def call(self, client: grpc_client.Client) -> None:
+        assert client.infer(X=ROW)["label"].tolist() == [0]
+        self.answered += 1
+
+
 def test_a_new_certificate_is_used_without_a_lost_request(tmp_path: Path) -> None:
     with secured(tmp_path) as site:
-        clients = [Load(site, keep) for keep in (True, True, False, False)]
+        clients = [kind(site, keep) for kind in (Load, GrpcLoad) for keep in (True, True, False, False)]
         for client in clients:
             client.start()
         for days in (20, 21, 22):
@@ -266,7 +333,7 @@ def test_a_new_certificate_is_used_without_a_lost_request(tmp_path: Path) -> Non
             client.done.set()
         for client in clients:
             client.join()
-        assert [client.lost for client in clients] == [[]] * 4
+        assert [client.lost for client in clients] == [[]] * len(clients)
         assert site.reloads("refused") == 0
 
 
@@ -347,7 +414,12 @@ def test_only_clients_of_the_authority_are_served(tmp_path: Path) -> None:
             with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
                 site.infer(trust(site.authority, identity, tmp_path))
         assert site.handshakes("bad_certificate") == 3
-        assert site.server.outcomes()["ok"] == 1
+        with site.grpc(mine) as client:
+            assert client.infer(X=ROW)["label"].tolist() == [0]
+        with site.grpc() as client, pytest.raises(grpc.RpcError):
+            client.infer(X=ROW)
+        assert site.handshakes("no_certificate") >= 2
+        assert site.server.outcomes()["ok"] == 2
 
 
 def test_another_authority_for_clients_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
