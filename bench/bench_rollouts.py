@@ -1,8 +1,8 @@
 """`make bench-rollouts`: what a model's clients notice of 20 rollouts, of scaling, deleted and evicted pods: nothing.
 
-Real pods on a real node, asked from a pod in the cluster: on kept connections often and now and then, on new ones, and
-with slow bodies. Every answer is checked. Progress goes to standard error; the last line on standard output is one
-JSON object. The exit status is 1 when a request failed.
+Real pods on a real node, asked from a pod in the cluster over REST and gRPC: on kept connections often and now and
+then, on new ones, and with slow bodies. Every answer is checked. Progress goes to standard error; the last line on
+standard output is one JSON object. The exit status is 1 when a request failed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> int:
         kube.apply(lossless(NAME, models, 2, 0))
         kube.wait_ready(NAME)
         began = time.monotonic()
-        traffic = models.traffic(kube, NAME, 3600, given.rate)
+        traffic = models.mixed_traffic(kube, NAME, 3600, given.rate)
         for turn in range(1, given.rollouts + 1):
             roll_out(kube, NAME, models, 2, turn)
             say(f"rollout {turn} of {given.rollouts}")
@@ -62,6 +62,7 @@ def main() -> int:
                 "rollouts_requests": result["requests"],
                 "rollouts_failed_requests": result["failed"],
                 "rollouts_sent_again": result["again"],
+                "rollouts_grpc_requests": result["grpc_requests"],
                 "deleted_or_evicted": turn + 2,
                 "revisions_seen": len(result["versions"]),
                 "seconds": round(seconds, 1),

@@ -6,12 +6,14 @@ import base64
 import hashlib
 import json
 import subprocess
+import tarfile
 import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import onnx
 from skl2onnx import to_onnx
@@ -19,13 +21,16 @@ from sklearn.datasets import load_wine
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from tests.e2e import client
 from tests.e2e.kube import JsonObject, Kube
 
+from holdfast_serving.grpc import messages
 from holdfast_training import datasets
 
 TRAINING_IMAGE = "localhost/holdfast-training:dev"
 HERE = Path(__file__).parent
-CLIENT = ("python", "/code/client.py")
+PACKAGES = "/tmp/packages"
+CLIENT = ("env", f"PYTHONPATH={PACKAGES}", "python", "/code/client.py")
 RESTRICTED_POD = {
     "automountServiceAccountToken": False,
     "securityContext": {
@@ -131,10 +136,13 @@ class Traffic:
     kube: Kube
 
     def finish(self) -> dict[str, Any]:
-        """Stop, and return `{requests, failed, again, versions, errors}`."""
+        """Stop, and return `{requests, grpc_requests, failed, again, versions, errors}`."""
         self.kube("exec", "deploy/models", "--", "touch", "/tmp/stop")
         output, _ = self.process.communicate(timeout=120)
         result: dict[str, Any] = json.loads(output.splitlines()[-1])
+        if answer := base64.b64decode(result.pop("grpc_answer")):
+            said = messages.inference("ModelInferResponse").FromString(answer)
+            assert [list(output.contents.int64_contents) for output in said.outputs if output.name == "label"] == [[0]]
         return result
 
 
@@ -162,6 +170,35 @@ class ModelServer:
         url = f"{scheme}://{name}/v2/models/{name}"
         command += ["--", *CLIENT, url, str(seconds), f"--rate={rate}", *arguments]
         return Traffic(subprocess.Popen(command, stdout=subprocess.PIPE, text=True), kube)
+
+    def mixed_traffic(self, kube: Kube, name: str, seconds: float, rate: float = 100) -> Traffic:
+        """The same over HTTP and over gRPC."""
+        _bring_grpcio(kube)
+        request = base64.b64encode(_grpc_request(name)).decode()
+        return self.traffic(kube, name, seconds, rate, "http", f"--grpc={request}")
+
+
+def _grpc_request(name: str) -> bytes:
+    """A ModelInferRequest that is answered with label 0."""
+    contents = {"fp32_contents": client.ROW}
+    tensor = {"name": "X", "datatype": "FP32", "shape": [1, len(client.ROW)], "contents": contents}
+    request = messages.inference("ModelInferRequest")(model_name=name, inputs=[tensor], outputs=[{"name": "label"}])
+    return bytes(request.SerializeToString())
+
+
+def _bring_grpcio(kube: Kube) -> None:
+    """Put the tests' own grpcio into the client's pod: no image of ours has it."""
+    parent = Path(grpc.__file__).parents[1]
+    parts = [parent / name for name in ("grpc", "typing_extensions.py")]
+    with tempfile.TemporaryFile() as archive:
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for part in parts:
+                tar.add(part, part.name, filter=lambda found: None if found.name.endswith(".pyc") else found)
+        archive.seek(0)
+        kube("exec", "-i", "deploy/models", "--", "mkdir", "-p", PACKAGES)
+        command = [str(kube.program), f"--kubeconfig={kube.kubeconfig}", "-n", kube.namespace, "exec", "-i"]
+        command += ["deploy/models", "--", "tar", "-x", "-o", "-C", PACKAGES]
+        subprocess.run(command, stdin=archive, check=True, timeout=120)
 
 
 def start_model_server(kube: Kube) -> ModelServer:

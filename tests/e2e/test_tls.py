@@ -7,7 +7,7 @@ import json
 import time
 
 from tests.e2e.kube import JsonObject, Kube
-from tests.e2e.models import CLIENT, ModelServer
+from tests.e2e.models import ModelServer
 from tests.e2e.test_bad_models import deployment
 from tests.unit.serving.authority import Authority, Identity
 
@@ -28,7 +28,7 @@ def secret(name: str, identity: Identity) -> JsonObject:
 def shown(kube: Kube, name: str) -> str:
     """The certificate that a new connection is shown."""
     code = f"import ssl; print(ssl.get_server_certificate(('{name}', 443)))"
-    return kube("exec", "deploy/models", "--", CLIENT[0], "-c", code).strip()
+    return kube("exec", "deploy/models", "--", "python", "-c", code).strip()
 
 
 def test_a_certificate_is_missed_taken_and_changed(kube: Kube, models: ModelServer) -> None:

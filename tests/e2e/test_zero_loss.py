@@ -12,7 +12,7 @@ from tests.e2e.models import ModelServer
 def test_no_request_is_lost(kube: Kube, models: ModelServer) -> None:
     kube.apply(lossless("lossless", models, replicas=2, turn=0))
     kube.wait_ready("lossless")
-    traffic = models.traffic(kube, "lossless", seconds=240)
+    traffic = models.mixed_traffic(kube, "lossless", seconds=240)
     roll_out(kube, "lossless", models, replicas=2, turn=1)
     evict_pod(kube, "lossless")
     scale(kube, "lossless", 3)
@@ -21,5 +21,6 @@ def test_no_request_is_lost(kube: Kube, models: ModelServer) -> None:
     result = traffic.finish()
     assert result["failed"] == 0, json.dumps(result)
     assert len(result["versions"]) == 2
-    assert result["requests"] > 1000
+    assert result["requests"] > 2000
+    assert result["grpc_requests"] > 1000
     kube("delete", "mdep", "lossless", "--wait=false")
