@@ -80,7 +80,7 @@ class Stable:
             "issuedAt": time.time(),
             "seconds": seconds,
             "mode": mode,
-            "target": {"revision": TARGET, "address": self._address, "readySeconds": 3600},
+            "target": {"revision": TARGET, "address": self._address, "tlsName": None, "readySeconds": 3600},
             "hedgeMilliseconds": 1000,
             **more,
         }

@@ -12,6 +12,7 @@ import re
 import ssl
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,9 +42,10 @@ Stamp = tuple[tuple[int, int, int] | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """Certificate and key as contexts, by protocol, and when the first certificate of the chain ends."""
+    """Certificate and key as contexts, by protocol and for what is asked of other pods, and when the chain ends."""
 
     contexts: dict[str, ssl.SSLContext]
+    outgoing: ssl.SSLContext
     ends: float
 
 
@@ -73,6 +75,11 @@ class Certificates:
     def context(self, protocol: str) -> ssl.SSLContext:
         """For a new connection that speaks `HTTP` or `GRPC`."""
         return self._pair.contexts[protocol]
+
+    @property
+    def outgoing(self) -> ssl.SSLContext:
+        """For a new connection to another pod of the model: it must show a certificate of the same origin as ours."""
+        return self._pair.outgoing
 
     def watch(self) -> None:
         """Look for changed files from now on."""
@@ -167,7 +174,22 @@ def _read(folder: Path, client_auth: ssl.VerifyMode) -> _Pair:
         ends = _first_end((folder / CHAIN).read_text("ascii"))
     except (OSError, ValueError, IndexError):
         raise BundleError("SecretInvalid", f"{secret}: {CHAIN} holds no PEM certificate that can be read") from None
-    return _Pair({protocol: _context(folder, client_auth, protocol) for protocol in (HTTP, GRPC)}, ends)
+    contexts = {protocol: _context(folder, client_auth, protocol) for protocol in (HTTP, GRPC)}
+    return _Pair(contexts, _outgoing(folder, client_auth), ends)
+
+
+def _outgoing(folder: Path, client_auth: ssl.VerifyMode) -> ssl.SSLContext:
+    """Trusts the authorities there are, and the certificates of our own chain: without `ca.crt` there is no other."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols([HTTP])
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.load_verify_locations(folder / CHAIN)
+    with suppress(OSError):  # issuers leave it out, or empty; where clients need it, it has been refused before
+        context.load_verify_locations(folder / AUTHORITIES)
+    if client_auth != ssl.CERT_NONE:
+        context.load_cert_chain(folder / CHAIN, folder / KEY)
+    return context
 
 
 def _context(folder: Path, client_auth: ssl.VerifyMode, protocol: str) -> ssl.SSLContext:

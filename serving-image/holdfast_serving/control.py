@@ -37,12 +37,16 @@ class Control:
         instance: the name of this process, to which leases are made out.
     """
 
-    def __init__(self, served: Served, keys: Sequence[bytes]) -> None:
-        """`keys`: public keys that leases may be signed with; without any no lease is taken."""
+    def __init__(self, served: Served, keys: Sequence[bytes], *, secured: bool) -> None:
+        """
+        Args:
+            keys: public keys that leases may be signed with; without any no lease is taken.
+            secured: whether there are certificates to check a target's by.
+        """
         self.instance = f"{socket.gethostname()}-{os.urandom(8).hex()}"
         self._served = served
         self._has_keys = bool(keys)
-        self._reader = Reader(keys, served.name, served.revision, self.instance)
+        self._reader = Reader(keys, served.name, served.revision, self.instance, secured=secured)
         self._outcomes = [0] * len(OUTCOMES)
         self._make_router: Callable[[Lease], Router] | None = None
         self._router: Router | None = None

@@ -44,9 +44,10 @@ _COMMON = frozenset(
     {"sequence", "issuedAt", "seconds", "model", "revision", "instance", "mode", "target", "hedgeMilliseconds"}
 )
 _OWN = {SHARE: {"weight"}, ALL: {"closeConnections"}, SHADOW: {"weight", "tolerance"}}
-_TARGET = {"revision", "address", "readySeconds"}
+_TARGET = {"revision", "address", "tlsName", "readySeconds"}
 _TOLERANCE = {"relative", "absolute"}
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}")
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9][A-Za-z0-9.-]{0,252})):([0-9]{1,5})")
 
 
@@ -67,18 +68,20 @@ class Target:
     """The other revision.
 
     Attributes:
+        tls_name: that its certificate must be for; None where it speaks plain HTTP.
         ready_seconds: for how long its youngest pod had been ready when the lease was written.
     """
 
     revision: str
     host: str
     port: int
+    tls_name: str | None
     ready_seconds: float
 
     @property
-    def place(self) -> tuple[str, str, int]:
+    def place(self) -> tuple[str, str, int, str | None]:
         """Where it is: targets of one place share connections."""
-        return self.revision, self.host, self.port
+        return self.revision, self.host, self.port, self.tls_name
 
     @property
     def address(self) -> str:
@@ -115,10 +118,12 @@ class Reader:
     Args:
         keys: public keys, 32 bytes each; a lease signed with any of them is good.
         instance: the name of this process.
+        secured: whether it has certificates to check a target's by.
     """
 
-    def __init__(self, keys: Sequence[bytes], model: str, revision: str, instance: str) -> None:
+    def __init__(self, keys: Sequence[bytes], model: str, revision: str, instance: str, *, secured: bool) -> None:
         self._keys = keys
+        self._secured = secured
         self._verifiers: list[VerifyKey] = []
         self._addressee = {"model": model, "revision": revision, "instance": instance}
         self._sequence = 0  # of the last lease that was taken
@@ -151,6 +156,8 @@ class Reader:
             raise Refused(outcome, f"its sequence number is {lease.sequence}, and {self._sequence} has been here")
         if lease.target.revision == self._addressee["revision"]:
             _garbled("its target is this pod's own revision")
+        if lease.target.tls_name is not None and not self._secured:
+            _garbled("its target speaks TLS, and this pod has no certificates to check it by")
         self._sequence = lease.sequence
         return lease
 
@@ -239,7 +246,10 @@ def _target(document: Any) -> Target:
     match = _ADDRESS.fullmatch(address) if type(address) is str else None
     if match is None or not 0 < int(match[3]) < 65536:
         _garbled("target.address must be host:port")
-    return Target(revision, match[1] or match[2], int(match[3]), _number(document, "readySeconds", 0))
+    tls_name = document["tlsName"]
+    if tls_name is not None and (type(tls_name) is not str or not _NAME.fullmatch(tls_name)):
+        _garbled("target.tlsName must be the name of a host, or null")
+    return Target(revision, match[1] or match[2], int(match[3]), tls_name, _number(document, "readySeconds", 0))
 
 
 def _check_members(document: Any, names: set[str] | frozenset[str], what: str) -> None:

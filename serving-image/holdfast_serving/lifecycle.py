@@ -81,7 +81,7 @@ async def serve(settings: Settings) -> int:
     rpc = _grpc_port(service, http, settings)
     stopping = _stop_signal()
 
-    control = Control(served, settings.router_keys)
+    control = Control(served, settings.router_keys, secured=certificates is not None)
     collectors = [certificates] if certificates else []
     admin = Port(management.routes(served, control, *collectors), Limits(body_bytes=MAX_LEASE_BYTES))
     numbers = (settings.port, settings.management_port, settings.grpc_port)
@@ -110,7 +110,7 @@ async def serve(settings: Settings) -> int:
             def turn_away(away: bool) -> None:
                 http.draining = rpc.draining = away or stopping.is_set()
 
-            control.open(partial(_router, served, loaded, submit, turn_away))
+            control.open(partial(_router, served, loaded, submit, turn_away, certificates))
             metrics.load_seconds = time.monotonic() - started
             log.info("ready after %.1f s", metrics.load_seconds)
             await stopping.wait()
@@ -212,7 +212,14 @@ def _open(served: Served, api: Api, settings: Settings, fetched: Fetched, loaded
     return batcher.submit
 
 
-def _router(served: Served, loaded: Loaded, run: Submit, turn_away: Callable[[bool], None], lease: Lease) -> Router:
+def _router(
+    served: Served,
+    loaded: Loaded,
+    run: Submit,
+    turn_away: Callable[[bool], None],
+    certificates: Certificates | None,
+    lease: Lease,
+) -> Router:
     from holdfast_serving.router import Router
 
     return Router(
@@ -223,6 +230,7 @@ def _router(served: Served, loaded: Loaded, run: Submit, turn_away: Callable[[bo
         lease,
         rows=loaded.apart is None,
         prediction=loaded.profile.prediction if loaded.profile else None,
+        tls=(lambda: certificates.outgoing) if certificates else None,
     )
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import ssl
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import httptools
@@ -86,11 +87,25 @@ class Peer:
         retries: requests that were sent again, since an old connection had just been closed.
     """
 
-    def __init__(self, host: str, port: int, patience: float) -> None:
-        """`patience`: seconds that a connection is left to a request that has no answer."""
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        patience: float,
+        tls_name: str | None = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+    ) -> None:
+        """
+        Args:
+            patience: seconds that a connection is left to a request that has no answer.
+            tls_name: that the peer's certificate must be for; None for plain HTTP.
+            tls: gives the context of a new connection, if there is a name.
+        """
         self._host = host
         self._port = port
-        self.patience = patience
+        self._patience = patience
+        self._tls_name = tls_name
+        self._tls = tls
         self.late = self.retries = 0
         self._loop = asyncio.get_running_loop()
         self.connections: set[_Connection] = set()
@@ -214,7 +229,10 @@ class Peer:
     async def _connect(self, connection: _Connection) -> None:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                await self._loop.create_connection(lambda: connection, self._host, self._port)
+                tls = self._tls() if self._tls is not None and self._tls_name is not None else None
+                await self._loop.create_connection(
+                    lambda: connection, self._host, self._port, ssl=tls, server_hostname=self._tls_name
+                )
         except (OSError, UnicodeError):  # the second: no name of a host
             self._no_attempt_before = self._loop.time() + BACKOFF_SECONDS
             connection.fail(CONNECT)
@@ -239,7 +257,7 @@ class Peer:
         now = self._loop.time()
         for connection in list(self.connections):
             if connection.busy:
-                if connection.since < now - self.patience:
+                if connection.since < now - self._patience:
                     connection.fail(TIMEOUT)
             elif connection.made < now - LIFETIME_SECONDS:
                 connection.close()

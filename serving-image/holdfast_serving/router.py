@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import ssl
 import time
 from collections.abc import Callable, Sequence
 
@@ -72,6 +73,7 @@ class Router:
         *,
         rows: bool,
         prediction: Prediction | None,
+        tls: Callable[[], ssl.SSLContext] | None,
     ) -> None:
         """
         Args:
@@ -80,12 +82,14 @@ class Router:
             lease: the first one.
             rows: whether every output has a row per row of input.
             prediction: how both arms' predictions are counted.
+            tls: gives the context of a new connection to a target that speaks TLS.
         """
         self.lease: Lease | None = lease
         self.has_rows = rows
         self._served = served
         self._signature = signature
         self._prediction = prediction
+        self._tls = tls
         self._run = run
         self._turn_away = turn_away
         self._loop = asyncio.get_running_loop()
@@ -142,7 +146,8 @@ class Router:
 
     def _connect(self, target: Target) -> None:
         self._place = target.place
-        self.peer = Peer(target.host, target.port, max(PATIENCE_SECONDS, 2 * self._served.timeout))
+        patience = max(PATIENCE_SECONDS, 2 * self._served.timeout)
+        self.peer = Peer(target.host, target.port, patience, target.tls_name, self._tls)
         self.client = Client(self._signature, self._served.name, target, rows=self.has_rows)
 
     def _settle(self) -> None:

@@ -41,7 +41,7 @@ class Authority:
     def issue(
         self,
         name: str = "wine",
-        usage: x509.ObjectIdentifier = SERVER,
+        usage: x509.ObjectIdentifier | tuple[x509.ObjectIdentifier, ...] = SERVER,
         days: float = 7,
         key: PrivateKey | None = None,
         password: bytes | None = None,
@@ -53,7 +53,7 @@ class Authority:
         builder = (
             _builder(subject, self._name, key, timedelta(days=days))
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(usage if isinstance(usage, tuple) else (usage,)), critical=False)
         )
         made = builder.sign(self._key, hashes.SHA256())
         locked = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()

@@ -41,7 +41,7 @@ class Operator:
 
     def __init__(self, server: Server, address: str, target: str = TARGET) -> None:
         self.server = server
-        self.target = {"revision": target, "address": address, "readySeconds": 3600}
+        self.target = {"revision": target, "address": address, "tlsName": None, "readySeconds": 3600}
         self._sequence = itertools.count(int(time.time() * 1000))
         found = self.read()
         self._addressee = {name: found[name] for name in ("model", "revision", "instance")}

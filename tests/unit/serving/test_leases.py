@@ -68,6 +68,8 @@ REFUSALS: dict[str, tuple[Callable[[dict[str, Any]], object], int, str, str]] = 
     "an address with a line": (in_target(address="a\r\nx: y:80"), 400, "garbled", "target.address"),
     "an address with a user": (in_target(address="me@candidate:80"), 400, "garbled", "target.address"),
     "an address with a port too far": (in_target(address="candidate:65536"), 400, "garbled", "target.address"),
+    "TLS, and no certificates": (in_target(tlsName="wine"), 400, "garbled", "no certificates to check it by"),
+    "a name of nonsense": (in_target(tlsName="*"), 400, "garbled", "target.tlsName"),
     "a target of nonsense": (set_to(target=[]), 400, "garbled", "target has exactly these members"),
 }  # fmt: skip
 
@@ -225,7 +227,7 @@ _JSON = st.recursive(
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200) | _JSON.map(lambda value: json.dumps(value).encode()))
 def test_whatever_comes_is_refused_and_nothing_worse(body: bytes) -> None:
-    reader = Reader([KEY.public_key().public_bytes_raw()], "wine", REVISION, "me")
+    reader = Reader([KEY.public_key().public_bytes_raw()], "wine", REVISION, "me", secured=False)
     with pytest.raises(Refused) as refusal:
         reader.read(body, time.time())
     assert refusal.value.outcome in (GARBLED, UNSIGNED)
@@ -234,11 +236,11 @@ def test_whatever_comes_is_refused_and_nothing_worse(body: bytes) -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_whatever_is_signed_is_taken_or_refused(data: st.DataObject) -> None:
-    reader = Reader([KEY.public_key().public_bytes_raw()], "wine", REVISION, "me")
+    reader = Reader([KEY.public_key().public_bytes_raw()], "wine", REVISION, "me", secured=False)
     document: dict[str, Any] = {
         "sequence": 1, "issuedAt": 1000, "seconds": 15, "model": "wine", "revision": REVISION, "instance": "me",
         "mode": "shadow", "weight": 1, "tolerance": {"relative": 0, "absolute": 0}, "hedgeMilliseconds": 1,
-        "target": {"revision": TARGET, "address": "[::1]:80", "readySeconds": 0},
+        "target": {"revision": TARGET, "address": "[::1]:80", "tlsName": None, "readySeconds": 0},
     }  # fmt: skip
     assert reader.read(envelope(document, KEY), 1000).target.host == "::1"
     document["sequence"] = 2
