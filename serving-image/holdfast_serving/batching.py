@@ -84,7 +84,8 @@ class Batcher:
         self._queued_rows = 0
         self._earliest = _NEVER  # no call in the queue has a deadline before this
         self._working = False  # a flush is scheduled or a thread runs
-        self._free_at = 0.0  # when the thread is likely to be done
+        self._free_at = 0.0  # when the thread is likely to be done; 0 while it has nothing to do
+        self._ample = self._forecast.queue(self._max_rows) / PATIENCE  # time for a call that is in the next batch
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "inference")
         self._waited = False  # so long that clients may have left the queue
@@ -102,6 +103,8 @@ class Batcher:
         """
         if not self._working:
             return  # a lone call is tried in any case, or a wrong forecast could never be put right
+        if seconds > self._ample and not self._free_at and self._queued_rows + rows <= self._max_rows:
+            return  # the usual case, without a forecast
         wait = self._forecast.queue(self._queued_rows + rows)
         if self._free_at:
             # A run that is overdue may well take as long again.
@@ -111,7 +114,7 @@ class Batcher:
 
     def submit(self, call: Call) -> None:
         """Take a checked call; it is answered later. Raises Problem 503 as `admit` does."""
-        self.admit(call.deadline - call.arrived, call.rows)
+        self.admit(call.deadline - time.perf_counter(), call.rows)
         if not self._working:
             self._working = True
             self._loop.call_soon(self._flush)
@@ -264,6 +267,7 @@ class Batcher:
                     took(time.perf_counter() - call.arrived)
         statistics.last = ended = time.perf_counter()
         self._forecast.learn(batch.rows, batch.seconds, ended - batch.started)
+        self._ample = self._forecast.queue(self._max_rows) / PATIENCE
         share = 1 / len(batch.parts)
         for calls, outputs in batch.parts:
             if not isinstance(outputs, Exception):
