@@ -8,10 +8,10 @@ from holdfast_serving import metrics
 from holdfast_serving.__main__ import main
 
 
-def _ignore(self: metrics.Histogram, value: float) -> None: ...
+def _ignore(self: metrics.Histogram, values: object) -> None: ...
 
 
-metrics.Histogram.observe = _ignore  # type: ignore[method-assign]
+metrics.Histogram.observe = metrics.Histogram.observe_all = _ignore  # type: ignore[method-assign]
 
 if __name__ == "__main__":
     sys.exit(main())

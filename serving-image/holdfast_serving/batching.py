@@ -249,22 +249,25 @@ class Batcher:
         statistics = metrics.statistics
         metrics.batch.observe(batch.rows)
         metrics.in_flight -= len(batch.calls)
-        waited, took = metrics.queue.observe, metrics.duration.observe
+        answered, took = 0, []
         for calls, outputs in batch.parts:
+            problem = self._failure(outputs) if isinstance(outputs, Exception) else None
             first = last = 0
             for call in calls:
                 first, last = last, last + (call.rows if self._joins else 1)
-                waited(batch.started - call.arrived)
                 try:
-                    if isinstance(outputs, Exception):
-                        raise self._failure(outputs)
-                    call.answer(outputs, first, last)
+                    if problem is not None:
+                        raise problem
+                    call.answer(outputs, first, last)  # type: ignore[arg-type]
                 except Exception as error:
                     self._fail(call, error)
                 else:
-                    metrics.outcomes[OK] += 1
-                    statistics.rows += call.rows
-                    took(time.perf_counter() - call.arrived)
+                    answered += call.rows
+                    took.append(time.perf_counter() - call.arrived)
+        metrics.outcomes[OK] += len(took)
+        statistics.rows += answered
+        metrics.duration.observe_all(took)
+        metrics.queue.observe_all([batch.started - call.arrived for call in batch.calls])
         statistics.last = ended = time.perf_counter()
         self._forecast.learn(batch.rows, batch.seconds, ended - batch.started)
         self._ample = self._forecast.queue(self._max_rows) / PATIENCE
