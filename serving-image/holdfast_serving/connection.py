@@ -94,7 +94,7 @@ class Port:
     Attributes:
         loop: the event loop, once it listens.
         now: the loop's time, up to `TICK_SECONDS` old.
-        draining: every answer tells its client to close the connection.
+        draining: every answer with no request behind it tells its client to close the connection.
         newest: when the last connection was made.
     """
 
@@ -361,7 +361,7 @@ class Connection(asyncio.Protocol):
         if transport is None or transport.is_closing():
             return
         port = self._port
-        keep = self._keep and not port.draining
+        keep = self._keep and (not port.draining or bool(self._backlog))  # what has been sent already is answered, too
         if not keep:
             fields += b"connection: close\r\n"
         self.quiet_since = now = port.now
@@ -422,8 +422,9 @@ class Connection(asyncio.Protocol):
 
     def retire(self) -> None:
         """Tell the client to close with the next answer. Unasked, it would cross a request."""
-        self._keep = False
-        self.retires = _NEVER
+        if not self._backlog:
+            self._keep = False
+            self.retires = _NEVER
 
     def _write_buffer_size(self) -> int:
         return self.transport.get_write_buffer_size() if self.transport is not None else 0

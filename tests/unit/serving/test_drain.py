@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from tests.unit.serving import models
@@ -115,3 +116,44 @@ def test_connections_are_taken_as_long_as_they_come(tmp_path: Path) -> None:
                 assert (reply.status, reply.fields["connection"]) == (200, "close")
             time.sleep(0.5)
         assert server.wait(10) == 0, server.log
+
+
+def test_whatever_has_begun_when_the_signal_comes_is_answered(tmp_path: Path) -> None:
+    """Also what goes on beyond the moment in which the port is closed."""
+    with serving(tmp_path, models.iris(), "--drain-seconds", "1") as server, ExitStack() as stack:
+        idle, silent, head, body, behind, late = (Wire(stack.enter_context(server.connect())) for _ in range(6))
+        idle.send(POST)
+        assert idle.reply() is not None
+        sent = {idle: b"", silent: b"", head: POST[:30], body: POST[:-5], behind: POST[:-5], late: POST[:-5]}
+        for wire, begun in sent.items():
+            wire.send(begun)
+        time.sleep(0.1)
+        server.terminate()
+        until(lambda: "draining" in server.log, "the drain")
+        for wire in (idle, silent, head, body):
+            wire.send(POST[len(sent[wire]) :])
+        behind.send(POST[len(sent[behind]) :] + POST * 2)
+        for _ in range(2):
+            reply = behind.reply()
+            assert reply is not None
+            assert (reply.status, reply.fields.get("connection")) == (200, None)
+        for wire in (idle, silent, head, body, behind):
+            reply = wire.reply()
+            assert reply is not None
+            assert (reply.status, reply.fields["connection"]) == (200, "close")
+            assert wire.reply() is None
+        until(lambda: not accepts(server), "the port is closed")
+        late.send(POST[len(sent[late]) :])
+        reply = late.reply()
+        assert reply is not None
+        assert (reply.status, reply.fields["connection"]) == (200, "close")
+        assert server.wait(10) == 0, server.log
+
+
+def accepts(server: Server) -> bool:
+    try:
+        server.connect().close()
+    except ConnectionRefusedError:
+        return False
+    time.sleep(2.5)  # not to be the new connection that keeps the port open
+    return True
