@@ -40,7 +40,9 @@ _DATASETS = "onnxruntime/datasets"
 _PT_LOAD = 1
 
 _CHECK = """
-import numpy, onnxruntime, orjson, prometheus_client, uvloop, httptools, sys
+import sys
+import google.protobuf.message_factory, httptools, nacl.signing, numpy, obstore.store, onnxruntime, orjson, uvloop
+import prometheus_client
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 x = numpy.random.default_rng(0).random((3, 2), numpy.float32)
 (y,) = session.run(None, {session.get_inputs()[0].name: x})

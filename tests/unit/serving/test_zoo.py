@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
+from tests.unit.serving import grpc_client, zoo
 from tests.unit.serving import test_binary as binary
-from tests.unit.serving import zoo
 from tests.unit.serving.server import Server, serving, wire
 from tests.unit.serving.zoo import Array, Subject
 
@@ -41,14 +42,18 @@ def served(subject: Subject, folder: Path) -> Iterator[Server]:
         yield server
 
 
-def by_json(server: Server, rows: dict[str, Array]) -> dict[str, Array]:
-    """What the server answers in JSON."""
-    asked: dict[str, tuple[str, list[int], list[Any]]] = {
+def described(rows: dict[str, Array]) -> dict[str, tuple[str, list[int], list[Any]]]:
+    """(datatype, shape, elements) by name."""
+    return {
         name: (DATATYPES[values.dtype], list(values.shape), values.ravel().tolist()) for name, values in rows.items()
     }
+
+
+def by_json(server: Server, rows: dict[str, Array]) -> dict[str, Array]:
+    """What the server answers in JSON."""
     return {
         name: np.array(output["data"], NUMPY[output["datatype"]]).reshape(output["shape"])
-        for name, output in server.ask(**asked).items()
+        for name, output in server.ask(**described(rows)).items()
     }
 
 
@@ -68,7 +73,18 @@ def by_binary(server: Server, rows: dict[str, Array]) -> dict[str, Array]:
         return binary.of_reply(client.reply())
 
 
-WIRES: dict[str, Callable[[Server, dict[str, Array]], dict[str, Array]]] = {"json": by_json, "binary": by_binary}
+def by_grpc(server: Server, rows: dict[str, Array], *, raw: bool = False) -> dict[str, Array]:
+    """What the server answers over gRPC, with typed contents or raw ones."""
+    with grpc_client.client(server) as client:
+        return client.infer(raw=raw, **described(rows))
+
+
+WIRES: tuple[Callable[[Server, dict[str, Array]], dict[str, Array]], ...] = (
+    by_json,
+    by_binary,
+    by_grpc,
+    partial(by_grpc, raw=True),
+)
 
 
 def by_runtime(subject: Subject, rows: dict[str, Array]) -> dict[str, Array]:
@@ -98,7 +114,7 @@ def test_a_model_is_answered_as_the_runtime_answers(name: str, tmp_path: Path) -
     with served(subject, tmp_path) as server:
         for count in (1, 2, len(next(iter(subject.rows.values())))):
             rows = first(subject.rows, count)
-            for ask in WIRES.values():
+            for ask in WIRES:
                 agree(ask(server, rows), by_runtime(subject, rows))
         assert server.get(f"/v2/models/{server.name}").json()["parameters"]["batching"] is True
 
@@ -121,7 +137,7 @@ def test_a_dimension_may_vary_from_request_to_request(tmp_path: Path) -> None:
     with served(subject, tmp_path) as server:
         for length in (1, 7, 128):
             rows = {"ids": subject.rows["ids"][:2, :length]}
-            for ask in WIRES.values():
+            for ask in WIRES:
                 given = ask(server, rows)
                 assert given["words"].shape == (2, length, 16)
                 agree(given, by_runtime(subject, rows))
@@ -130,9 +146,10 @@ def test_a_dimension_may_vary_from_request_to_request(tmp_path: Path) -> None:
 def test_a_model_in_half_precision_is_answered_in_bytes(tmp_path: Path) -> None:
     subject = zoo.half_precision()
     with served(subject, tmp_path) as server:
-        given = by_binary(server, subject.rows)
-    assert given["y"].dtype == np.float16
-    agree(given, by_runtime(subject, subject.rows), rtol=1e-2)
+        for ask in (by_binary, partial(by_grpc, raw=True)):
+            given = ask(server, subject.rows)
+            assert given["y"].dtype == np.float16
+            agree(given, by_runtime(subject, subject.rows), rtol=1e-2)
 
 
 def test_a_label_that_the_file_wrongly_says_to_be_one_row_is_one_per_row(tmp_path: Path) -> None:
