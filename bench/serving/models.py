@@ -103,7 +103,7 @@ def prepare(name: str, subject: zoo.Subject, folder: Path, profile: dict[str, An
 
 
 def profile(features: Sequence[str], rows: Array, labels: Array, confidence: Array) -> dict[str, Any]:
-    """A profile as the trainer writes it, for a classifier over numbers."""
+    """A profile of a classifier over the columns of `X`."""
 
     def shares(edges: Array, values: Array) -> dict[str, Any]:
         counts = np.bincount(np.searchsorted(edges, values), minlength=len(edges) + 1)
@@ -112,11 +112,8 @@ def profile(features: Sequence[str], rows: Array, labels: Array, confidence: Arr
     columns = {}
     for index, name in enumerate(features):
         edges = np.unique(np.quantile(rows[:, index], np.arange(1, 10) / 10, method="inverted_cdf"))
-        columns[name] = {
-            "kind": "numeric",
-            **shares(edges[edges < rows[:, index].max()], rows[:, index]),
-            "missingRatio": 0.0,
-        }
+        spread = shares(edges[edges < rows[:, index].max()], rows[:, index])
+        columns[name] = {"input": "X", "column": index, "kind": "numeric", **spread, "missingRatio": 0.0}
     known, counts = np.unique(labels, return_counts=True)
     sure = shares(np.arange(1, 20) / 20, confidence)
     return {

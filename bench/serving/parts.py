@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.serving import load, models, servers
+from bench.serving.counters import check_counters
 from bench.serving.findings import Findings, say
 from bench.serving.models import Prepared
 from bench.serving.questions import Question
@@ -110,6 +111,8 @@ class Bench:
                 for server, asked in (counted, uncounted) if number % 2 else (uncounted, counted):
                     with self._running(server, asked) as process:
                         cpu[server.name] = self._load(process, asked, 32).cpu_us
+                        if server.name == "holdfast":
+                            check_counters(process.other_port, IRIS)
                 self.found.add("holdfast", counters_cost=1 - cpu["uncounted"] / cpu["holdfast"])
                 say(f"counters: {cpu['holdfast']:.1f} us of CPU with, {cpu['uncounted']:.1f} us without")
 

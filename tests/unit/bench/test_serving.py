@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench.serving import image, page, questions
+from bench.serving import counters, image, page, questions
 from bench.serving.calls import call
 from bench.serving.client import Client, Witness
 from bench.serving.findings import Findings
@@ -140,3 +140,17 @@ def test_the_page_says_what_was_measured_and_what_was_not() -> None:
     assert "| 0.97 |" in text
     assert "`kserve` failed: it died" in text
     assert re.search(r"3,000 \(2,900 to 3,100\)", text)
+
+
+METRICS = """
+holdfast_inference_requests_total{model="m",outcome="ok",revision="r"} 3.0
+holdfast_inference_requests_total{model="m",outcome="failed",revision="r"} 1.0
+holdfast_model_feature_bin_total{bin="0",feature="width",model="m",revision="r"} 1.0
+holdfast_model_feature_bin_total{bin="1",feature="width",model="m",revision="r"} 2.0
+holdfast_model_prediction_bin_total{bin="0",model="m",revision="r"} 3.0
+holdfast_model_confidence_bin_total{bin="0",model="m",revision="r"} 3.0
+"""
+
+
+def test_rows_are_added_up_by_what_they_are_counted_for() -> None:
+    assert counters.totals(METRICS) == {"requests": 3, "width": 3, "prediction": 3, "confidence": 3}
