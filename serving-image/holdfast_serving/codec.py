@@ -128,14 +128,13 @@ class RestCodec(Codec):
             attach(items, memoryview(body)[json_size:])
         if len(items) != len(self._inputs):
             self._explain_names(_names(items))
-        for expected, item in zip(self._inputs, items, strict=True):
+        for expected, item in zip(self._inputs, items):  # noqa: B905 - of one length; to say so costs as much again
             if type(item) is not dict or item.get("name") != expected.name:
-                items = self._in_order(items)
+                call.inputs, call.shapes = [], []
+                for other, found in zip(self._inputs, self._in_order(items), strict=True):
+                    _read(other, found, call)
                 break
-        for expected, item in zip(self._inputs, items, strict=True):
-            data, shape = expected.read(item)
-            call.inputs.append(data)
-            call.shapes.append(shape)
+            _read(expected, item, call)
         self._count_rows(call)
         if len(document) > 1:
             self._read_options(document, call)
@@ -228,6 +227,12 @@ class RestCodec(Codec):
         given = zip(self._signature.inputs, call.inputs, call.shapes, strict=True)
         arrays = [to_array(tensor, data, shape) for tensor, data, shape in given if tensor.datatype.startswith("FP")]
         return not all(np.isfinite(array).all() for array in arrays)
+
+
+def _read(expected: Input, item: dict[str, Any], call: RestCall) -> None:
+    data, shape = expected.read(item)
+    call.inputs.append(data)
+    call.shapes.append(shape)
 
 
 def _names(items: list[Any]) -> list[Any]:

@@ -245,7 +245,11 @@ class Connection(asyncio.Protocol):
             end = data.find(b"\r\n\r\n") + 4
             known = self._port.known_heads.get(data[:end])
             if known is not None and len(data) - end == known[1]:
-                self._enqueue(known[0], data[end:], True, False)
+                if self._busy or self._backlog or self._stalled:
+                    self._enqueue(known[0], data[end:], True, False)
+                else:  # what `_start` would do
+                    self._busy, self._head_only, self.deadline = True, False, _NEVER
+                    self.run(known[0], data[end:])
                 return
         while data:
             self._data = data
