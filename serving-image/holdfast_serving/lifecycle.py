@@ -235,17 +235,17 @@ def _router(
 
 
 def _give_back_large_blocks() -> None:
-    """Let glibc return blocks of more than a mebibyte at once.
+    """Let glibc return blocks of more than four mebibytes at once, and keep smaller ones.
 
     By default it keeps more and more of them, once one was freed, for each thread by itself: a few large requests would
-    be in memory for ever.
+    be in memory for ever. What comes from the kernel comes page by page: that takes 4 ms of CPU for a body of 3 MB.
     """
     import ctypes
 
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 20)
-        libc.mallopt(_M_TRIM_THRESHOLD, 8 << 20)
+        libc.mallopt(_M_MMAP_THRESHOLD, 4 << 20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 16 << 20)
 
 
 async def _drain(served: Served, ports: Sequence[AnyPort], seconds: float) -> None:
