@@ -28,6 +28,8 @@ MAX_BYTES = 64 << 20
 """Of requests that are without an answer; those that are taken while others are there."""
 
 MAX_ANSWER_BYTES = 64 << 20
+"""Of one answer, and of all that are coming in: one that is more is given up."""
+
 MAX_HEAD_BYTES = 16 << 10
 
 LIFETIME_SECONDS = 10.0
@@ -113,6 +115,7 @@ class Peer:
         self._attempts: set[asyncio.Task[None]] = set()
         self._no_attempt_before = 0.0
         self._bytes = 0
+        self._coming = 0  # bytes of answers that are not complete
         self._waiting: set[Exchange] = set()
         self._alarm: asyncio.TimerHandle | None = None  # for the first of them that is due, or was
         self._alarm_at = _NEVER
@@ -190,6 +193,13 @@ class Peer:
     def release(self, size: int) -> None:
         """So many bytes of ours are no longer with the peer."""
         self._bytes -= size
+
+    def hold(self, size: int) -> bool:
+        """Take so many bytes of an answer that is coming in, if that is not too much; gives back a negative size."""
+        if size > 0 and self._coming + size > MAX_ANSWER_BYTES:
+            return False
+        self._coming += size
+        return True
 
     def rest(self, connection: _Connection) -> None:
         """A connection is free again."""
@@ -285,8 +295,8 @@ class _Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_answer", "_complete", "_exchange", "_fed", "_keep", "_parser", "_parts", "_peer", "_size", "_used", "busy",
-        "made", "since", "transport",
+        "_answer", "_complete", "_exchange", "_fed", "_held", "_keep", "_parser", "_parts", "_peer", "_size", "_used",
+        "busy", "made", "since", "transport",
     )  # fmt: skip
 
     def __init__(self, peer: Peer, now: float) -> None:
@@ -300,7 +310,7 @@ class _Connection(asyncio.Protocol):
         self._parts: Sequence[Data] = ()
         self._size = 0
         self._answer = Answer()
-        self._fed = 0  # bytes of the answer up to now
+        self._fed = self._held = 0  # bytes of the answer up to now, and of its body
         self._complete = False
         self._keep = False
 
@@ -385,14 +395,15 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         answer = self._answer
+        if not self._peer.hold(len(data)):
+            raise _BrokenError
+        self._held += len(data)
         if not answer.body:
             answer.body = data
             return
         if type(answer.body) is bytes:
             answer.body = bytearray(answer.body)
         answer.body += data
-        if len(answer.body) > MAX_ANSWER_BYTES:
-            raise _BrokenError
 
     def on_message_complete(self) -> None:
         self._complete = True
@@ -421,7 +432,9 @@ class _Connection(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         if self.busy:
             self._peer.release(self._size)
+            self._peer.hold(-self._held)
         self.busy = False
+        self._held = 0
         self._parts = ()
         self._size = 0
         return exchange

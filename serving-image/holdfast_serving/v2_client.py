@@ -26,7 +26,7 @@ _JSON_SIZE = b"inference-header-content-length"
 _TIMING = b"server-timing"
 _TIMING_START = b"infer;dur="
 _LENGTH = Struct("<I")  # before every element of BYTES
-_MAX_KNOWN = 256
+_MAX_KNOWN, _MAX_KNOWN_BYTES = 256, 4 << 10
 
 
 class InvalidAnswer(Exception):
@@ -51,7 +51,7 @@ class Client:
         )
         self._has_texts = any(tensor.datatype == "BYTES" for tensor in signature.inputs)
         self._known_requests: dict[Any, tuple[bytes, int]] = {}
-        self._known_answers: dict[tuple[int, bytes | bytearray], _Layout] = {}
+        self._known_answers: dict[tuple[int, bytes], _Layout] = {}
 
     def request(self, call: Call) -> tuple[list[Data], int]:
         """(head and body in parts, bytes of all)."""
@@ -83,7 +83,7 @@ class Client:
             layout = self._layout(document, rows)
             if len(self._known_answers) >= _MAX_KNOWN:
                 self._known_answers.clear()
-            if len(document) < 64 << 10:
+            if len(document) <= _MAX_KNOWN_BYTES:
                 self._known_answers[rows, document] = layout
         if len(body) - start != layout.size:
             raise InvalidAnswer("its tensors have another size than it says")

@@ -9,14 +9,19 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.unit.serving import grpc_client, models
-from tests.unit.serving.candidate import answer, candidate, right, says
+from tests.unit.serving.candidate import answer, candidate, field, right, says
 from tests.unit.serving.leases import TARGET, Operator
 from tests.unit.serving.server import REVISION, request, serving
 from tests.unit.serving.test_router import KEYS, hangs
 from tests.unit.serving.test_shadow import both
 
-from holdfast_serving.v2_client import InvalidAnswer, _read_texts
+from holdfast_bundle.manifest import Tensor
+from holdfast_serving.lease import Target
+from holdfast_serving.signature import Signature
+from holdfast_serving.v2_client import Client, InvalidAnswer, _read_texts
 
 VALUES: dict[str, list[Any]] = {
     "BOOL": [True, False], "BYTES": ["", "été\n%b"], "FP32": [0.5, -2e38], "FP64": [0.1, -1e308], "INT8": [-128, 127],
@@ -177,6 +182,30 @@ def test_a_target_by_its_name(tmp_path: Path) -> None:
 def test_texts_that_are_none(data: bytes, count: int) -> None:
     with pytest.raises(InvalidAnswer):
         _read_texts(memoryview(data), count)
+
+
+SIGNATURE = Signature(
+    (Tensor("X", "FP32", (-1, 4)),), (Tensor("label", "INT64", (-1,)), Tensor("probabilities", "FP32", (-1, 3)))
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.integers(1, 3), st.lists(st.tuples(st.integers(0, 10_000), st.binary(max_size=3)), max_size=3))
+def test_whatever_is_answered_fits_or_is_none(rows: int, changes: list[tuple[int, bytes]]) -> None:
+    head, _, right_body = answer(rows).partition(b"\r\n\r\n")
+    body = bytearray(right_body)
+    for place, content in changes:
+        body[place % len(body) : place % len(body) + 1] = content
+    client = Client(SIGNATURE, "wine", Target(TARGET, "127.0.0.1", 80, None, 0), rows=True)
+    fields = {b"inference-header-content-length": field(head, "Inference-Header-Content-Length").encode()}
+    fields[b"server-timing"] = b"infer;dur=1"
+    for _ in range(2):  # the second time by what is known
+        try:
+            (label, probabilities), seconds = client.read(fields, bytes(body), rows)
+        except InvalidAnswer:
+            continue
+        assert (label.shape, label.dtype, probabilities.shape) == ((rows,), np.int64, (rows, 3))
+        assert seconds == 0.001
 
 
 @pytest.mark.parametrize("transport", ["holdfast", "grpcio"])

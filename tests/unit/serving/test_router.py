@@ -173,7 +173,6 @@ def test_no_client_sees_a_fault_of_the_candidate(stable: Server, name: str) -> N
         assert len(target.asked) == 24
         assert operator.outcomes() == {outcome: 24}
         assert operator.outcomes("local") == {}  # those that were drawn for it
-    assert f"revision {TARGET} has not answered a request ({outcome}" in stable.log or "every 10 s" in stable.log
 
 
 @pytest.mark.parametrize("where", [NOTHING, "no-such-host.invalid:80", f"{'a' * 70}.b:80"])
@@ -276,6 +275,56 @@ def test_a_target_that_hangs_holds_no_more_than_it_may_and_its_age_is_told(tmp_p
         assert operator.outcomes() == {"timeout": 256, "saturated": 144}
 
 
+def sums() -> bytes:
+    return models.build(
+        [models.node("ReduceSum", "x axes", "y", keepdims=0)],
+        {"x": (models.FLOAT, [None, 1024])},
+        {"y": (models.FLOAT, [None])},
+        axes=np.array([1], np.int64),
+    )
+
+
+def four_megabytes() -> bytes:
+    size = 4 << 20
+    described = {"name": "x", "datatype": "FP32", "shape": [1024, 1024], "parameters": {"binary_data_size": size}}
+    head = json.dumps({"inputs": [described]}).encode()
+    fields = f"Inference-Header-Content-Length: {len(head)}"
+    return http("POST", "/v2/models/wine/infer", head + bytes(size), fields)
+
+
+def test_what_a_target_that_hangs_holds_is_bounded_in_bytes_too(tmp_path: Path) -> None:
+    with serving(tmp_path, sums(), **KEYS) as server, candidate(hangs) as target:
+        operator = Operator(server, target.address)
+        operator.grant(weight=1, hedgeMilliseconds=20)
+        assert ask(server, 20, 1, four_megabytes()) == {(200, REVISION): 20}
+        assert operator.outcomes() == {"timeout": 15, "saturated": 5}
+
+
+def test_what_was_given_up_is_held_no_longer(tmp_path: Path) -> None:
+    resets = resets_after(lambda rows: answer(rows)[:-4])
+    with serving(tmp_path, sums(), **KEYS) as server, candidate(resets) as target:
+        operator = Operator(server, target.address)
+        operator.grant(weight=1)
+        assert ask(server, 20, 1, four_megabytes()) == {(200, REVISION): 20}
+        assert operator.outcomes() == {"reset": 20}
+        assert 0 < server.log.count(f"revision {TARGET} has not answered a request (reset") < 5
+
+
+def test_an_answer_without_end_is_given_up(tmp_path: Path) -> None:
+    def endless(sock: socket.socket, asked: Any) -> None:
+        sock.sendall(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        while True:
+            sock.sendall(b"100000\r\n" + bytes(1 << 20) + b"\r\n")
+
+    with serving(tmp_path, models.iris(), **KEYS) as server, candidate(endless) as target:
+        operator = Operator(server, target.address)
+        operator.grant(weight=1, hedgeMilliseconds=4000)
+        assert ask(server, 6, 3) == {(200, REVISION): 6}
+        assert operator.outcomes() == {"invalid": 6}
+        target.fault = right
+        assert ask(server, 3) == {(200, TARGET): 3}
+
+
 def test_late_answers_are_told_and_their_connections_are_used_again(stable: Server) -> None:
     with candidate(late(0.06)) as target:
         operator = Operator(stable, target.address)
@@ -317,7 +366,7 @@ def test_a_shorter_hedge_holds_beside_a_longer_one(stable: Server) -> None:
 
 def test_a_lease_ends_by_itself(stable: Server, other: Server) -> None:
     operator = Operator(stable, address(other))
-    operator.grant(weight=1, seconds=0.5)
+    operator.grant(weight=1, seconds=2)
     assert ask(stable, 10) == {(200, TARGET): 10}
     assert operator.read()["peer"]["connections"] == 1
     until(lambda: operator.read()["lease"] is None, "the end", 5)
@@ -332,21 +381,21 @@ def test_a_lease_ends_by_itself(stable: Server, other: Server) -> None:
 
 def test_a_lease_that_is_renewed_does_not_end(stable: Server, other: Server) -> None:
     operator = Operator(stable, address(other))
-    operator.grant(weight=1, seconds=0.6)
-    for _ in range(4):
-        time.sleep(0.3)
-        operator.grant(weight=1, seconds=0.6)
+    operator.grant(weight=1, seconds=2)
+    for _ in range(3):
+        time.sleep(0.9)
+        operator.grant(weight=1, seconds=2)
     assert ask(stable, 10) == {(200, TARGET): 10}
 
 
 def test_what_is_drawn_before_the_target_is_warm_is_counted_apart(stable: Server, other: Server) -> None:
     operator = Operator(stable, address(other))
-    operator.target["readySeconds"] = 29.0
+    operator.target["readySeconds"] = 27.5
     operator.grant(weight=0.5)
     ask(stable, 40)
     assert operator.arm("target", "warming")["drawn"] + operator.arm("local", "warming")["drawn"] == 40
     assert operator.arm("target")["drawn"] + operator.arm("local")["drawn"] == 0
-    time.sleep(1.1)  # in the same lease
+    time.sleep(2.6)  # in the same lease
     ask(stable, 40)
     assert operator.arm("target", "warming")["drawn"] + operator.arm("local", "warming")["drawn"] == 40
     assert operator.arm("target")["drawn"] + operator.arm("local")["drawn"] == 40
@@ -368,7 +417,7 @@ def test_clients_are_told_to_close_while_the_lease_says_so(stable: Server, other
         old = Wire(sock)
         operator.grant("all")
         assert not closes()
-        operator.grant("all", closeConnections=True, seconds=1)
+        operator.grant("all", closeConnections=True, seconds=3)
         assert closes()
         old.send(POST)
         reply = old.reply()
