@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import socket
@@ -16,10 +17,16 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+import uvloop
 from cryptography.hazmat.primitives.asymmetric import rsa
 from tests.unit.serving import grpc_client, models
 from tests.unit.serving.authority import CLIENT, Authority, Identity, Secret, trust
 from tests.unit.serving.server import REVISION, Process, Server, Wire, digest_of, http, request, serving, until
+
+from holdfast_serving.certificates import Certificates
+from holdfast_serving.connection import Port
+from holdfast_serving.limits import Limits
+from holdfast_serving.routes import Routes
 
 BODY = request(X=("FP32", [1, 4], [5.1, 3.5, 1.4, 0.2]))
 POST = http("POST", "/v2/models/wine/infer", json.dumps(BODY).encode())
@@ -149,12 +156,12 @@ def test_the_management_port_stays_plain(site: Site) -> None:
 def test_rubbish_ends_the_connection_and_nothing_else(site: Site) -> None:
     """Also a handshake that goes wrong somewhere in the middle, and one that stops there."""
     picked = random.Random(7)
-    with _recorded_hello(site) as hello:
-        samples = [bytes(picked.randbytes(picked.randrange(1, 400))) for _ in range(60)]
-        for _ in range(120):
-            broken = bytearray(hello)
-            broken[picked.randrange(5, len(hello))] ^= 1 << picked.randrange(8)
-            samples.append(bytes(broken))
+    hello = _hello(trust(site.authority))
+    samples = [bytes(picked.randbytes(picked.randrange(1, 400))) for _ in range(60)]
+    for _ in range(120):
+        broken = bytearray(hello)
+        broken[picked.randrange(5, len(hello))] ^= 1 << picked.randrange(8)
+        samples.append(bytes(broken))
     left = []
     for sample in samples:
         sock = site.server.connect()
@@ -167,13 +174,60 @@ def test_rubbish_ends_the_connection_and_nothing_else(site: Site) -> None:
     assert "Traceback" not in site.server.log
 
 
-@contextmanager
-def _recorded_hello(site: Site) -> Iterator[bytes]:
+def _hello(context: ssl.SSLContext) -> bytes:
+    """What a client begins with."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = trust(site.authority).wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    client = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
     with pytest.raises(ssl.SSLWantReadError):
         client.do_handshake()
-    yield outgoing.read()
+    return outgoing.read()
+
+
+def test_a_record_that_was_tampered_with_ends_the_connection(site: Site) -> None:
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = trust(site.authority).wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    before = site.server.outcomes()
+    with site.server.connect() as sock:
+        while True:
+            try:
+                client.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                sock.sendall(outgoing.read())
+                incoming.write(sock.recv(1 << 16))
+        sock.sendall(outgoing.read())
+        client.write(POST)
+        record = bytearray(outgoing.read())
+        record[-3] ^= 1
+        sock.sendall(record)
+        incoming.write(b"".join(iter(lambda: sock.recv(1 << 16), b"")))
+    with pytest.raises(ssl.SSLError, match="ALERT_BAD_RECORD_MAC"):
+        client.read()
+    assert site.server.outcomes() == before
+
+
+def test_a_client_that_stops_in_its_handshake_is_sent_away_in_time(tmp_path: Path) -> None:
+    secret = Secret(tmp_path / "wine-tls")
+    authority = Authority()
+    secret.put_identity(authority.issue())
+    hello = _hello(trust(authority))
+
+    async def main() -> None:
+        port = Port(Routes({}), Limits(head_seconds=0.3))
+        listener = socket.create_server(("127.0.0.1", 0))
+        await port.listen(listener, Certificates(secret.folder, client_auth=ssl.CERT_NONE))
+        for sent in (b"", hello[:50], hello):
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            writer.write(sent)
+            began = time.monotonic()
+            await asyncio.wait_for(reader.read(), 10)
+            assert 0.2 < time.monotonic() - began < 5
+            writer.close()
+        while port.connections:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        port.stop()
+
+    uvloop.run(main())
 
 
 # --- The same HTTP as without ---------------------------------------------------------------------------------------
