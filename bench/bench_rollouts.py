@@ -48,10 +48,10 @@ def main() -> int:
         say("deleted the only pod, twice; the second time there was no room for another for 15 s")
         scale(kube, NAME, 2)
         turn = 0
-        while turn < 2 or (time.monotonic() - began) * given.rate < given.requests * 1.1:
+        while (sent := traffic.requests()) < given.requests or turn < 2:
             (delete_pod, evict_pod)[turn % 2](kube, NAME)
             turn += 1
-            say(f"deleted or evicted {turn} pods of two")
+            say(f"deleted or evicted {turn} pods of two; {sent} requests")
         seconds = time.monotonic() - began
         result = traffic.finish()
     say(f"{result}")

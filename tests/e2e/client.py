@@ -2,9 +2,9 @@
 
 For SECONDS, or until /tmp/stop is there, clients of four kinds ask side by side: on kept connections, often and now and
 then; on a new connection for each request; and with bodies that take a second to send. With --grpc there are as many of
-the first three kinds over gRPC. An answer must be a right one. The only second try is the one that HTTP clients make: a
-request on a kept connection that ends before a byte of the answer came (the server may close an idle connection at any
-time) is sent again on a new one, and counted. gRPC does the same by itself.
+the first three kinds over gRPC. /tmp/requests counts them. An answer must be a right one. The only second try is the
+one that HTTP clients make: a request on a kept connection that ends before a byte of the answer came (the server may
+close an idle connection at any time) is sent again on a new one, and counted. gRPC does the same by itself.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import Any
 ROW = [13.2, 1.78, 2.14, 11.2, 100.0, 2.65, 2.76, 0.26, 1.28, 4.38, 1.05, 3.4, 1050.0]
 BODY = json.dumps({"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 13], "data": ROW}]}).encode()
 TIMEOUT = 30.0
-STOP = Path("/tmp/stop")
+STOP, COUNT = Path("/tmp/stop"), Path("/tmp/requests")
 GRPC_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
 
@@ -193,6 +193,7 @@ class Load:
     async def watch(self) -> None:
         """Ends when the load does."""
         while time.monotonic() < self.end:
+            COUNT.write_text(str(self.requests))  # noqa: ASYNC240
             if STOP.exists():  # noqa: ASYNC240
                 self.end = 0
             await asyncio.sleep(0.2)

@@ -135,6 +135,10 @@ class Traffic:
     process: subprocess.Popen[str]
     kube: Kube
 
+    def requests(self) -> int:
+        """How many have been sent by now."""
+        return int(self.kube("exec", "deploy/models", "--", "cat", "/tmp/requests") or 0)
+
     def finish(self) -> dict[str, Any]:
         """Stop, and return `{requests, grpc_requests, failed, again, versions, errors}`."""
         self.kube("exec", "deploy/models", "--", "touch", "/tmp/stop")
