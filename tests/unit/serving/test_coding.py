@@ -93,17 +93,18 @@ def test_what_cannot_be_unpacked_is_refused(client: Wire, data: bytes, field: st
 
 
 @pytest.mark.parametrize(
-    ("size", "words"), [(LIMIT, "not JSON"), (LIMIT + 1, "when it is unpacked"), (1 << 30, "when")]
+    ("size", "words"), [(LIMIT, "not JSON"), (LIMIT + 1, "when it is unpacked"), (1 << 28, "when it is unpacked")]
 )
 def test_a_body_that_would_grow_beyond_the_limit_is_refused_before_it_does(
-    server: Server, client: Wire, size: int, words: str
+    server: Server, size: int, words: str
 ) -> None:
-    stream = zlib.compressobj(wbits=31)
+    stream = zlib.compressobj(1, wbits=31)
     bomb = b"".join(stream.compress(bytes(1 << 20)) for _ in range(size >> 20))
     bomb += stream.compress(bytes(size % (1 << 20))) + stream.flush()
     before = memory(server)
-    client.send(http("POST", INFER, bomb, "Content-Encoding: gzip"))
-    reply = client.reply()
+    with wire(server) as client:
+        client.send(http("POST", INFER, bomb, "Content-Encoding: gzip"))
+        reply = client.reply()
     assert reply is not None
     assert (reply.status, words in reply.json["error"]) == (413 if size > LIMIT else 400, True), reply.body
     assert memory(server) - before < 64 << 20
