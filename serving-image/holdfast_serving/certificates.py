@@ -91,11 +91,11 @@ class Certificates:
             self._timer.cancel()
 
     def _look(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
         stamp = self._stamp()
         if stamp != self._seen:
             self._seen = stamp
             self._reload()
-        self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
     def _reload(self) -> None:
         try:
@@ -175,7 +175,11 @@ def _read(folder: Path, client_auth: ssl.VerifyMode) -> _Pair:
     except (OSError, ValueError, IndexError):
         raise BundleError("SecretInvalid", f"{secret}: {CHAIN} holds no PEM certificate that can be read") from None
     contexts = {protocol: _context(folder, client_auth, protocol) for protocol in (HTTP, GRPC)}
-    return _Pair(contexts, _outgoing(folder, client_auth), ends)
+    try:
+        outgoing = _outgoing(folder, client_auth)
+    except OSError as error:  # they were good a moment ago: somebody changes them right now
+        raise BundleError("SecretInvalid", f"{secret}: {CHAIN} or {KEY} is no good ({_words(error)})") from None
+    return _Pair(contexts, outgoing, ends)
 
 
 def _outgoing(folder: Path, client_auth: ssl.VerifyMode) -> ssl.SSLContext:

@@ -449,6 +449,34 @@ def test_a_broken_new_certificate_leaves_the_old_one_and_is_said(tmp_path: Path)
         assert "PRIVATE KEY" not in site.server.log
 
 
+def test_files_that_change_while_they_are_read_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast_serving.certificates._LOOK_SECONDS", 0.001)
+    authority = Authority()
+    identities = [authority.issue(days=days) for days in range(10, 20)]
+    secret = Secret(tmp_path / "wine-tls")
+    secret.put_identity(identities[0], authority)
+
+    def change() -> None:
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            for identity in identities:
+                secret.put_identity(identity, authority)
+
+    async def main() -> dict[str, float]:
+        certificates = Certificates(secret.folder, client_auth=ssl.CERT_REQUIRED)
+        certificates.watch()
+        await asyncio.to_thread(change)
+        await asyncio.sleep(0.1)
+        certificates.stop()
+        samples = [sample for family in certificates.collect() for sample in family.samples]
+        return {sample.labels.get("outcome", sample.name): sample.value for sample in samples}
+
+    counted = asyncio.run(main())
+    assert counted["loaded"] > 20
+    assert counted["refused"] == 0
+    assert counted["holdfast_tls_certificate_expiry_timestamp_seconds"] == identities[-1].ends.timestamp()
+
+
 # --- Clients that must show a certificate ---------------------------------------------------------------------------
 
 
