@@ -121,7 +121,7 @@ class Input:
         self._item_size = NUMPY[tensor.datatype].itemsize
         self._accepts = _accepted(tensor.datatype)
         fixed = tensor.shape[:1] == (-1,) and -1 not in tensor.shape[1:]
-        self._row = [1, *tensor.shape[1:]] if fixed else None
+        self._row: Sequence[int] = [1, *tensor.shape[1:]] if fixed else ()  # a tuple, which no JSON equals
         self._row_count = math.prod(tensor.shape[1:])
 
     def read(self, item: dict[str, Any]) -> tuple[Data, Sequence[int]]:
@@ -129,7 +129,7 @@ class Input:
         if item.get("datatype") != self._datatype:
             raise self._wrong(f"must have the datatype {self._datatype}")
         shape = item.get("shape")
-        usual = shape == self._row and type(shape[0]) is int  # type: ignore[index]
+        usual = shape == self._row and type(shape[0]) is int
         count = self._row_count if usual else self._checked(shape)
         data = item.get("data")
         if type(data) is not list:

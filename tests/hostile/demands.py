@@ -516,6 +516,12 @@ def typed(datatype: str, text: str) -> bytes:
 
 
 def values() -> Iterator[Demand]:
+    for datatype in ("FP32", "BYTES"):
+        for member in ("name", "datatype", "shape", "data"):
+            text = typed(datatype, json.dumps(good_values(datatype)))
+            document = json.loads(text)
+            del next(item for item in document["inputs"] if item["name"] == datatype)[member]
+            yield said(f"{datatype} without its {member}", json.dumps(document).encode())
     for datatype in DATATYPES:
         bad = ["[{},{}]", '{"a":1}', "[1]", "[1,2,3]", "[[1],[2]]", "null"]
         if datatype == "BOOL":
