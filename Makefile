@@ -84,6 +84,12 @@ bench-overload: venv ## Twice as many requests as a server can answer; the last 
 campaign: venv ## Long proofs: crashes after every write, a ten-minute outage; the last line is JSON
 	@$(PY) -m bench.campaign
 
+.PHONY: fuzz
+fuzz: venv ## Fuzz what reads from strangers, a minute for each, and 10,000 damaged models; the last line is JSON
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/fuzz.txt \
+		|| echo "no atheris for this Python: octets are changed at random"
+	@$(PY) -m tests.hostile.fuzz
+
 .PHONY: format
 format: venv ## Format the code and mend what the linter can
 	@$(VENV)/bin/ruff check --fix --quiet $(CODE) || true

@@ -17,6 +17,7 @@ compile serving.txt serving-image/pyproject.toml -c requirements/dev.txt
 compile training.txt training-image/pyproject.toml -c requirements/dev.txt
 compile triton-client.txt --group pyproject.toml:triton-client
 compile schemathesis.txt --group pyproject.toml:schemathesis
+compile fuzz.txt --group pyproject.toml:fuzz
 
 # The peers of the serving benchmark do not agree on versions. All have the runtime that we have.
 runtime=$(mktemp)

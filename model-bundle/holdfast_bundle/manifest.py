@@ -95,6 +95,12 @@ def parse(raw: bytes) -> Manifest:
         _invalid("is nested too deeply")
     except ValueError:
         _invalid("is not JSON in UTF-8")
+    try:
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        _invalid("has half a character (a lone surrogate) somewhere")
+    except RecursionError:
+        _invalid("is nested too deeply")
     top = _object(document, "manifest")
     version = top.get("schemaVersion")
     if type(version) is not int or version != SCHEMA_VERSION:
@@ -224,8 +230,6 @@ def _object(value: Any, where: str) -> dict[str, Any]:
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value:
         _invalid(f"has no text at {where}")
-    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        _invalid(f"has half a character (a lone surrogate) at {where}")
     return value
 
 

@@ -395,7 +395,7 @@ def lease() -> Target:
     key = KEY.public_key().public_bytes_raw()
 
     def run(data: bytes) -> None:
-        reader = Reader([key], "wine", "1", "instance")
+        reader = Reader([key], "wine", "1", "instance", secured=False)
         content = data[1:]
         try:
             taken = reader.read(envelope(content, KEY) if data and not data[0] % 2 else content, 1000.0)
@@ -423,7 +423,7 @@ def answer() -> Target:
 
     outputs = (Tensor("y", "FP32", (-1, 2)), Tensor("t", "BYTES", (-1,)))
     signature = Signature((Tensor("x", "FP32", (-1, 4)),), outputs)
-    client = Client(signature, "m", Place("2", "10.0.0.1", 8080, 0.0), rows=True)
+    client = Client(signature, "m", Place("2", "10.0.0.1", 8080, None, 0.0), rows=True)
 
     def run(data: bytes) -> None:
         fields = {b"inference-header-content-length": b"%d" % int.from_bytes(data[:2], "big")}
@@ -491,6 +491,12 @@ TARGETS: dict[str, Callable[[], Target]] = {
 }  # fmt: skip
 
 FINDINGS: dict[str, Sequence[bytes]] = {
+    # Half a character where any JSON may be: it could be read, and not be written again.
+    "manifest": [
+        b'{"schemaVersion":1,"name":"m","framework":"f","opset":1,"files":{"model.onnx":{"sha256":"%b","size":1}},"inputs":'
+        b'[{"name":"x","datatype":"FP32","shape":[1]}],"outputs":[{"name":"y","datatype":"FP32","shape":[1]}],"metrics":{},'
+        b'"lineage":{"a":"\\ud800"}}' % (b"0" * 64)
+    ],
     "v2_json": [b'\x02{"inputs":[{"name":"X","datatype":"FP32","data":[1]},{"name":"n"}]}'],  # no shape: an exception
 }
 """What once went wrong, by target."""
