@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -308,6 +310,29 @@ def test_what_was_given_up_is_held_no_longer(tmp_path: Path) -> None:
         assert ask(server, 20, 1, four_megabytes()) == {(200, REVISION): 20}
         assert operator.outcomes() == {"reset": 20}
         assert 0 < server.log.count(f"revision {TARGET} has not answered a request (reset") < 5
+
+
+def test_a_large_request_arrives_whole_at_a_target_that_reads_slowly(tmp_path: Path) -> None:
+    """Larger than what the kernel takes at once."""
+    rows = 3000
+    body = request(x=("FP32", [rows, 1024], [row % 7 for row in range(rows) for _ in range(1024)]))
+    for name in ("ours", "theirs"):
+        (tmp_path / name).mkdir()
+    with (
+        serving(tmp_path / "ours", sums(), **KEYS) as server,
+        serving(tmp_path / "theirs", sums(), HOLDFAST_REVISION=TARGET) as target,
+    ):
+        operator = Operator(server, address(target))
+        operator.grant(weight=1, hedgeMilliseconds=60_000)
+        target.process.send_signal(signal.SIGSTOP)
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(server.infer, body)
+            until(lambda: operator.read()["peer"]["inFlight"] == 1, "the request at the target")
+            time.sleep(0.3)
+            target.process.send_signal(signal.SIGCONT)
+            said = answer.result().json()
+        assert said["model_version"] == TARGET
+        assert said["outputs"][0]["data"] == [row % 7 * 1024 for row in range(rows)]
 
 
 def test_an_answer_without_end_is_given_up(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tests.unit.serving import models
 from tests.unit.serving.authority import CLIENT, SERVER, Authority, Identity, Secret, trust
 from tests.unit.serving.leases import TARGET, Operator
 from tests.unit.serving.server import REVISION, Server, request, serving
-from tests.unit.serving.test_router import KEYS, address
+from tests.unit.serving.test_router import KEYS, address, sums
 
 BODY = request(X=("FP32", [1, 4], [5.1, 3.5, 1.4, 0.2]))
 
@@ -26,13 +26,14 @@ def secured(
     *,
     client_auth: str = "None",
     with_authority: bool = True,
+    content: bytes | None = None,
     **more: str,
 ) -> Iterator[Server]:
     """A server with a certificate of this authority; its Secret is `folder/tls/wine-tls`."""
     secret = Secret(folder / "tls" / "wine-tls")
     secret.put_identity(identity or authority.issue(), authority if with_authority else None)
     with serving(
-        folder, models.iris(), "--tls", str(secret.folder.parent), HOLDFAST_TLS_SECRET="wine-tls",
+        folder, content or models.iris(), "--tls", str(secret.folder.parent), HOLDFAST_TLS_SECRET="wine-tls",
         HOLDFAST_TLS_CLIENT_AUTH=client_auth, **more,
     ) as server:  # fmt: skip
         yield server
@@ -114,3 +115,20 @@ def test_where_clients_need_certificates_a_pod_shows_its_own(tmp_path: Path, usa
         operator.target["tlsName"] = "wine"
         operator.grant("all")
         assert answering(server, authority, tmp_path) == answers
+
+
+def test_a_large_request_arrives_whole_over_tls(tmp_path: Path) -> None:
+    authority = Authority()
+    rows = 500
+    body = request(x=("FP32", [rows, 1024], [row % 7 for row in range(rows) for _ in range(1024)]))
+    with (
+        secured(tmp_path / "ours", authority, content=sums(), **KEYS) as server,
+        secured(tmp_path / "theirs", authority, content=sums(), HOLDFAST_REVISION=TARGET) as target,
+    ):
+        operator = Operator(server, address(target))
+        operator.target["tlsName"] = "wine"
+        operator.grant("all")
+        with httpx.Client(verify=trust(authority)) as client:
+            said = client.post(f"https://127.0.0.1:{server.port}{server.infer_path}", json=body).json()
+        assert said["model_version"] == TARGET
+        assert said["outputs"][0]["data"] == [row % 7 * 1024 for row in range(rows)]
