@@ -156,20 +156,22 @@ class _Layout:
 
     def __init__(self, size: int, places: list[_Place]) -> None:
         self.size = size
-        self._places = places
+        self._places = [
+            (start, stop, None if datatype == "BYTES" else NUMPY[datatype], math.prod(shape), shape)
+            for start, stop, datatype, shape in places
+        ]
 
     def arrays(self, body: bytes | bytearray, offset: int) -> list[Array]:
         """Raises InvalidAnswer for texts that are none."""
         made = []
-        for start, stop, datatype, shape in self._places:
-            if datatype == "BYTES":
-                made.append(
-                    _read_texts(memoryview(body)[offset + start : offset + stop], math.prod(shape)).reshape(shape)
-                )
+        for start, stop, dtype, count, shape in self._places:
+            if dtype is None:
+                array = _read_texts(memoryview(body)[offset + start : offset + stop], count)
             else:
-                dtype = NUMPY[datatype]
-                array = np.frombuffer(body, dtype, (stop - start) // dtype.itemsize, offset + start)
-                made.append((array if array.flags.aligned else array.copy()).reshape(shape))
+                array = np.frombuffer(body, dtype, count, offset + start)
+                if not array.flags.aligned:
+                    array = array.copy()
+            made.append(array if len(shape) == 1 else array.reshape(shape))
         return made
 
 
