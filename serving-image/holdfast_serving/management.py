@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Callable, Sequence
-from importlib import import_module
+from collections.abc import Callable
 
 from holdfast_serving.connection import JSON_TYPE, Connection
 from holdfast_serving.control import Control
-from holdfast_serving.metrics import Collector, Snapshot, exposition
-from holdfast_serving.problems import Problem
+from holdfast_serving.metrics import Collector, exposition
 from holdfast_serving.routes import Endpoint, Routes
 from holdfast_serving.served import Served
-
-log = logging.getLogger(__name__)
 
 _TEXT = b"content-type: text/plain; charset=utf-8\r\n"
 
@@ -40,12 +34,9 @@ def routes(served: Served, control: Control, *collectors: Collector) -> Routes:
         else:
             connection.respond(503, served.doing.encode(), _TEXT)
 
-    scrapes: set[asyncio.Task[None]] = set()
-
     def scrape(connection: Connection, body: bytes | bytearray) -> None:
-        task = asyncio.get_running_loop().create_task(_expose(connection, [*served.collectors, control, *collectors]))
-        scrapes.add(task)
-        task.add_done_callback(scrapes.discard)
+        text, kind = exposition(*served.collectors, control, *collectors)
+        connection.respond(200, text, f"content-type: {kind}\r\n".encode())
 
     return Routes(
         {
@@ -56,16 +47,3 @@ def routes(served: Served, control: Control, *collectors: Collector) -> Routes:
             "/router/lease": {"PUT": Endpoint(control.put_lease, (JSON_TYPE,))},
         }
     )
-
-
-async def _expose(connection: Connection, collectors: Sequence[Collector]) -> None:
-    """Answer a scrape. Thousands of lines take milliseconds, which requests must not wait for."""
-    try:
-        await asyncio.to_thread(import_module, "prometheus_client")
-        snapshot = Snapshot(collectors)
-        text, kind = await asyncio.to_thread(exposition, snapshot)
-    except Exception:
-        log.exception("a scrape failed")
-        connection.respond_problem(Problem(500, "the metrics could not be written"))
-    else:
-        connection.respond(200, text, f"content-type: {kind}\r\n".encode())

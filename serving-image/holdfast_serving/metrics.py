@@ -6,7 +6,7 @@ A request costs a few list items here; labels, names and text exist only while s
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol
 
@@ -154,17 +154,6 @@ class Metrics:
         info = InfoMetricFamily("holdfast_model", "What is served.", labels=names)
         info.add_metric(values, self.info)
         yield info
-
-
-class Snapshot:
-    """What several parts had counted at one instant."""
-
-    def __init__(self, collectors: Iterable[Collector]) -> None:
-        self._families = [family for collector in collectors for family in collector.collect()]
-
-    def collect(self) -> Iterator[Metric]:
-        """For a prometheus_client registry."""
-        yield from self._families
 
 
 def exposition(*collectors: Collector) -> tuple[bytes, str]:

@@ -20,7 +20,7 @@ from typing import Any, cast
 from holdfast_serving import tls
 from holdfast_serving.certificates import GRPC, Certificates
 from holdfast_serving.grpc.http2 import Fields, Http2
-from holdfast_serving.grpc.rpc import Head, Rpc, read_head
+from holdfast_serving.grpc.rpc import TIMEOUT, Head, Rpc, read_head
 from holdfast_serving.grpc.service import Service
 from holdfast_serving.limits import Limits
 
@@ -196,14 +196,16 @@ class Connection(asyncio.Protocol):
 
     # What HTTP/2 calls.
 
+    varying = TIMEOUT
+
     def interpret(self, fields: Fields) -> Head:
         return read_head(fields, self.port.methods)
 
-    def open(self, number: int, meaning: Head) -> Rpc:
+    def open(self, number: int, meaning: Head, varying: bytes | None) -> Rpc:
         self.quiet_since = self.port.now
         if self.port.draining and not self._asked_to_leave:
             self.ask_to_leave()
-        return Rpc(self, number, meaning)
+        return Rpc(self, number, meaning, varying)
 
     # What calls call.
 

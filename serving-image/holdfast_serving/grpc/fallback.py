@@ -20,7 +20,6 @@ import grpc.aio
 
 from holdfast_serving.certificates import Certificates
 from holdfast_serving.grpc.exchange import MAX_UNANSWERED, Buffer, Conversation, Exchange, Method, Streaming, Unary
-from holdfast_serving.grpc.http2 import MAX_STREAMS
 from holdfast_serving.grpc.service import Service
 from holdfast_serving.grpc.status import code_of
 from holdfast_serving.limits import Limits
@@ -62,7 +61,6 @@ class Port:
                 ("grpc.max_receive_message_length", limits.body_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_metadata_size", limits.head_bytes),
-                ("grpc.max_concurrent_streams", MAX_STREAMS),
                 ("grpc.max_connection_age_ms", int(limits.age_seconds * 1000)),
                 ("grpc.max_connection_idle_ms", int(limits.idle_seconds * 1000)),
             ],

@@ -81,6 +81,7 @@ class Decoder:
                 if size > CAPACITY:
                     raise HpackError("the table must not be as large")
                 self._capacity = size
+                self.changes += 1
                 self._evict(0)
             else:
                 field, _, position = self._literal(block, position, octet, 0x0F)
@@ -109,15 +110,17 @@ class Decoder:
         return (name, value), length + len(value) + _OVERHEAD, position
 
     def _insert(self, field: Field, size: int) -> None:
-        self._evict(size)
-        if size <= self._capacity:
-            self._entries.append(field)
-            self._sizes.append(size)
-            self._size += size
+        self.changes += 1
+        if self._size + size > self._capacity:
+            self._evict(size)
+            if size > self._capacity:
+                return
+        self._entries.append(field)
+        self._sizes.append(size)
+        self._size += size
 
     def _evict(self, room: int) -> None:
         """Forget the oldest entries until `room` octets fit."""
-        self.changes += 1
         sizes, oldest = self._sizes, 0
         while oldest < len(sizes) and self._size + room > self._capacity:
             self._size -= sizes[oldest]

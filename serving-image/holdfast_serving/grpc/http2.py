@@ -24,7 +24,7 @@ MAX_STREAMS = 128
 _WINDOW = 1 << 20  # of the connection
 _WINDOW_STEP = 1 << 18  # what has been used of it is given back in pieces of this size
 _MAX_WINDOW = (1 << 31) - 1
-_MAX_KNOWN = 64  # header blocks
+_MAX_KNOWN, _MAX_KNOWN_BYTES = 64, 2048  # headers
 _MAX_CONTINUATIONS = 16
 _MAX_LATE = 256
 
@@ -42,14 +42,20 @@ Fields = Mapping[bytes, bytes]
 
 
 class Peer(Protocol):
-    """Whose connection it is."""
+    """Whose connection it is.
+
+    Attributes:
+        varying: the name of a field whose value is another one in every request.
+    """
+
+    varying: bytes
 
     def interpret(self, fields: Fields) -> Any:
-        """What the fields of a request mean. Asked once for what clients send again and again."""
+        """What the fields of a request mean, but for the varying one. Asked once for what comes again and again."""
         ...
 
-    def open(self, number: int, meaning: Any) -> Stream:
-        """A new request."""
+    def open(self, number: int, meaning: Any, varying: bytes | None) -> Stream:
+        """A new request, with the value of its varying field."""
         ...
 
 
@@ -246,7 +252,8 @@ class Http2:
         self._allowance = _ALLOWANCE
         self._refusing_above: int | None = None  # streams behind this one: they have been told to go elsewhere
         self._decoder = hpack.Decoder()
-        self._known: dict[bytes, Any] = {}
+        self._known: dict[bytes, Any] = {}  # by block, until the decoder's table changes
+        self._meanings: dict[tuple[hpack.Field, ...], tuple[Any, int | None]] = {}
         self._known_at = 0
         self._block: bytearray | None = None  # of a header in several frames
         self._block_of = (0, 0, 0)  # stream, flags, frames
@@ -445,7 +452,7 @@ class Http2:
         known = self._known.get(block)
         if known is None:
             known = self._read(number, block)
-        meaning, length = known
+        meaning, length, varying = known
         if self._refusing_above is not None:
             self._late.append(number)
             return
@@ -453,7 +460,7 @@ class Http2:
         if len(self.streams) >= MAX_STREAMS:
             self._late.append(number)
             raise _StreamError(number, frames.REFUSED_STREAM)
-        stream = self.streams[number] = self._peer.open(number, meaning)
+        stream = self.streams[number] = self._peer.open(number, meaning, varying)
         if flags & END_STREAM:
             stream.received_all = True
         if length is not None:
@@ -462,20 +469,33 @@ class Http2:
             stream.count(0)
         stream.on_open()
 
-    def _read(self, number: int, block: bytes) -> tuple[Any, int | None]:
-        """(meaning, length of the body if said) of a header that was not seen before."""
+    def _read(self, number: int, block: bytes) -> tuple[Any, int | None, bytes | None]:
+        """(meaning, length of the body if said, value of the varying field) of a header not seen before."""
         before = self._decoder.changes
         fields = self._decode(block)
+        name = self._peer.varying
+        values = [value for field, value in fields if field == name]
         try:
-            known = self._understand(number, fields)
+            if len(values) > 1:
+                raise _StreamError(number, frames.PROTOCOL_ERROR)
+            rest = tuple([field for field in fields if field[0] != name]) if values else tuple(fields)
+            meaning = self._meanings.get(rest)
+            if meaning is None:
+                meaning = self._understand(number, rest)
+                if len(block) <= _MAX_KNOWN_BYTES:
+                    if len(self._meanings) >= _MAX_KNOWN:
+                        self._meanings.clear()
+                    self._meanings[rest] = meaning
         except _StreamError:
             self.last = number
             raise
+        known = (*meaning, values[0] if values else None)
         if self._decoder.changes == before and len(self._known) < _MAX_KNOWN:
             self._known[block] = known
         return known
 
-    def _understand(self, number: int, listed: list[hpack.Field]) -> tuple[Any, int | None]:
+    def _understand(self, number: int, listed: tuple[hpack.Field, ...]) -> tuple[Any, int | None]:
+        """(meaning, length of the body if said)."""
         fields = dict(listed)
         named = len(fields.keys() & _PSEUDO)
         if (

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+TIMEOUT = b"grpc-timeout"
+
 _PREFIX_BYTES = 5
 _FREE_BYTES = 4096  # of a message that is there in part, before it counts against Limits.buffered_bytes
 _MAX_INLINE_BYTES = 64 << 10  # of an answer that is put together with its frames
@@ -46,7 +48,6 @@ class Head:
         method: None when the call is refused.
         refusal: the block of the whole answer then.
         is_grpc: whether its client speaks gRPC, and so is told at once. Others finish speaking first.
-        timeout: seconds; infinity for none.
         bits: zlib's window bits for messages that are marked as compressed; 0: there must not be any.
         answer_bits: the same for messages of the answer.
     """
@@ -54,7 +55,6 @@ class Head:
     method: Method | None
     refusal: bytes = b""
     is_grpc: bool = True
-    timeout: float = math.inf
     bits: int = 0
     answer_bits: int = 0
 
@@ -74,21 +74,25 @@ def read_head(fields: Fields, methods: dict[bytes, Method]) -> Head:
         bits = compression.CODINGS.get(coding, 0)
         if not bits:
             return _refused(501, "the messages are compressed in a way that is not known here")
-    timeout = math.inf
-    said = fields.get(b"grpc-timeout")
-    if said is not None:
-        unit = _UNITS.get(said[-1:])
-        if unit is None or len(said) > _MAX_TIMEOUT_LENGTH or not said[:-1].isdigit():
-            return _refused(400, "grpc-timeout is not a number of at most eight digits with a unit")
-        timeout = int(said[:-1]) * unit
     # Who compresses wants it compressed, if they say that they can read it.
     wanted = bits and coding in fields.get(b"grpc-accept-encoding", b"").replace(b" ", b"").split(b",")
-    return Head(method, timeout=timeout, bits=bits, answer_bits=bits if wanted else 0)
+    return Head(method, bits=bits, answer_bits=bits if wanted else 0)
+
+
+def read_timeout(value: bytes) -> float:
+    """Seconds. Raises ValueError for a value that is none."""
+    unit = _UNITS.get(value[-1:])
+    if unit is None or len(value) > _MAX_TIMEOUT_LENGTH or not value[:-1].isdigit():
+        raise ValueError(value)
+    return int(value[:-1]) * unit
 
 
 def _refused(code: int, message: str) -> Head:
     more = ((b"grpc-accept-encoding", compression.ACCEPTED),)
     return Head(None, _PLAIN + status.trailers(status.code_of(Problem(code, message)), message, *more))
+
+
+_TIMELESS = _refused(400, "grpc-timeout is not a number of at most eight digits with a unit")
 
 
 class Rpc(Stream, Exchange):
@@ -104,11 +108,16 @@ class Rpc(Stream, Exchange):
         "_unpacking", "deadline", "since",
     )  # fmt: skip
 
-    def __init__(self, peer: Connection, number: int, head: Head) -> None:
+    def __init__(self, peer: Connection, number: int, head: Head, timeout: bytes | None) -> None:
         Stream.__init__(self, peer.http2, number)
         self._peer = peer
         self._head = head
-        self.deadline = math.inf if head.timeout == math.inf else time.perf_counter() + head.timeout
+        self.deadline = math.inf
+        if timeout is not None and head.method is not None:
+            try:
+                self.deadline = time.perf_counter() + read_timeout(timeout)
+            except ValueError:
+                self._head = _TIMELESS
         self.since = peer.port.now
         self._buffer: bytearray | None = None  # of a message that is not complete
         self._inbox: deque[tuple[int, Buffer]] | None = None  # (flag, message) of those that wait for their turn

@@ -68,6 +68,21 @@ def split(request: memoryview) -> tuple[bytes, list[memoryview], int]:
     return b"".join(kept), raw, typed
 
 
+def elements(request: bytes) -> list[tuple[int, int]]:
+    """Where the elements of the inputs lie in a well-formed ModelInferRequest, in its order: (start, end) of each."""
+    found = []
+    view = memoryview(request)
+    for tag, _, start, end in _Fields(view):
+        if tag == _RAW:
+            found.append((start, end))
+        elif tag == _INPUTS:
+            for inner, _, first, last in _Fields(view[start:end]):
+                if inner == _CONTENTS:
+                    contents = _Fields(view[start + first : start + last])
+                    found += [(start + first + begin, start + first + stop) for _, _, begin, stop in contents]
+    return found
+
+
 class _Fields:
     """Iterates over the fields of a message: (tag, where it starts, where its content does, where it ends)."""
 

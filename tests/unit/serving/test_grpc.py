@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import onnxruntime
 import pytest
 from tests.unit.serving import models
 from tests.unit.serving.grpc_client import Client, client, outputs, request
-from tests.unit.serving.server import REVISION, Server, claim, digest_of, serving, until
+from tests.unit.serving.server import REVISION, Server, serving, until
 
 from holdfast_serving.grpc import messages
 
@@ -382,17 +381,3 @@ def test_a_call_that_takes_too_long_ends_at_its_deadline(transport: str, tmp_pat
         assert caught.value.code().name in ("DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
         assert made.call("ServerLive").live
         until(lambda: server.metric("holdfast_inference_in_flight") == 0, "the end of the run")
-
-
-def test_before_the_model_is_there_all_but_inference_is_answered(transport: str, tmp_path: Path) -> None:
-    """The model's file is a pipe that nobody writes to yet."""
-    content = models.iris()
-    path = claim(tmp_path) / "model.onnx"
-    os.mkfifo(path)
-    arguments = (tmp_path, "pvc://models/model.onnx", digest_of(content))
-    with Server(*arguments, HOLDFAST_GRPC_TRANSPORT=transport) as server, client(server) as made:
-        assert made.call("ServerLive").live is True
-        assert made.call("ServerReady").ready is made.call("ModelReady", name="wine").ready is False
-        assert made.call("Check", "grpc.health.v1.Health").status == 2
-        for method, fields in (("ModelInfer", request(X=ONE)), ("ModelMetadata", {"name": "wine"})):
-            assert refusal(made, method, **fields) == ("UNAVAILABLE", "the model is still being loaded")

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.serving.http2_client import PREFACE, Client, frame, message
 
+from holdfast_serving.grpc import messages
 from holdfast_serving.grpc.connection import Connection, Port
 from holdfast_serving.grpc.exchange import Buffer, Conversation, Exchange, Streaming, Unary
 from holdfast_serving.grpc.hpack import encode
@@ -325,6 +326,35 @@ def test_a_call_that_cannot_be_answered_is_told_why(
             sending.cancel()
             assert (await client.call("/echo", b"next")).messages == [(0, b"next")]
             assert world.reserved == 0
+
+    run(test, PATIENT)
+
+
+def test_before_the_model_is_there_all_but_inference_is_answered() -> None:
+    def asked(method: str, **fields: Any) -> bytes:
+        content: bytes = messages.inference(f"{method}Request")(**fields).SerializeToString()
+        return content
+
+    async def test(world: World, number: int) -> None:
+        async with Client(number) as client:
+            for service in ("", "inference.GRPCInferenceService"):
+                question = messages.message("grpc.health.v1.HealthCheckRequest")(service=service).SerializeToString()
+                answer = await client.call("/grpc.health.v1.Health/Check", question)
+                assert answer.messages == [(0, b"\x08\x02")]  # NOT_SERVING
+            base = "/inference.GRPCInferenceService"
+            for method, fields, content in (
+                ("ServerLive", {}, b"\x08\x01"),
+                ("ServerReady", {}, b""),
+                ("ModelReady", {"name": "wine"}, b""),
+            ):
+                assert (await client.call(f"{base}/{method}", asked(method, **fields))).messages == [(0, content)]
+            for method, fields in (
+                ("ModelInfer", {"model_name": "wine"}),
+                ("ModelMetadata", {"name": "wine"}),
+                ("ModelConfig", {"name": "wine"}),
+            ):
+                answer = await client.call(f"{base}/{method}", asked(method, **fields))
+                assert (answer.code, answer.words) == (14, "the model is still being loaded")
 
     run(test, PATIENT)
 
@@ -669,7 +699,7 @@ SENSE = st.sampled_from(
 
 
 @given(st.lists(SENSE | FRAMES | st.binary(max_size=60), max_size=40), st.integers(1, 200))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_rubbish_is_survived_and_not_remembered(pieces: list[bytes], size: int) -> None:
     """In one process without sockets: the same code takes the octets as the transport would hand them over."""
     world = World(PATIENT)

@@ -38,7 +38,7 @@ def test_another_decoder_reads_what_is_written(fields: list[hpack.Field]) -> Non
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_octets_without_sense_are_an_error_and_nothing_worse(block: bytes) -> None:
     decoder = Decoder()
     for _ in range(2):
