@@ -59,7 +59,7 @@ class Conversation(ABC):
 
     @abstractmethod
     def leave(self) -> None:
-        """The call is over, and not by the service's own doing."""
+        """The call is over, whoever has ended it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,13 +99,12 @@ class Rpc(Stream, Exchange):
     """A call.
 
     Attributes:
-        sent: octets of data that the client has taken.
         since: when it was opened, or last made progress, on the port's clock.
     """
 
     __slots__ = (
-        "_begun", "_buffer", "_conversation", "_finished", "_head", "_inbox", "_peer", "_reserved", "_unanswered",
-        "_unpacking", "deadline", "since",
+        "_begun", "_buffer", "_conversation", "_finished", "_head", "_inbox", "_left", "_peer", "_reserved",
+        "_unanswered", "_unpacking", "deadline", "since",
     )  # fmt: skip
 
     def __init__(self, peer: Connection, number: int, head: Head, timeout: bytes | None) -> None:
@@ -123,7 +122,7 @@ class Rpc(Stream, Exchange):
         self._inbox: deque[tuple[int, Buffer]] | None = None  # (flag, message) of those that wait for their turn
         self._reserved = 0
         self._unanswered = 0
-        self._unpacking = self._begun = self._finished = False
+        self._unpacking = self._begun = self._finished = self._left = False
         self._conversation: Conversation | None = None
 
     # What HTTP/2 calls.
@@ -162,8 +161,8 @@ class Rpc(Stream, Exchange):
 
     def on_reset(self) -> None:
         self._release()
-        if self._conversation is not None and not self._finished:
-            self._finished = True
+        if self._conversation is not None and not self._left:
+            self._left = True
             self._conversation.leave()
 
     # What the service calls.
@@ -211,7 +210,7 @@ class Rpc(Stream, Exchange):
             self.reset(frames.CANCEL)
         elif clock > self.deadline:
             self.fail(Problem(504, "the call took longer than its client wanted to wait"))
-        elif now - self.since > limits.body_seconds and (self._buffer or not (self.received_all or self._conversation)):
+        elif now - self.since > limits.body_seconds and self._is_receiving:
             self.fail(Problem(408, "the message did not arrive in time"))
 
     def move(self) -> bool:
@@ -222,43 +221,54 @@ class Rpc(Stream, Exchange):
 
     # Receiving.
 
+    @property
+    def _is_receiving(self) -> bool:
+        """Whether a message is there in part, or a call without one."""
+        if self._conversation is None:
+            return not self.received_all
+        return bool(self._buffer) and not self._inbox
+
     def _refuse(self) -> None:
         if self._head.is_grpc or self.received_all or self.room < STREAM_WINDOW // 2:
             self._end(self._head.refusal)
 
     def _gather(self, data: bytes) -> None:
-        """Cut what came into messages."""
+        if self._buffer is None:
+            self._buffer = bytearray()
+        self._buffer += data
+        self._cut()
+
+    def _cut(self) -> bool:
+        """Make messages of what is there, but not many at a time: they take more memory. Whether there were any."""
         buffer = self._buffer
-        if buffer is None:
-            buffer = self._buffer = bytearray()
-        buffer += data
         limit = self._peer.port.limits.body_bytes
-        while len(buffer) >= _PREFIX_BYTES:
+        inbox: deque[tuple[int, Buffer]] = self._inbox or deque()
+        while buffer is not None and len(buffer) >= _PREFIX_BYTES and len(inbox) < MAX_UNANSWERED:
             size = _PREFIX_BYTES + int.from_bytes(buffer[1:_PREFIX_BYTES], "big")
             if size > limit + _PREFIX_BYTES:
-                return self.fail(Problem(413, f"a message has more than {limit} bytes"))
+                self.fail(Problem(413, f"a message has more than {limit} bytes"))
+                return False
             if len(buffer) < size:
-                return self._make_room(size, len(buffer))
-            if self._inbox is None:
-                self._inbox = deque()
-            message: Buffer
+                self._make_room(size, len(buffer))
+                break
             if len(buffer) == size:
-                message, self._buffer = memoryview(buffer)[_PREFIX_BYTES:], None
-                self._inbox.append((buffer[0], message))
-                return None
-            message = bytes(memoryview(buffer)[_PREFIX_BYTES:size])
-            self._inbox.append((buffer[0], message))
-            del buffer[:size]
-        return None
+                inbox.append((buffer[0], memoryview(buffer)[_PREFIX_BYTES:]))
+                buffer = self._buffer = None
+            else:
+                inbox.append((buffer[0], bytes(memoryview(buffer)[_PREFIX_BYTES:size])))
+                del buffer[:size]
+        if not self.answered:
+            self._inbox = inbox
+        return bool(inbox)
 
     def _make_room(self, size: int, there: int) -> None:
         """A message has come in part: take the rest of it if there is memory for it."""
         if size > _FREE_BYTES and size > self._reserved:
             if not self._peer.port.reserve(size - self._reserved):
-                return self.fail(busy("too many large requests at once; try again"))
+                self.fail(busy("too many large requests at once; try again"))
+                return
             self._reserved = size
         self.widen(size - there)
-        return None
 
     def _release(self) -> None:
         self._buffer = self._inbox = None
@@ -271,34 +281,37 @@ class Rpc(Stream, Exchange):
 
     def _deliver(self) -> None:
         """Hand over messages whose turn it is."""
-        inbox = self._inbox
-        if self._conversation is None:
-            if not self.received_all or self._unpacking:
+        if self._conversation is not None:
+            self._converse(self._conversation)
+        elif self.received_all and not self._unpacking:
+            if not self._inbox or len(self._inbox) > 1 or self._buffer:
+                what = "takes one message" if self._inbox else "has no whole message"
+                self.fail(Problem(400, f"the call {what}"))
+            else:
+                self._take(*self._inbox.popleft())
+
+    def _converse(self, conversation: Conversation) -> None:
+        while self._inbox or self._cut():
+            if self._unpacking or self.answered or self._unanswered >= MAX_UNANSWERED or not self._inbox:
                 return
-            if not inbox or len(inbox) > 1 or self._buffer:
-                self.fail(Problem(400, "the call has no whole message" if not inbox else "the call takes one message"))
-                return
-        while inbox and not self._unpacking and not self.answered and self._unanswered < MAX_UNANSWERED:
-            flag, message = inbox.popleft()
-            self._take(flag, message)
-        if self._conversation is None or self.answered or self._unpacking:
+            self._take(*self._inbox.popleft())
+        if self.answered or self._unpacking:
             return
-        if not inbox:
-            if self._buffer is None and self.room < STREAM_WINDOW // 2:
-                self.widen(STREAM_WINDOW)
-            if self.received_all and not self._finished:
-                self._finish(self._conversation)
+        if self.room < STREAM_WINDOW // 2:
+            self.widen(STREAM_WINDOW)
+        if self.received_all and not self._finished:
+            self._finish(conversation)
 
     def _finish(self, conversation: Conversation) -> None:
         """Nothing more comes."""
         if self._buffer:
-            return self.fail(Problem(400, "the last message is not complete"))
+            self.fail(Problem(400, "the last message is not complete"))
+            return
         self._finished = True
         try:
             conversation.finish()
         except Problem as problem:
             self.fail(problem)
-        return None
 
     def _take(self, flag: int, message: Buffer) -> None:
         if flag == 0:

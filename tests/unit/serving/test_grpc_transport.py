@@ -253,6 +253,29 @@ def test_messages_cut_anywhere_are_put_together() -> None:
     run(test, PATIENT)
 
 
+def test_messages_that_wait_take_no_more_memory_than_their_octets() -> None:
+    async def test(world: World, number: int) -> None:
+        async with Client(number) as client:
+            stream = client.begin("/held")
+            await client.send(stream, message(b"") * 13_000, end=False)  # five octets each
+            await eventually(lambda: bool(world.held) and len(world.held[0].messages) == 32)
+            (connection,) = world.port.connections
+            (call,) = connection.http2.streams.values()
+            assert len(call._inbox) <= 32  # type: ignore[attr-defined]
+            answered = 0
+            while answered < 13_000:
+                for _ in range(len(world.held[0].messages) - answered):
+                    answered += 1
+                    world.held[0].exchange.reply((b"",))
+                await asyncio.sleep(0)
+            client.h2.end_stream(stream)
+            client.flush()
+            world.held[0].exchange.close()
+            assert len((await client.answer(stream)).messages) == 13_000
+
+    run(test, PATIENT)
+
+
 def test_a_stream_that_is_not_answered_makes_its_sender_wait() -> None:
     async def test(world: World, number: int) -> None:
         async with Client(number) as client:
@@ -499,10 +522,10 @@ def test_who_leaves_is_not_answered_and_not_forgotten() -> None:
             await eventually(lambda: world.late[0].gone and world.held[0].left)
             world.late[0].reply((b"too late",))
             assert (await client.call("/echo", b"")).code == 0
-            again = client.begin("/held")
-            await client.send(again, b"", end=False)
-            await eventually(lambda: len(world.held) == 2)
-        await eventually(lambda: world.held[1].left)
+            for end in (False, True):  # whether the client has said all that it has to say
+                await client.send(client.begin("/held"), message(b""), end=end)
+            await eventually(lambda: len(world.held) == 3)
+        await eventually(lambda: world.held[1].left and world.held[2].left)
 
     run(test, PATIENT)
 
