@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from tests.unit.serving import grpc_client, models
 from tests.unit.serving.candidate import answer, candidate, field, right, says
 from tests.unit.serving.leases import TARGET, Operator
-from tests.unit.serving.server import REVISION, request, serving
+from tests.unit.serving.server import REVISION, request, serving, until
 from tests.unit.serving.test_router import KEYS, hangs
 from tests.unit.serving.test_shadow import both
 
@@ -231,3 +233,25 @@ def test_a_grpc_client_gets_the_other_revision_s_answer_in_its_own_form(tmp_path
         operator.grant("all", hedgeMilliseconds=100)
         assert client.call("ModelInfer", **grpc_client.request(X=row)).model_version == REVISION
         assert operator.outcomes() == {"ok": 2, "timeout": 1}
+
+
+def test_a_grpc_client_is_asked_to_leave_while_the_lease_says_so(tmp_path: Path) -> None:
+    row = grpc_client.request(X=("FP32", [1, 4], [5.1, 3.5, 1.4, 0.2]))
+    with (
+        candidate(right) as target,
+        serving(tmp_path, models.iris(), **KEYS) as server,
+        grpc_client.client(server) as client,
+    ):
+        states: list[grpc.ChannelConnectivity] = []
+        client.channel.subscribe(states.append)
+        operator = Operator(server, target.address)
+        operator.grant("all")
+        assert client.call("ModelInfer", **row).model_version == TARGET
+        assert states[-1] is grpc.ChannelConnectivity.READY
+        operator.grant("all", closeConnections=True)
+        assert client.call("ModelInfer", **row).model_version == TARGET
+        until(lambda: states[-1] is grpc.ChannelConnectivity.IDLE, "a client that has left")
+        operator.grant("all")
+        assert client.call("ModelInfer", **row).model_version == TARGET
+        time.sleep(0.5)
+        assert states[-1] is grpc.ChannelConnectivity.READY
