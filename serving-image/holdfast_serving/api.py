@@ -22,6 +22,7 @@ from holdfast_serving.connection import (
     Handler,
 )
 from holdfast_serving.documents import Document
+from holdfast_serving.json_body import parse
 from holdfast_serving.problems import Problem, quoted
 from holdfast_serving.routes import Endpoint, Operation, Routes
 from holdfast_serving.served import VERSION, Served, loading
@@ -89,9 +90,7 @@ class Api:
             "/v2/repository/index": {"POST": Endpoint(self._post_index, _TYPES, needs_body=False, about=_INDEX)},
         }
         for change in ("load", "unload"):
-            about = Operation(
-                f"{change}Model", f"Refused: {description.WHO_DECIDES}", "Change", "Change", (403, *_BODY)
-            )
+            about = Operation(f"{change}Model", f"Refused: {description.WHO_DECIDES}", None, "Change", (403, *_BODY))
             path = f"/v2/repository/models/{model}/{change}"
             paths[path] = {"POST": Endpoint(_refuse_change, _TYPES, needs_body=False, about=about)}
         for base, infer in (
@@ -163,14 +162,9 @@ class Api:
         connection.respond(200, orjson.dumps({"models": [self._served.name]}))
 
     def _post_index(self, connection: Connection, body: bytes | bytearray) -> None:
-        try:
-            ready_only = orjson.loads(body or b"{}")["ready"]
-        except KeyError:
-            ready_only = False
-        except (orjson.JSONDecodeError, TypeError):
-            ready_only = None
+        ready_only = parse(body).get("ready", False) if body else False
         if type(ready_only) is not bool:
-            raise Problem(400, 'the body must be a JSON object, in which "ready" may be true or false')
+            raise Problem(400, '"ready" must be true or false')
         connection.respond(200, orjson.dumps(description.index(self._served, ready_only=ready_only)))
 
     def _post_feedback(self, connection: Connection, body: bytes | bytearray) -> None:
@@ -179,11 +173,7 @@ class Api:
             raise Problem(404, "feedback is off: this server has no key for receipts")
         if feedback.certified and not connection.has_certificate:
             raise Problem(403, "feedback is for clients that show a certificate")
-        try:
-            document = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise Problem(400, f"the body is not JSON: {error}") from None
-        rows, refused, wait = feedback.take(document)
+        rows, refused, wait = feedback.take(parse(body))
         answer: dict[str, Any] = {"rows": rows, "refused": refused}
         if not wait:
             connection.respond(200, orjson.dumps(answer))

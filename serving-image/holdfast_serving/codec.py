@@ -28,12 +28,13 @@ import numpy as np
 
 from holdfast_serving.connection import JSON
 from holdfast_serving.inference import Call, Outputs, to_array
+from holdfast_serving.json_body import parse
 from holdfast_serving.problems import Problem, quoted
 from holdfast_serving.receipts import RECEIPT
 from holdfast_serving.signature import Signature
 from holdfast_serving.v2_answer import Answers, NotANumberError, Run
 from holdfast_serving.v2_codec import Codec
-from holdfast_serving.v2_request import ROUTED, Input, attach, check_parameters, parse, switch
+from holdfast_serving.v2_request import ROUTED, Input, attach, check_parameters, switch
 
 _BINARY = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
 _TIMING = b"server-timing: infer;dur=%.3f\r\n"

@@ -12,11 +12,11 @@ import orjson
 from holdfast_bundle.errors import BundleError
 from holdfast_serving.codec import RestCodec
 from holdfast_serving.inference import Array, feeds
+from holdfast_serving.json_body import MAX_DECODED_BYTES, decoded_size
 from holdfast_serving.problems import Problem
 from holdfast_serving.rows import Row, close
 from holdfast_serving.session import Model
 from holdfast_serving.signature import NUMPY
-from holdfast_serving.v2_request import MAX_DECODED_BYTES, decoded_size
 
 GOLDEN = "golden.json"
 _MAX_BYTES = 64 << 20

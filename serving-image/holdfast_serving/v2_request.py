@@ -10,21 +10,17 @@ from struct import Struct
 from typing import Any
 
 import numpy as np
-import orjson
 
 from holdfast_bundle.manifest import Tensor
 from holdfast_serving.inference import Data
+from holdfast_serving.json_body import MAX_DECODED_BYTES
 from holdfast_serving.problems import Problem, quoted
 from holdfast_serving.signature import MAX_DIMENSIONS, NUMPY
-
-MAX_DECODED_BYTES = 256 << 20
-"""Memory that the decoded form of one body may take, by a cautious estimate."""
 
 ROUTED = "holdfast_routed"
 """Request parameter: another pod's router has sent this. It is run where it arrives, and the answer says how long the
 server had it, in the header field `Server-Timing`."""
 
-_LARGE_BODY = 1 << 20
 _NOT_HERE = frozenset({"classification", "shared_memory_byte_size", "shared_memory_offset", "shared_memory_region"})
 _CODES = {
     "BOOL": "B", "FP32": "f", "FP64": "d", "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q", "UINT8": "B",
@@ -32,25 +28,6 @@ _CODES = {
 }  # fmt: skip
 _LENGTH = Struct("<I")  # before every element of BYTES
 _WORDS = {"BOOL": "true or false", "BYTES": "strings", "FP32": "numbers", "FP64": "numbers"}
-
-
-def parse(body: bytes | bytearray) -> dict[str, Any]:
-    """A request's JSON object. Raises Problem 400, or 413 for what would take too much memory."""
-    if len(body) > _LARGE_BODY and decoded_size(body) > MAX_DECODED_BYTES:
-        raise Problem(413, "the body has too many elements for one request; send fewer rows")
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Problem(400, f"the body is not JSON: {error}") from None
-    if type(document) is not dict:
-        raise Problem(400, "the body must be a JSON object")
-    return document
-
-
-def decoded_size(text: bytes | bytearray) -> int:
-    """Bytes that the decoded form of a JSON text may take at most, about: the parser's own and Python's objects."""
-    lists, objects, strings = text.count(b"["), text.count(b"{"), text.count(b'"') // 2
-    return 24 * (text.count(b",") + text.count(b".")) + 64 * strings + 80 * lists + 216 * objects
 
 
 def check_parameters(parameters: object) -> None:

@@ -339,9 +339,10 @@ def test_frames_around_nothing_are_cut_off(client: Wire) -> None:
     assert reply is None or reply.status == 413
 
 
-def test_a_body_that_would_blow_up_in_memory_is_refused(client: Wire) -> None:
+@pytest.mark.parametrize("path", [INFER, "/v2/repository/index"])
+def test_a_body_that_would_blow_up_in_memory_is_refused(client: Wire, path: str) -> None:
     body = b'{"inputs":[' + b"[]," * 5_000_000 + b"[]]}"
-    client.send(http("POST", INFER, body))
+    client.send(http("POST", path, body))
     reply = client.reply()
     assert reply is not None
     assert (reply.status, "too many elements" in reply.json["error"]) == (413, True)
