@@ -78,14 +78,14 @@ class Batcher:
         self._drift = drift
         self._joins = joins
         self._max_rows = max_rows or cost.rows_within(BATCH_SECONDS)
-        self._forecast = Forecast(cost, self._max_rows)
+        self._forecast = Forecast(cost)
         self._uniform = all(-1 not in tensor.shape[1:] for tensor in model.signature.inputs)
         self._queue: deque[Call] = deque()
         self._queued_rows = 0
         self._earliest = _NEVER  # no call in the queue has a deadline before this
         self._working = False  # a flush is scheduled or a thread runs
         self._free_at = 0.0  # when the thread is likely to be done; 0 while it has nothing to do
-        self._ample = self._forecast.queue(self._max_rows) / PATIENCE  # time for a call that is in the next batch
+        self._ample = self._enough()
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "inference")
         self._waited = False  # so long that clients may have left the queue
@@ -105,12 +105,17 @@ class Batcher:
             return  # a lone call is tried in any case, or a wrong forecast could never be put right
         if seconds > self._ample and not self._free_at and self._queued_rows + rows <= self._max_rows:
             return  # the usual case, without a forecast
-        wait = self._forecast.queue(self._queued_rows + rows)
+        rows += self._queued_rows
+        wait = self._forecast.queue(rows, -(-rows // self._max_rows) if self._joins else len(self._queue) + 1)
         if self._free_at:
             # A run that is overdue may well take as long again.
             wait += abs(self._free_at - time.perf_counter())
         if wait > PATIENCE * seconds or len(self._queue) >= MAX_QUEUED:
             raise busy("more requests are waiting than can be answered in time; try again", wait)
+
+    def _enough(self) -> float:
+        """Seconds that are enough for a call behind which at most `_max_rows` wait, and no run."""
+        return self._forecast.queue(self._max_rows, 1 if self._joins else self._max_rows) / PATIENCE
 
     def submit(self, call: Call) -> None:
         """Take a checked call; it is answered later. Raises Problem 503 as `admit` does."""
@@ -270,7 +275,7 @@ class Batcher:
         metrics.queue.observe_all([batch.started - call.arrived for call in batch.calls])
         statistics.last = ended = time.perf_counter()
         self._forecast.learn(batch.rows, batch.seconds, ended - batch.started)
-        self._ample = self._forecast.queue(self._max_rows) / PATIENCE
+        self._ample = self._enough()
         share = 1 / len(batch.parts)
         for calls, outputs in batch.parts:
             if not isinstance(outputs, Exception):

@@ -33,11 +33,9 @@ class Forecast:
     thread, for the loop and for other programs included: it follows the mean, since queues are made of many batches.
     """
 
-    def __init__(self, cost: Cost, max_rows: int) -> None:
-        """`max_rows`: of a batch."""
+    def __init__(self, cost: Cost) -> None:
         self._base = cost.base
         self._per_row = cost.per_row
-        self._max_rows = max_rows
         self._slowness = self._slowness_before = 1.0
         self._pace = 1.0
 
@@ -49,9 +47,9 @@ class Forecast:
         """Seconds from the start of a batch to its last answer."""
         return (self._base + self._per_row * rows) * self._pace
 
-    def queue(self, rows: int) -> float:
-        """Seconds from the start of the first batch to the last answer of so many rows."""
-        return (-(-rows // self._max_rows) * self._base + self._per_row * rows) * self._pace
+    def queue(self, rows: int, batches: int) -> float:
+        """Seconds from the start of the first of so many batches to the last answer."""
+        return (batches * self._base + self._per_row * rows) * self._pace
 
     def learn(self, rows: int, run: float, batch: float) -> None:
         """So long did a batch of so many rows take, in the model and altogether."""

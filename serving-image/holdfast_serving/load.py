@@ -19,6 +19,7 @@ from holdfast_bundle.uris import CLAIMS
 from holdfast_bundle.verify import verify
 from holdfast_bundle.web import Web
 from holdfast_serving import example, golden, profile, rows, session
+from holdfast_serving.batching import BATCH_SECONDS
 from holdfast_serving.codec import RestCodec
 from holdfast_serving.cost import Cost
 from holdfast_serving.probe import probe
@@ -183,16 +184,21 @@ class _Laps:
 
 
 def _measure(model: Model, samples: list[rows.Row], *, joins: bool) -> Cost:
-    """Run until warm, and take the time of one row and of many."""
+    """Run until warm, and take the time of one row and of many, where a model takes many at all."""
     row = samples[0] if samples else rows.made_up(model.signature, 1)[0]
     try:
         one = _best_time(model, row)
     except Exception:  # made-up values are not for every model: be careful with this one
         return Cost(1.0, 0.0)
-    if not joins:
-        return Cost(0.0, one)
+    if not model.signature.has_rows or (not joins and one > BATCH_SECONDS):
+        return Cost(one, 0.0)
     count = 32
-    many = _best_time(model, {name: values.repeat(count, axis=0) for name, values in row.items()})
+    try:
+        many = _best_time(model, {name: values.repeat(count, axis=0) for name, values in row.items()})
+    except Exception:
+        if joins:
+            raise
+        return Cost(one, 0.0)
     per_row = max(many - one, 0.0) / (count - 1)
     return Cost(max(one - per_row, 0.0), per_row)
 

@@ -238,12 +238,14 @@ def gated(
     test: Callable[[Bench, Gate], Coroutine[Any, Any, None]],
     cost: Cost = HEAVY,
     max_rows: int | None = None,
+    *,
+    joins: bool = True,
 ) -> None:
     model, _ = load(models.lookup(), folder)
     gate = Gate(model)
 
     async def main() -> None:
-        bench = Bench(model, cost, joins=True, max_rows=max_rows)
+        bench = Bench(model, cost, joins=joins, max_rows=max_rows)
         bench.batcher._model = gate  # type: ignore[assignment]
         await asyncio.wait_for(test(bench, gate), 60)
 

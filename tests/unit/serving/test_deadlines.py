@@ -105,6 +105,21 @@ def test_a_lone_call_is_tried_whatever_the_forecast_says(tmp_path: Path, cost: C
     run(models.lookup(), tmp_path, test, cost)
 
 
+def test_calls_that_run_apart_wait_for_a_run_each_and_not_for_each_row(tmp_path: Path) -> None:
+    async def test(bench: Bench, gate: Gate) -> None:
+        first = submit(bench, 100)
+        await entered(gate)
+        bench.timeout = 10
+        many = [bench.submit(request(i=("INT64", [1000], [1] * 1000))) for _ in range(6)]
+        submit(bench, 10)
+        with pytest.raises(Problem, match="waiting"):
+            submit(bench, 10)
+        gate.go.release(20)
+        await bench.wait([first, *many])
+
+    gated(tmp_path, test, SECOND, joins=False)
+
+
 def test_behind_a_run_that_does_not_end_nobody_has_to_wait(tmp_path: Path) -> None:
     async def test(bench: Bench, gate: Gate) -> None:
         first = submit(bench, 1)
@@ -132,17 +147,17 @@ def test_batches_have_as_many_rows_as_somebody_says(tmp_path: Path) -> None:
 
 
 def test_a_forecast_follows_what_runs_take() -> None:
-    forecast = Forecast(Cost(0.001, 0.0001), 64)
+    forecast = Forecast(Cost(0.001, 0.0001))
     assert forecast.batch(10) == pytest.approx(0.002)
     for _ in range(60):
         forecast.learn(10, 0.001, 0.006)
     assert forecast.batch(10) == pytest.approx(0.006, rel=0.01)
     assert forecast.run(10) == pytest.approx(0.002)  # never less than was measured
-    assert forecast.queue(130) == pytest.approx(3 * (3 * 0.001 + 130 * 0.0001), rel=0.01)
+    assert forecast.queue(130, 3) == pytest.approx(3 * (3 * 0.001 + 130 * 0.0001), rel=0.01)
 
 
 def test_one_slow_batch_does_not_change_a_forecast_by_much() -> None:
-    forecast = Forecast(Cost(0.001, 0.0), 64)
+    forecast = Forecast(Cost(0.001, 0.0))
     forecast.learn(1, 1.0, 1.0)
     assert forecast.batch(1) < 0.002
     assert forecast.run(1) == 0.001
@@ -172,7 +187,7 @@ def behind_a_run(server: Server, *fields: str) -> int:
 
 
 def test_a_client_can_ask_for_an_answer_sooner(tmp_path: Path) -> None:
-    with serving(tmp_path, models.heavy(layers=1000)) as server:
+    with serving(tmp_path, models.heavy(layers=300), HOLDFAST_MAX_BATCH_ROWS="1") as server:
         assert behind_a_run(server) == 200
         assert behind_a_run(server, "Request-Timeout-Ms: 1") == 503
         for wrong in ("-1", "1.5", "1s", "0", "9" * 19):
@@ -181,7 +196,8 @@ def test_a_client_can_ask_for_an_answer_sooner(tmp_path: Path) -> None:
 
 
 def test_a_client_cannot_ask_for_more_time(tmp_path: Path) -> None:
-    with serving(tmp_path, models.heavy(layers=1000), HOLDFAST_REQUEST_TIMEOUT_MILLISECONDS="1") as server:
+    more = {"HOLDFAST_MAX_BATCH_ROWS": "1", "HOLDFAST_REQUEST_TIMEOUT_MILLISECONDS": "1"}
+    with serving(tmp_path, models.heavy(layers=300), **more) as server:
         assert behind_a_run(server, "Request-Timeout-Ms: 999999999") == 503
 
 
