@@ -206,6 +206,30 @@ def heavy(layers: int = 24, width: int = 1024) -> bytes:
     )
 
 
+def patient() -> bytes:
+    """Gives numbers back, after some microseconds for each unit of the largest one."""
+    body = helper.make_graph(
+        [node("Identity", "going", "on"), node("Add", "v one", "w")],
+        "body",
+        [
+            helper.make_tensor_value_info("n", INT64, []),
+            helper.make_tensor_value_info("going", BOOL, []),
+            helper.make_tensor_value_info("v", FLOAT, []),
+        ],
+        [helper.make_tensor_value_info("on", BOOL, []), helper.make_tensor_value_info("w", FLOAT, [])],
+        [numpy_helper.from_array(np.array(1, np.float32), "one")],
+    )
+    nodes = [
+        node("ReduceMax", "x", "largest", keepdims=0),
+        node("Cast", "largest", "turns", to=INT64),
+        helper.make_node("Loop", ["turns", "", "nothing"], ["turned"], body=body),
+        node("Mul", "turned nothing", "zero"),
+        node("Add", "x zero", "y"),
+    ]
+    shape = (FLOAT, [None, 1])
+    return build(nodes, {"x": shape}, {"y": shape}, nothing=np.array(0, np.float32))
+
+
 def endless() -> bytes:
     """A loop that never ends."""
     body = helper.make_graph(
