@@ -25,6 +25,7 @@ from holdfast_serving.certificates import HTTP, Certificates
 from holdfast_serving.coding import unpacking
 from holdfast_serving.limits import Limits
 from holdfast_serving.problems import Problem, busy
+from holdfast_serving.unread import Unread
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ _REASONS = {
 _MAX_KNOWN_HEADS, _MAX_KNOWN_HEAD_BYTES = 1000, 1024
 _LEAST_READ_BYTES = 64 << 10  # in Limits.write_seconds
 _NEVER = float("inf")
-_FREE_BYTES = 64 << 10  # of a body, before it counts against Limits.buffered_bytes
+_FREE_BYTES = 16 << 10  # of a body, before it counts against Limits.buffered_bytes
 _APART_BYTES = 64 << 10  # of an answer: from here on a copy costs more than a second buffer for the kernel
 
 # The phases of receiving, and the fields that have a say.
@@ -96,11 +97,13 @@ class Port:
         now: the loop's time, up to `TICK_SECONDS` old.
         draining: every answer with no request behind it tells its client to close the connection.
         newest: when the last connection was made.
+        unread: what waits for clients that do not read.
     """
 
     def __init__(self, router: Router, limits: Limits | None = None) -> None:
         self.find = router.find
         self.limits = limits or Limits()
+        self.unread = Unread(self.limits.unread_bytes)
         self.connections: set[Connection] = set()
         self.draining = False
         self.newest = 0.0
@@ -234,6 +237,8 @@ class Connection(asyncio.Protocol):
         self._reserved = 0
         if not self._busy:
             self._give_back()
+        if self._stalled:
+            self._port.unread.note(self, 0)
         self._port.connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
@@ -269,10 +274,12 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._stalled = True
         self._unsent = self._write_buffer_size()
+        self._port.unread.note(self, self._unsent)
         self.deadline = self._port.now + self._port.limits.write_seconds
 
     def resume_writing(self) -> None:
         self._stalled = False
+        self._port.unread.note(self, 0)
         limits = self._port.limits
         self.deadline = self._port.now + (limits.linger_seconds if self._lingering else limits.idle_seconds)
         self._next()
@@ -416,6 +423,7 @@ class Connection(asyncio.Protocol):
             if unsent > self._unsent - _LEAST_READ_BYTES:
                 self.abort()
             self._unsent = unsent
+            self._port.unread.note(self, unsent)
             self.deadline = self._port.now + self._port.limits.write_seconds
         elif self._lingering:
             self.abort()

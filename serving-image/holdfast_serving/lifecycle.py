@@ -153,7 +153,7 @@ def _grpc_port(service: Service, http: Port, settings: Settings) -> AnyPort:
         from holdfast_serving.grpc import fallback
 
         return fallback.Port(service)
-    return grpc.Port(service, http.reserve)
+    return grpc.Port(service, http.reserve, settings.limits, http.unread)
 
 
 def _load(settings: Settings, folder: Path, served: Served) -> tuple[Fetched, Loaded, GrpcCodec]:

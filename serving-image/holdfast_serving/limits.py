@@ -13,6 +13,7 @@ class Limits:
         head_bytes: request line and header fields.
         body_bytes: body of one request.
         buffered_bytes: large bodies on their way in, over all connections.
+        unread_bytes: answers that their clients have not taken yet, over all connections.
         head_seconds: from a request's first byte (or a connection's start) to the end of its head.
         body_seconds: from there to the end of the body.
         idle_seconds: between requests. More than the 60 s that load balancers are used to reuse a connection in.
@@ -25,6 +26,7 @@ class Limits:
     head_bytes: int = 16 << 10
     body_bytes: int = 16 << 20
     buffered_bytes: int = 128 << 20
+    unread_bytes: int = 128 << 20
     head_seconds: float = 10.0
     body_seconds: float = 30.0
     idle_seconds: float = 120.0

@@ -23,12 +23,14 @@ from holdfast_serving.grpc.http2 import Fields, Http2
 from holdfast_serving.grpc.rpc import TIMEOUT, Head, Rpc, read_head
 from holdfast_serving.grpc.service import Service
 from holdfast_serving.limits import Limits
+from holdfast_serving.unread import Unread
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.25
 
 _REFUND = 25  # of each tick, for frames that cost nothing
+_FEW_BYTES = 64 << 10  # of answers that wait: not worth counting
 _FULL_BYTES = 1 << 20  # of answers that the client does not read: no call of its is started before it does
 _PIECE_BYTES = 256 << 10  # that are handed to the transport at once
 _LEAST_READ_BYTES = 64 << 10  # in Limits.write_seconds
@@ -50,16 +52,24 @@ class Port:
         loop: the event loop, once it listens.
         now: the loop's time, up to `TICK_SECONDS` old.
         methods: by path.
+        unread: what waits for clients that do not read.
         reserve: takes bytes of what large messages may use, if they are free; gives back with a negative size.
         connections: those that are there.
         newest: when the last connection was made.
         draining: clients are asked to send new calls elsewhere; those that come all the same are answered.
     """
 
-    def __init__(self, service: Service, reserve: Callable[[int], bool], limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        reserve: Callable[[int], bool],
+        limits: Limits | None = None,
+        unread: Unread | None = None,
+    ) -> None:
         self.methods = {path.encode(): method for path, method in service.methods.items()}
         self.reserve = reserve
         self.limits = limits or Limits()
+        self.unread = unread or Unread(self.limits.unread_bytes)
         self.connections: set[Connection] = set()
         self.draining = False
         self.now = self.newest = 0.0
@@ -158,6 +168,7 @@ class Connection(asyncio.Protocol):
         self._frames = 0
         self._paused_since: float | None = None
         self._unsent = 0
+        self._lets_wait = False
         # Each at another time, so that not all clients of a pod come back at once.
         self._leaves_at = port.now + port.limits.age_seconds * uniform(0.8, 1.2)  # noqa: S311 - no secret
 
@@ -172,6 +183,7 @@ class Connection(asyncio.Protocol):
         self.transport = None
         self._put_off.clear()
         self.port.connections.discard(self)
+        self.port.unread.note(self, 0)
         self.http2.lost()
 
     def data_received(self, data: bytes) -> None:
@@ -240,6 +252,9 @@ class Connection(asyncio.Protocol):
                 transport.write(out[0] if len(out) == 1 else b"".join(out))
             if not more:
                 break
+        if http2.unsent > _FEW_BYTES or self._lets_wait:
+            self._lets_wait = http2.unsent > _FEW_BYTES
+            self.port.unread.note(self, http2.unsent if self._lets_wait else 0)
         if http2.ended:
             transport.close()
         while self._put_off and not self.full:

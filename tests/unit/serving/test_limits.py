@@ -236,6 +236,40 @@ def test_two_thousand_idle_clients_do_not_keep_others_out() -> None:
     run(test, Limits())
 
 
+def test_answers_that_nobody_reads_do_not_take_all_memory() -> None:
+    async def test(port: Port, late: Late, number: int) -> None:
+        clients = []
+        for _ in range(6):
+            sock = socket.socket()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect(("127.0.0.1", number))
+            before = set(port.connections)
+            sock.sendall(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n")
+            await eventually(lambda before=before: any(new._stalled for new in port.connections - before))  # type: ignore[misc]
+            clients.append(sock)
+        await eventually(lambda: len(port.connections) <= 3)
+        await asyncio.to_thread(drain, clients[0])  # who came first has let it wait longest
+        reader, writer = await asyncio.open_connection(sock=clients[-1])
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        await reader.readexactly(len(BIG))
+        for client in [*clients[:-1], writer]:
+            client.close()
+
+    run(test, Limits(unread_bytes=10 << 20))
+
+
+def drain(sock: socket.socket) -> None:
+    """Read until the server has ended the connection; what it had sent before comes first."""
+    got = 0
+    try:
+        while data := sock.recv(1 << 20):
+            got += len(data)
+    except ConnectionResetError:
+        pass
+    assert got < len(BIG)
+
+
 def test_whoever_leaves_while_waiting_is_not_answered() -> None:
     async def test(port: Port, late: Late, number: int) -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", number)
