@@ -60,6 +60,7 @@ One worker each, for one core; ONNX Runtime with one thread; logging of requests
 `bench/serving/peers`, the exact versions in `requirements/bench-*.txt`.
 
 * **fastapi**: a checked pydantic body, an `async` handler, orjson for the answer; uvicorn with uvloop and httptools.
+  **fastapi_def**: the same with a handler as in FastAPI's tutorial, a plain function that returns a dictionary.
 * **mlserver**: a custom runtime, `parallel_workers=0` as its documentation advises for light models.
 * **kserve**: a custom model, latency logging off.
 * **bentoml**: an `async` API; metrics and the access log off.
@@ -95,6 +96,7 @@ def _goals(result: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
     latency = result["iris_json_c1_p50_us"]
     for peer, goal in (("fastapi", 15), ("mlserver", 28), ("kserve", 30), ("bentoml", 60)):
         yield "iris JSON, 32 connections", f"≥ {goal} × {peer}", _times(json_rate, "holdfast", peer)
+    yield "", "(≥ 15) × fastapi_def", _times(json_rate, "holdfast", "fastapi_def")
     yield "", "≥ 0.5 × null", _times(json_rate, "holdfast", "null")
     own = latency.get("holdfast")
     if own is not None and "null" in latency:

@@ -80,7 +80,7 @@ def null(question: Question, call: Call, scratch: Path) -> Server:
 
 def peer(name: str, model: Prepared, report: Report) -> Server:
     """Another project's server, in its own environment."""
-    python = python_of(name, report)
+    python = python_of(name.partition("_")[0], report)
     made = _PEERS[name](python)
     environment = {
         "MODEL": str(model.file),
@@ -113,15 +113,16 @@ def _mlserver(python: Path) -> Server:
     return Server("mlserver", [str(python.with_name("mlserver")), "start", "."], settings, PEERS / "mlserver", True)
 
 
-def _script(name: str, *, speaks_grpc: bool = False) -> Callable[[Path], Server]:
+def _script(name: str, *, speaks_grpc: bool = False, **environment: str) -> Callable[[Path], Server]:
     def make(python: Path) -> Server:
-        return Server(name, [str(python), str(PEERS / f"{name}_server.py")], speaks_grpc=speaks_grpc)
+        return Server(name, [str(python), str(PEERS / f"{name}_server.py")], environment, speaks_grpc=speaks_grpc)
 
     return make
 
 
 _PEERS: dict[str, Callable[[Path], Server]] = {
     "fastapi": _script("fastapi"),
+    "fastapi_def": _script("fastapi", HANDLER="def"),
     "mlserver": _mlserver,
     "kserve": _script("kserve", speaks_grpc=True),
     "bentoml": _bentoml,
