@@ -10,13 +10,14 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bench.serving.questions import WrongAnswerError
 from bench.serving.running import ServerError
 
 from holdfast_devcluster.errors import ClusterError
 
-_BROKEN = (ServerError, WrongAnswerError, ClusterError, subprocess.CalledProcessError, OSError)
+_BROKEN = (ServerError, WrongAnswerError, ClusterError, OSError)
 _started = time.monotonic()
 
 Row = dict[str, dict[str, float]]
@@ -48,9 +49,13 @@ class Findings:
         """What goes wrong inside is a failure of this server or part, and does not stop the rest."""
         try:
             yield
+        except subprocess.CalledProcessError as error:
+            program = Path(error.cmd[0]).name if error.cmd[0] != "taskset" else error.cmd[3]
+            said = (error.stderr or error.stdout or "").strip().splitlines()[-5:]
+            self.failures[name] = " | ".join([f"{program} ended with {error.returncode}", *said])
+            say(f"{name} failed: {self.failures[name]}")
         except _BROKEN as error:
-            words = getattr(error, "stderr", None) or str(error)
-            self.failures[name] = " | ".join(words.strip().splitlines()[-5:])
+            self.failures[name] = str(error)
             say(f"{name} failed: {self.failures[name]}")
 
     def medians(self, measure: str) -> dict[str, float]:

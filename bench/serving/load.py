@@ -42,7 +42,7 @@ class Load:
     p99_us: float
 
 
-def rest(server: Running, questions: Sequence[Question], connections: int, seconds: float) -> Load:
+def rest(server: Running, questions: Sequence[Question], connections: int, seconds: int) -> Load:
     """The first question over and over on so many connections, all of them beside it, one by one.
 
     Raises:
@@ -50,7 +50,7 @@ def rest(server: Running, questions: Sequence[Question], connections: int, secon
             into was wrong.
     """
     question = questions[0]
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "10s", "-s", str(SCRIPT)]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(SCRIPT)]
     command += [f"http://127.0.0.1:{server.port}{question.path}", "--", "{body}"]
     command += [f"{name}: {value}" for name, value in question.fields.items()]
     witness = Witness(partial(Client, server.port), questions)
@@ -63,14 +63,14 @@ def rest(server: Running, questions: Sequence[Question], connections: int, secon
     return Load(answered / found["seconds"], cpu / answered * 1e6, found["p50_us"], found["p99_us"])
 
 
-def rpc(server: Running, calls: Sequence[Call], seconds: float) -> Load:
+def rpc(server: Running, calls: Sequence[Call], seconds: int) -> Load:
     """The first call over and over, 32 at a time on 8 connections, all of them beside it, one by one.
 
     Raises:
         WrongAnswerError: as `rest`; the size is that of the messages.
     """
     message = calls[0].message
-    command = ["h2load", "-t1", "-c8", "-m4", f"-D{seconds:g}", "-d", "{body}"]
+    command = ["h2load", "-t1", "-c8", "-m4", f"-D{seconds}", "-d", "{body}"]
     command += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
     command += [f"http://127.0.0.1:{server.grpc_port}{INFER}"]
     witness = Witness(partial(Caller, server.grpc_port), calls)

@@ -36,7 +36,7 @@ def page(result: Mapping[str, Any]) -> str:
     return f"""# The model server beside others
 
 Made by `python -m bench.serving.page` from what `make bench-serving` printed: {run["rounds"]} rounds of
-{run["seconds"]:g} s per load on a machine with {run["cores"]} cores (load average {run["load_average"]:.1f}), Python
+{run["seconds"]} s per load on a machine with {run["cores"]} cores (load average {run["load_average"]:.1f}), Python
 {run["python"]}. The server has one core, the load ({loaders}) another; the servers take turns, and all have
 the same model, the same ONNX Runtime with one thread, and the same requests. Every answer's status and the answers'
 size are checked, twenty answers a second down to the last number. Absolute figures depend on the machine: look at the
@@ -106,7 +106,7 @@ def _goals(result: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
         yield "gRPC iris, 32 concurrent", f"≥ 10 × {peer}", _times(grpc_rate, "holdfast", peer)
     for name, key, goal in (
         (
-            "MLP 64-256-256-10, 64 connections, one row per request, binary",
+            "MLP 64-256-256-10, 64 connections, 32 rows per request, binary",
             "mlp_c64_of_raw",
             "≥ 0.6 of raw at batch 32",
         ),

@@ -33,8 +33,8 @@ class Bench:
 
     scratch: Path
     rounds: int
-    seconds: float
-    warm_up: float
+    seconds: int
+    warm_up: int
     found: Findings = field(default_factory=Findings)
 
     def __post_init__(self) -> None:
