@@ -376,7 +376,10 @@ class _Original(_Counted):
 
     def answer(self, outputs: Outputs, first: int, last: int) -> None:
         super().answer(outputs, first, last)
-        self._copy.expect(outputs, first, last)
+        try:
+            self._copy.expect(outputs, first, last)
+        except Exception:  # the client has its answer, and must not get another
+            log.exception("an answer could not be compared with another revision's")
 
 
 def _outcome_at_target(status: int) -> int:

@@ -179,3 +179,9 @@ def test_texts_are_compared_as_texts() -> None:
     comparison = Comparison([Tensor("y", "BYTES", (-1,))], has_rows=True)
     comparison.compare([np.array(["a", "b"], object)], [np.array(["a", "c"], object)], 1, 1)
     assert (comparison.rows, comparison.disagreeing) == (2, 1)
+
+
+def test_answers_without_elements_agree() -> None:
+    comparison = Comparison([Tensor("y", "FP32", (-1, -1))], has_rows=True)
+    comparison.compare([np.ones((3, 0), np.float32)], [np.ones((3, 0), np.float32)], 0, 0)
+    assert (comparison.rows, comparison.disagreeing) == (3, 0)
