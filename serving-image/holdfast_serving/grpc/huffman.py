@@ -21,6 +21,8 @@ _LENGTHS = bytes.fromhex(
 _END = 256  # the word that no text may hold
 _ROOT = 1
 
+_MAX_STEPS = 8192  # that are remembered: a tenth of all, and far more than headers are made of
+
 # A state is what has been read of a word: its bits behind a leading 1.
 _Step = tuple[int, bytes]
 
@@ -30,12 +32,8 @@ def decode(data: bytes) -> bytes:
     state, steps = _ROOT, _STEPS
     made = []
     for octet in data:
-        state, text = steps.get(state << 4 | octet >> 4) or _step(state, octet >> 4)
-        if text:
-            made.append(text)
-        state, text = steps.get(state << 4 | octet & 15) or _step(state, octet & 15)
-        if text:
-            made.append(text)
+        state, text = steps.get(state << 8 | octet) or _step(state, octet)
+        made.append(text)
     if state not in _PADDING:
         raise ValueError("the last word is not complete")
     return b"".join(made)
@@ -53,19 +51,20 @@ def _words() -> dict[int, int]:
     return words
 
 
-def _step(state: int, nibble: int) -> _Step:
-    """(state, text) behind four more bits; remembered, for there are no more than 16 for each of 256 states."""
-    key = state << 4 | nibble
+def _step(state: int, octet: int) -> _Step:
+    """(state, text) behind eight more bits; remembered as long as there is room."""
+    key = state << 8 | octet
     text = b""
-    for shift in (3, 2, 1, 0):
-        state = state << 1 | nibble >> shift & 1
-        octet = _WORDS.get(state)
-        if octet is not None:
-            if octet == _END:
+    for shift in range(7, -1, -1):
+        state = state << 1 | octet >> shift & 1
+        found = _WORDS.get(state)
+        if found is not None:
+            if found == _END:
                 raise ValueError("the end of the code in a text")
-            text += bytes((octet,))
+            text += bytes((found,))
             state = _ROOT
-    _STEPS[key] = state, text
+    if len(_STEPS) < _MAX_STEPS:
+        _STEPS[key] = state, text
     return state, text
 
 
