@@ -19,6 +19,8 @@ class Limits:
         idle_seconds: between requests. More than the 60 s that load balancers are used to reuse a connection in.
         age_seconds: of a connection, more or less, when it is told to close: so that load finds its way to new pods,
             and clients whose certificate is no longer good are asked for it again.
+        ping_seconds: of silence, after which a gRPC client that waits for answers is asked whether it is still there;
+            it has a third of that to say so.
         write_seconds: in which a client must read at least some of an answer.
         linger_seconds: that the rest of a refused request is read and dropped, so that the client sees why.
     """
@@ -31,5 +33,6 @@ class Limits:
     body_seconds: float = 30.0
     idle_seconds: float = 120.0
     age_seconds: float = 300.0
+    ping_seconds: float = 60
     write_seconds: float = 30.0
     linger_seconds: float = 2.0

@@ -6,6 +6,7 @@ import argparse
 import base64
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -131,11 +132,16 @@ def read(arguments: Sequence[str], environment: MutableMapping[str, str]) -> tup
         if given["feedback_client_auth"] and not given["tls_secret"]:
             raise SettingsError("HOLDFAST_FEEDBACK_CLIENT_AUTH=Required needs TLS: give HOLDFAST_TLS_SECRET")
         given["grpcio"] = _choice(environment, "HOLDFAST_GRPC_TRANSPORT", "holdfast", "grpcio")
-        if given["grpcio"] and given["tls_secret"]:
-            raise SettingsError(
-                "HOLDFAST_GRPC_TRANSPORT=grpcio cannot do TLS here: leave it out, or HOLDFAST_TLS_SECRET"
-            )
+        if given["grpcio"]:
+            _check_grpcio(secured=bool(given["tls_secret"]))
     return command, Settings(**given)
+
+
+def _check_grpcio(*, secured: bool) -> None:
+    if secured:
+        raise SettingsError("HOLDFAST_GRPC_TRANSPORT=grpcio cannot do TLS here: leave it out, or HOLDFAST_TLS_SECRET")
+    if find_spec("grpc") is None:
+        raise SettingsError("HOLDFAST_GRPC_TRANSPORT=grpcio needs grpcio: pip install 'holdfast-serving[grpcio]'")
 
 
 def _choice(environment: Mapping[str, str], name: str, usual: str, other: str) -> bool:

@@ -35,8 +35,6 @@ _FULL_BYTES = 1 << 20  # of answers that the client does not read: no call of it
 _PIECE_BYTES = 256 << 10  # that are handed to the transport at once
 _LEAST_READ_BYTES = 64 << 10  # in Limits.write_seconds
 _WELCOME_SECONDS = 1.0  # for a client that comes while the pod drains
-_SILENCE_SECONDS = 60  # with calls in work: then the client is asked whether it is still there
-_ECHO_SECONDS = 20
 _NOT_HTTP2 = b"This port speaks gRPC, which is HTTP/2; REST has a port of its own.\n"
 _HTTP1 = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b"
@@ -321,13 +319,13 @@ class Connection(asyncio.Protocol):
 
     def _is_lost(self, now: float) -> bool:
         """Whether a client that waits for answers does not answer itself."""
-        http2 = self.http2
-        if not http2.streams or now - self._heard < _SILENCE_SECONDS:
+        http2, patience = self.http2, self.port.limits.ping_seconds
+        if not http2.streams or now - self._heard < patience:
             self._pinged = 0.0
         elif not self._pinged:
             self._pinged, self._echoes = now, http2.echoes
             http2.ping()
-        elif now - self._pinged > _ECHO_SECONDS:
+        elif now - self._pinged > patience / 3:
             return http2.echoes == self._echoes
         return False
 

@@ -15,6 +15,7 @@ from tests.unit.serving import models
 from tests.unit.serving.grpc_client import Client, client, outputs, request
 from tests.unit.serving.server import REVISION, Server, serving, until
 
+from holdfast_serving import settings
 from holdfast_serving.grpc import messages
 
 ROWS = np.array([[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3], [5.9, 3.0, 4.2, 1.5]], np.float32)
@@ -381,3 +382,18 @@ def test_a_call_that_takes_too_long_ends_at_its_deadline(transport: str, tmp_pat
         assert caught.value.code().name in ("DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
         assert made.call("ServerLive").live
         until(lambda: server.metric("holdfast_inference_in_flight") == 0, "the end of the run")
+
+
+def test_a_transport_that_is_not_there_or_not_secure_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {
+        **{f"HOLDFAST_{name}": "x" for name in ("MODEL_URI", "MODEL_NAME", "MODEL_DIGEST", "REVISION")},
+        "HOLDFAST_GRPC_TRANSPORT": "grpcio",
+    }
+    assert settings.read(["serve"], given)[1].grpcio is True
+    with pytest.raises(settings.SettingsError, match="cannot do TLS"):
+        settings.read(["serve"], {**given, "HOLDFAST_TLS_SECRET": "wine-tls"})
+    with pytest.raises(settings.SettingsError, match="neither holdfast nor grpcio"):
+        settings.read(["serve"], {**given, "HOLDFAST_GRPC_TRANSPORT": "http3"})
+    monkeypatch.setattr(settings, "find_spec", lambda name: None)  # as in the image
+    with pytest.raises(settings.SettingsError, match=r"pip install 'holdfast-serving\[grpcio\]'"):
+        settings.read(["serve"], given)

@@ -472,6 +472,26 @@ def test_a_message_that_does_not_go_on_ends_its_call_alone() -> None:
     run(test, replace(SHORT, idle_seconds=10))
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_client_that_waits_in_silence_is_asked_whether_it_is_there(there: bool) -> None:
+    async def test(world: World, number: int) -> None:
+        async with Client(number) as client:
+            late = client.begin("/late")
+            await client.send(late, message(b""))
+            await eventually(lambda: bool(world.late))
+            if not there:
+                await eventually(lambda: not world.port.connections)
+                assert world.late[0].gone
+                return
+            reading = asyncio.ensure_future(client.answer(late))  # and it answers pings meanwhile
+            (connection,) = world.port.connections
+            await eventually(lambda: connection.http2.echoes > 1)
+            world.late[0].reply((b"at last",))
+            assert (await reading).messages == [(0, b"at last")]
+
+    run(test, replace(PATIENT, ping_seconds=0.6))
+
+
 @pytest.mark.parametrize("limits", [SHORT, replace(SHORT, idle_seconds=10, age_seconds=0.3)], ids=["idle", "old"])
 def test_an_idle_or_old_connection_is_asked_to_end_and_ends(limits: Limits) -> None:
     async def test(world: World, number: int) -> None:
