@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.unit.serving import models
+from tests.unit.serving import leases, models
 from tests.unit.serving.server import REVISION, Server, claim, request, until, write_bundle
 
 from holdfast_bundle.manifest import Tensor
@@ -172,12 +172,14 @@ IRIS_PROFILE: dict[str, Any] = {
 
 @contextmanager
 def bundled(folder: Path, document: Any, content: bytes | None = None, **changes: Any) -> Iterator[Server]:
-    """A ready server of a bundle with a profile."""
+    """A ready server of a bundle with a profile; `changes` of the manifest, and environment variables."""
+    variables = {name: changes.pop(name) for name in list(changes) if name.startswith("HOLDFAST_")}
+    folder.mkdir(exist_ok=True)
     place = claim(folder) / "bundle"
     place.mkdir()
     (place / "profile.json").write_text(document if isinstance(document, str) else json.dumps(document))
     digest = write_bundle(place, content or models.iris(), **changes)
-    with Server(folder, "pvc://models/bundle", digest) as server:
+    with Server(folder, "pvc://models/bundle", digest, **variables) as server:
         until(server.ready, "readiness")
         yield server
 
@@ -308,3 +310,28 @@ def test_a_model_is_served_whatever_its_profile_is_and_that_is_said(
         assert server.metric("holdfast_model_info", profile=state) == 1
         assert said in server.log
         assert ("feature_bin_total" in scraped(server)) == (state != "unusable")
+
+
+def test_rows_that_another_revision_answered_are_counted_there_and_not_here(tmp_path: Path) -> None:
+    keys = {"HOLDFAST_ROUTER_PUBLIC_KEYS": leases.public(leases.KEY)}
+    with (
+        bundled(tmp_path / "there", IRIS_PROFILE, HOLDFAST_REVISION=leases.TARGET) as there,
+        bundled(tmp_path / "here", IRIS_PROFILE, **keys) as here,
+    ):
+        operator = leases.Operator(here, f"127.0.0.1:{there.port}")
+
+        def rows(server: Server) -> float:
+            return sum(
+                server.metric("holdfast_model_prediction_bin_total", bin=bin_)
+                for bin_ in ("0", "1", "2", "other", "missing")
+            )
+
+        body = request(X=("FP32", [2, 4], [5.1, 3.5, 1.4, 0.2] * 2))
+        operator.grant(weight=1)
+        for _ in range(5):
+            assert here.infer(body).json()["model_version"] == leases.TARGET
+        assert (rows(here), rows(there)) == (0, 10)
+        operator.grant(weight=0)
+        for _ in range(5):
+            assert here.infer(body).json()["model_version"] == REVISION
+        assert (rows(here), rows(there)) == (10, 10)

@@ -15,7 +15,7 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-from tests.unit.serving import models
+from tests.unit.serving import leases, models
 from tests.unit.serving.authority import CLIENT, Authority, Secret, trust
 from tests.unit.serving.grpc_client import client as grpc_client
 from tests.unit.serving.grpc_client import request as grpc_request
@@ -364,3 +364,19 @@ def test_feedback_can_be_kept_to_clients_with_a_certificate(tmp_path: Path) -> N
         stranger = trust(authority, Authority("another").issue("client", CLIENT), tmp_path)
         with pytest.raises(httpx.TransportError):
             ask(stranger, "feedback", body)
+
+
+def test_a_receipt_names_the_revision_that_answered_wherever_the_request_came_in(tmp_path: Path) -> None:
+    with (
+        replica(tmp_path, leases.TARGET) as target,
+        replica(tmp_path, "aaaaaaaaaa", HOLDFAST_ROUTER_PUBLIC_KEYS=leases.public(leases.KEY)) as entered,
+    ):
+        leases.Operator(entered, f"127.0.0.1:{target.port}").grant(weight=1)
+        answer = entered.infer(iris_request(receipt=True)).json()
+        assert answer["model_version"] == leases.TARGET
+        receipt = answer["parameters"]["receipt"]
+        assert payload(receipt) == payload(receipt) | {"revision": leases.TARGET, "said": SAID}
+        assert tell(entered, (receipt, SAID)).json() == {"rows": 3, "refused": []}
+        name = "holdfast_feedback_rows_total"
+        assert entered.metric(name, revision=leases.TARGET, outcome="correct") == 3
+        assert entered.metric(name, revision="aaaaaaaaaa", outcome="correct") == 0
