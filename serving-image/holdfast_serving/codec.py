@@ -129,13 +129,16 @@ class RestCodec(Codec):
             attach(items, memoryview(body)[json_size:])
         if len(items) != len(self._inputs):
             self._explain_names(_names(items))
+        inputs, shapes = call.inputs, call.shapes
         for expected, item in zip(self._inputs, items):  # noqa: B905 - of one length; to say so costs as much again
             if type(item) is not dict or item.get("name") != expected.name:
-                call.inputs, call.shapes = [], []
-                for other, found in zip(self._inputs, self._in_order(items), strict=True):
-                    _read(other, found, call)
+                found = self._in_order(items)
+                read = [given.read(item) for given, item in zip(self._inputs, found, strict=True)]
+                call.inputs, call.shapes = [data for data, _ in read], [shape for _, shape in read]
                 break
-            _read(expected, item, call)
+            data, shape = expected.read(item)
+            inputs.append(data)
+            shapes.append(shape)
         self._count_rows(call)
         if len(document) > 1:
             self._read_options(document, call)
@@ -228,12 +231,6 @@ class RestCodec(Codec):
         given = zip(self._signature.inputs, call.inputs, call.shapes, strict=True)
         arrays = [to_array(tensor, data, shape) for tensor, data, shape in given if tensor.datatype.startswith("FP")]
         return not all(np.isfinite(array).all() for array in arrays)
-
-
-def _read(expected: Input, item: dict[str, Any], call: RestCall) -> None:
-    data, shape = expected.read(item)
-    call.inputs.append(data)
-    call.shapes.append(shape)
 
 
 def _names(items: list[Any]) -> list[Any]:
