@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 
 from holdfast_bundle.manifest import Tensor
-from holdfast_serving.grpc.exchange import Buffer
+from holdfast_serving.grpc.frames import Buffer
 from holdfast_serving.grpc.wire import begin, field, varint
 from holdfast_serving.inference import Array, Outputs
 
@@ -25,7 +25,11 @@ _MODEL, _VERSION, _ID, _PARAMETERS, _OUTPUTS, _RAW = 1, 2, 3, 4, 5, 6  # fields 
 _ENTRY_NAME, _ENTRY_VALUE, _TEXT_PARAMETER = 1, 2, 3  # of an entry of its parameters, and of InferParameter
 _NAME, _DATATYPE, _SHAPE, _CONTENTS = 1, 2, 3, 5  # of its InferOutputTensor
 _MAX_FRAMES = 100
+_MAX_FRAMED_BYTES = 16 << 10  # of a row; of larger ones every copy counts
 _NARROW = 128  # numbers below are one byte each
+
+_Cut = tuple[bytes, list[tuple[bytes, ...]]]
+"""A frame, and what fills it for each row."""
 
 
 def parameter(name: str, text: str) -> bytes:
@@ -72,18 +76,22 @@ class Answers:
         listed = b"".join([field(number, text.encode()) for text in texts])
         return field(_OUTPUTS, self.output(index, shape, field(_CONTENTS, listed)))
 
-    def frame(self, sizes: Sequence[int], shapes: Sequence[Sequence[int]]) -> bytes:
-        """A whole answer without id, to be filled by `%` with the packed numbers of each output."""
-        key = (tuple(sizes), tuple(shapes))
+    def frame(self, sizes: Sequence[int], shapes: Sequence[Sequence[int]], *, raw: bool) -> bytes:
+        """A whole answer without id, to be filled by `%` with the elements of each output, which have these sizes."""
+        key = (raw, tuple(sizes), tuple(shapes))
         made = self._frames.get(key)
         if made is None:
             if len(self._frames) >= _MAX_FRAMES:
                 self._frames.clear()
-            parts = [
-                self.typed(index, shape, size) for index, (shape, size) in enumerate(zip(shapes, sizes, strict=True))
-            ]
+            start = self._begin
+            if raw:
+                start += b"".join([field(_OUTPUTS, self.output(index, shape)) for index, shape in enumerate(shapes)])
+                parts = [begin(_RAW, size) for size in sizes]
+            else:
+                pairs = zip(shapes, sizes, strict=True)
+                parts = [self.typed(index, shape, size) for index, (shape, size) in enumerate(pairs)]
             escaped = [part.replace(b"%", b"%%") + b"%b" for part in parts]
-            made = self._frames[key] = self._begin.replace(b"%", b"%%") + b"".join(escaped)
+            made = self._frames[key] = start.replace(b"%", b"%%") + b"".join(escaped)
         return made
 
     def _begin_for(self, version: str) -> bytes:
@@ -97,27 +105,27 @@ class Run:
     were made once for all rows.
     """
 
-    __slots__ = ("_answers", "_frame", "_outputs", "_packed", "_rows")
+    __slots__ = ("_answers", "_cuts", "_outputs")
 
     def __init__(self, answers: Answers, outputs: Outputs) -> None:
         self._answers = answers
         self._outputs = outputs
-        self._packed: dict[int, Array | None] = {}
-        self._frame: bytes | None = None
-        self._rows: list[tuple[bytes, ...]] = []
-        if outputs.has_rows and outputs.revision is None:
-            self._cut()
+        self._cuts: dict[bool, _Cut | None] = {}  # by whether they are raw
 
     def answer(
         self, identifier: str, wanted: Sequence[int] | None, first: int, last: int, *, raw: bool
     ) -> Sequence[Buffer]:
         """Rows `first` to `last` (not included) of some outputs, by their indices; None for all."""
-        if self._frame is not None and last - first == 1 and wanted is None and not raw:
-            made = self._frame % self._rows[first]
-            return (made + field(_ID, identifier.encode()),) if identifier else (made,)
-        return self._chosen(
-            identifier, range(len(self._outputs.arrays)) if wanted is None else wanted, first, last, raw
-        )
+        if wanted is None:
+            if last - first == 1:
+                if raw not in self._cuts:
+                    self._cuts[raw] = self._cut(raw)
+                cut = self._cuts[raw]
+                if cut is not None:
+                    made = cut[0] % cut[1][first]
+                    return (made + field(_ID, identifier.encode()),) if identifier else (made,)
+            wanted = range(len(self._outputs.arrays))
+        return self._chosen(identifier, wanted, first, last, raw)
 
     def _chosen(self, identifier: str, wanted: Sequence[int], first: int, last: int, raw: bool) -> list[Buffer]:
         parts: list[Buffer] = [self._answers.begin(self._outputs.revision, identifier)]
@@ -139,23 +147,29 @@ class Run:
     def _part(self, array: Array, first: int, last: int) -> Array:
         return array[first:last] if self._outputs.has_rows else array
 
-    def _cut(self) -> None:
-        """Make all rows at once, if each takes as many bytes as the others."""
+    def _cut(self, raw: bool) -> _Cut | None:
+        """All rows at once, if each is small and takes as many bytes as the others."""
+        outputs = self._outputs
+        arrays = outputs.arrays
+        if not outputs.has_rows or outputs.revision is not None:
+            return None
+        if sum([array.nbytes for array in arrays]) > _MAX_FRAMED_BYTES * len(arrays[0]):
+            return None
         pieces, sizes = [], []
-        for array in self._outputs.arrays:
+        for array in arrays:
             kind = array.dtype.kind
-            if kind == "O" or array.dtype == np.float16 or not array.size:
-                return
-            if kind in "iu":
+            if kind == "O" or not array.size:
+                return None
+            if kind in "iu" and not raw:
                 if array.min() < 0 or array.max() >= _NARROW:
-                    return
+                    return None
                 array = array.astype(np.uint8)
             data = array.tobytes()
             size = len(data) // len(array)
             sizes.append(size)
             pieces.append([data[start : start + size] for start in range(0, len(data), size)])
-        self._frame = self._answers.frame(sizes, [(1, *array.shape[1:]) for array in self._outputs.arrays])
-        self._rows = list(zip(*pieces, strict=True))
+        frame = self._answers.frame(sizes, [(1, *array.shape[1:]) for array in arrays], raw=raw)
+        return frame, list(zip(*pieces, strict=True))
 
 
 def _bytes(array: Array) -> Buffer:

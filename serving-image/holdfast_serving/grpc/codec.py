@@ -18,7 +18,7 @@ from typing import Any, Protocol, cast
 from holdfast_bundle.manifest import Tensor
 from holdfast_serving.grpc import messages, wire
 from holdfast_serving.grpc.answers import CONTENTS, Answers, Run, parameter
-from holdfast_serving.grpc.exchange import Buffer
+from holdfast_serving.grpc.frames import Buffer
 from holdfast_serving.inference import Call, Data, Outputs
 from holdfast_serving.problems import Problem, quoted
 from holdfast_serving.receipts import RECEIPT

@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from holdfast_serving.grpc.frames import Buffer
 from holdfast_serving.problems import Problem
-
-Buffer: TypeAlias = bytes | memoryview
 
 MAX_UNANSWERED = 32
 """Messages of one stream that may be in work; those behind them wait, and soon their sender, too."""

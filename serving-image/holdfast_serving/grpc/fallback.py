@@ -19,7 +19,8 @@ import grpc
 import grpc.aio
 
 from holdfast_serving.certificates import Certificates
-from holdfast_serving.grpc.exchange import MAX_UNANSWERED, Buffer, Conversation, Exchange, Method, Streaming, Unary
+from holdfast_serving.grpc.exchange import MAX_UNANSWERED, Conversation, Exchange, Method, Streaming, Unary
+from holdfast_serving.grpc.frames import Buffer
 from holdfast_serving.grpc.service import Service
 from holdfast_serving.grpc.status import code_of
 from holdfast_serving.limits import Limits

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import struct
+from typing import TypeAlias
+
+Buffer: TypeAlias = bytes | memoryview
+"""What is sent."""
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD_BYTES = 9

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast_serving.grpc.exchange import Buffer, Conversation, Exchange, Method, Streaming, Unary
+from holdfast_serving.grpc.exchange import Conversation, Exchange, Method, Streaming, Unary
+from holdfast_serving.grpc.frames import Buffer
 from holdfast_serving.problems import Problem, quoted
 from holdfast_serving.served import Served, going
 

@@ -7,37 +7,31 @@ small and grow only where the stream asks for it, and frames that cost the clien
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NoReturn, Protocol
 
 from holdfast_serving.grpc import frames, hpack
-from holdfast_serving.grpc.frames import END_HEADERS, END_STREAM, HEADERS, MAX_PAYLOAD
-
-STREAM_WINDOW = 65_535
-"""Octets that a client may send on a stream unasked: what HTTP/2 begins with."""
+from holdfast_serving.grpc.frames import END_HEADERS, END_STREAM, MAX_PAYLOAD, Buffer
+from holdfast_serving.grpc.stream import MAX_WINDOW, STREAM_WINDOW, Stream, StreamError
 
 MAX_STREAMS = 128
 """Requests of one connection at a time."""
 
 _WINDOW = 1 << 20  # of the connection
 _WINDOW_STEP = 1 << 18  # what has been used of it is given back in pieces of this size
-_MAX_WINDOW = (1 << 31) - 1
 _MAX_KNOWN, _MAX_KNOWN_BYTES = 64, 2048  # headers
 _MAX_CONTINUATIONS = 16
 _MAX_LATE = 256
 
 # Frames that cost the client next to nothing take from an allowance, which work and time fill up again.
 _ALLOWANCE = 1000
-_REFUND = 2  # per frame of an answer
 _RESET_COST = 4  # a stream that had to be reset for an error of the client
 
 _PSEUDO = frozenset({b":method", b":scheme", b":path", b":authority"})
 _NEEDED = frozenset({b":method", b":scheme", b":path"})
 _COLON = ord(":")
 
-Buffer = bytes | memoryview
 Fields = Mapping[bytes, bytes]
 
 
@@ -66,151 +60,6 @@ class _ConnectionError(Exception):
         super().__init__(text)
         self.code = code
         self.text = text
-
-
-class _StreamError(Exception):
-    """A request cannot go on."""
-
-    def __init__(self, number: int, code: int) -> None:
-        self.number = number
-        self.code = code
-
-
-class Stream(ABC):
-    """A request and its answer.
-
-    Attributes:
-        number: of the stream.
-        received_all: the client has said that nothing more comes.
-        answered: the last octet of the answer has been handed over, or nobody wants it any more.
-        room: octets that the client may send on.
-    """
-
-    __slots__ = ("_last", "_missing", "_queue", "_window", "answered", "http2", "number", "received_all", "room")
-
-    def __init__(self, http2: Http2, number: int) -> None:
-        self.http2 = http2
-        self.number = number
-        self.received_all = self.answered = False
-        self.room = STREAM_WINDOW
-        self._missing: int | None = None  # octets of a body whose length was said
-        self._window = http2.initial_window
-        self._queue: deque[Buffer] | None = None  # data that waits for the client
-        self._last: bytes | None = None  # trailers behind it
-
-    @abstractmethod
-    def on_open(self) -> None:
-        """The header is there; `received_all` says whether it is all of the request."""
-
-    @abstractmethod
-    def on_data(self, data: bytes) -> None:
-        """Some of the body; `received_all` says whether it is the last of it."""
-
-    @abstractmethod
-    def on_reset(self) -> None:
-        """The client has left, or the connection has ended: nobody waits for an answer."""
-
-    def widen(self, room: int) -> None:
-        """Let the client send at least `room` octets more."""
-        if room > self.room and not self.received_all:
-            self.http2.out.append(frames.frame(frames.WINDOW_UPDATE, 0, self.number, frames.number(room - self.room)))
-            self.room = room
-
-    def answer(self, block: bytes, data: bytes, trailers: bytes) -> None:
-        """A whole answer: header, data, trailers. (Blocks are from `hpack.encode`.)"""
-        size, number, http2 = len(data), self.number, self.http2
-        if size > MAX_PAYLOAD or size > self._window or size > http2.window:
-            self.begin(block)
-            self.send((data,))
-            self.end(trailers)
-            return
-        http2.window -= size
-        head = frames.head
-        http2.out.append(
-            b"%b%b%b%b%b%b"
-            % (
-                head(HEADERS, END_HEADERS, number, len(block)), block, head(frames.DATA, 0, number, size), data,
-                head(HEADERS, END_HEADERS | END_STREAM, number, len(trailers)), trailers,
-            )
-        )  # fmt: skip
-        self._ended()
-
-    def begin(self, block: bytes) -> None:
-        """The header of the answer."""
-        self.http2.out.append(frames.frame(HEADERS, END_HEADERS, self.number, block))
-
-    def send(self, parts: Sequence[Buffer]) -> None:
-        """Data of the answer, as soon as the client takes it."""
-        if self._queue is None:
-            self._queue = deque()
-        self._queue.extend(part for part in parts if len(part))
-        self.http2.unsent += sum([len(part) for part in parts])
-        self.http2.wait(self)
-
-    def end(self, trailers: bytes) -> None:
-        """The end of the answer, behind all data."""
-        if self._queue:
-            self._last = trailers
-        else:
-            self.http2.out.append(frames.frame(HEADERS, END_HEADERS | END_STREAM, self.number, trailers))
-            self._ended()
-
-    def reset(self, code: int) -> None:
-        """Break off."""
-        self.http2.reset(self.number, code)
-
-    def give_up(self) -> None:
-        """Drop what has not been sent."""
-        if self._queue:
-            self.http2.unsent -= sum([len(part) for part in self._queue])
-            self._queue.clear()
-        self.http2.waiting.pop(self.number, None)
-
-    def grow(self, step: int) -> bool:
-        """The client takes more (or less) from now on. False when that is more than there can be."""
-        self._window += step
-        return self._window <= _MAX_WINDOW
-
-    def move(self) -> bool:
-        """Hand over one frame of what waits. False when the client does not take any."""
-        http2, queue = self.http2, self._queue
-        size = min(self._window, http2.window, MAX_PAYLOAD)
-        if size <= 0 or not queue:
-            return False
-        part = queue.popleft()
-        if len(part) > size:
-            queue.appendleft(memoryview(part)[size:])
-            part = part[:size]
-        size = len(part)
-        self._window -= size
-        http2.window -= size
-        http2.unsent -= size
-        http2.out += (frames.head(frames.DATA, 0, self.number, size), part)
-        http2.pay(_REFUND)
-        if not queue:
-            del http2.waiting[self.number]
-            if self._last is not None:
-                self.end(self._last)
-        return True
-
-    def expect(self, length: int) -> None:
-        """The header said how long the body is."""
-        self._missing = length
-
-    def count(self, size: int) -> None:
-        """Hold the body to the length that was said. Raises for another length."""
-        if self._missing is not None:
-            self._missing -= size
-            if self._missing < 0 or (self.received_all and self._missing):
-                raise _StreamError(self.number, frames.PROTOCOL_ERROR)
-
-    def _ended(self) -> None:
-        self.answered = True
-        self.http2.pay(_REFUND)
-        if self.received_all:
-            self.http2.streams.pop(self.number, None)
-        else:  # whatever still comes is of no use
-            self.http2.reset(self.number, frames.NO_ERROR)
 
 
 class Http2:
@@ -291,7 +140,7 @@ class Http2:
 
     def ask_to_leave(self) -> None:
         """Ask for no new requests on this connection; those that are on their way are still taken."""
-        self.out.append(self._farewell(_MAX_WINDOW, frames.NO_ERROR, ""))
+        self.out.append(self._farewell(MAX_WINDOW, frames.NO_ERROR, ""))
 
     def take_no_more(self) -> None:
         """Ignore new requests from now on, and say which was the last, so that the client can send others elsewhere."""
@@ -369,7 +218,7 @@ class Http2:
                     _TAKE[kind](self, flags, number & 0x7FFF_FFFF, data[start:stop])
                 else:
                     self._charge(1)  # unknown frames are ignored
-            except _StreamError as error:
+            except StreamError as error:
                 self._charge(_RESET_COST)
                 self.reset(error.number, error.code)
             if self.ended:
@@ -397,7 +246,7 @@ class Http2:
             return
         stream.room -= size
         if stream.room < 0:
-            raise _StreamError(number, frames.FLOW_CONTROL_ERROR)
+            raise StreamError(number, frames.FLOW_CONTROL_ERROR)
         if flags & frames.PADDED:
             payload = _unpadded(payload)
         if flags & END_STREAM:
@@ -459,7 +308,7 @@ class Http2:
         self.last = number
         if len(self.streams) >= MAX_STREAMS:
             self._late.append(number)
-            raise _StreamError(number, frames.REFUSED_STREAM)
+            raise StreamError(number, frames.REFUSED_STREAM)
         stream = self.streams[number] = self._peer.open(number, meaning, varying)
         if flags & END_STREAM:
             stream.received_all = True
@@ -477,7 +326,7 @@ class Http2:
         values = [value for field, value in fields if field == name]
         try:
             if len(values) > 1:
-                raise _StreamError(number, frames.PROTOCOL_ERROR)
+                raise StreamError(number, frames.PROTOCOL_ERROR)
             rest = tuple([field for field in fields if field[0] != name]) if values else tuple(fields)
             meaning = self._meanings.get(rest)
             if meaning is None:
@@ -486,7 +335,7 @@ class Http2:
                     if len(self._meanings) >= _MAX_KNOWN:
                         self._meanings.clear()
                     self._meanings[rest] = meaning
-        except _StreamError:
+        except StreamError:
             self.last = number
             raise
         known = (*meaning, values[0] if values else None)
@@ -506,20 +355,20 @@ class Http2:
             or any(name[0] == _COLON for name, _ in listed[named:])
             or fields.get(b"te", b"trailers") != b"trailers"
         ):
-            raise _StreamError(number, frames.PROTOCOL_ERROR)
+            raise StreamError(number, frames.PROTOCOL_ERROR)
         if hpack.size(listed) > self._max_header:
-            raise _StreamError(number, frames.ENHANCE_YOUR_CALM)
+            raise StreamError(number, frames.ENHANCE_YOUR_CALM)
         said = fields.get(b"content-length")
         if said is not None and not (said.isdigit() and len(said) < 16):
-            raise _StreamError(number, frames.PROTOCOL_ERROR)
+            raise StreamError(number, frames.PROTOCOL_ERROR)
         return self._peer.interpret(fields), None if said is None else int(said)
 
     def _trailers(self, stream: Stream, flags: int, block: bytes) -> None:
         fields = self._decode(block)
         if stream.received_all:
-            raise _StreamError(stream.number, frames.STREAM_CLOSED)
+            raise StreamError(stream.number, frames.STREAM_CLOSED)
         if not flags & END_STREAM or any(name[0] == _COLON or name == hpack.MALFORMED for name, _ in fields):
-            raise _StreamError(stream.number, frames.PROTOCOL_ERROR)
+            raise StreamError(stream.number, frames.PROTOCOL_ERROR)
         stream.received_all = True
         stream.count(0)
         stream.on_data(b"")
@@ -538,7 +387,7 @@ class Http2:
             if self._refusing_above is None or number == 0:
                 raise _ConnectionError(frames.PROTOCOL_ERROR, "the stream was never opened")
         elif number not in self._late:
-            raise _StreamError(number, frames.STREAM_CLOSED)
+            raise StreamError(number, frames.STREAM_CLOSED)
 
     def _priority(self, flags: int, number: int, payload: bytes) -> None:
         self._charge(1)
@@ -577,7 +426,7 @@ class Http2:
             if identifier == frames.MAX_FRAME_SIZE and not MAX_PAYLOAD <= value < 1 << 24:
                 raise _ConnectionError(frames.PROTOCOL_ERROR, "MAX_FRAME_SIZE is out of range")
             if identifier == frames.INITIAL_WINDOW_SIZE:
-                if value > _MAX_WINDOW:
+                if value > MAX_WINDOW:
                     raise _ConnectionError(frames.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE is out of range")
                 step, self.initial_window = value - self.initial_window, value
                 if not all(stream.grow(step) for stream in self.streams.values()):
@@ -614,7 +463,7 @@ class Http2:
             self.window += step
             if step == 0:
                 raise _ConnectionError(frames.PROTOCOL_ERROR, "a window grows by nothing")
-            if self.window > _MAX_WINDOW:
+            if self.window > MAX_WINDOW:
                 raise _ConnectionError(frames.FLOW_CONTROL_ERROR, "the window is too large")
             return
         stream = self.streams.get(number)
@@ -623,9 +472,9 @@ class Http2:
                 raise _ConnectionError(frames.PROTOCOL_ERROR, "the stream was never opened")
             return
         if step == 0:
-            raise _StreamError(number, frames.PROTOCOL_ERROR)
+            raise StreamError(number, frames.PROTOCOL_ERROR)
         if not stream.grow(step):
-            raise _StreamError(number, frames.FLOW_CONTROL_ERROR)
+            raise StreamError(number, frames.FLOW_CONTROL_ERROR)
 
     @staticmethod
     def _farewell(last: int, code: int, text: str) -> bytes:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from holdfast_serving.grpc import messages
-from holdfast_serving.grpc.exchange import Buffer, Conversation, Exchange
+from holdfast_serving.grpc.exchange import Conversation, Exchange
+from holdfast_serving.grpc.frames import Buffer
 from holdfast_serving.grpc.status import Code
 from holdfast_serving.problems import Problem, quoted
 

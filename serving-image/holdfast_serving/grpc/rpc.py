@@ -13,8 +13,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from holdfast_serving.grpc import compression, frames, hpack, status
-from holdfast_serving.grpc.exchange import MAX_UNANSWERED, Buffer, Conversation, Exchange, Method, Streaming, Unary
-from holdfast_serving.grpc.http2 import STREAM_WINDOW, Fields, Stream
+from holdfast_serving.grpc.exchange import MAX_UNANSWERED, Conversation, Exchange, Method, Streaming, Unary
+from holdfast_serving.grpc.frames import Buffer
+from holdfast_serving.grpc.http2 import Fields
+from holdfast_serving.grpc.stream import STREAM_WINDOW, Stream
 from holdfast_serving.problems import Problem, busy, quoted
 from holdfast_serving.served import going
 

@@ -9,7 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from holdfast_serving import description
-from holdfast_serving.grpc.exchange import Buffer, Conversation, Exchange, Method, Streaming, Unary
+from holdfast_serving.grpc.exchange import Conversation, Exchange, Method, Streaming, Unary
+from holdfast_serving.grpc.frames import Buffer
 from holdfast_serving.grpc.health import Health
 from holdfast_serving.problems import Problem, quoted
 from holdfast_serving.served import VERSION, Served, loading

@@ -17,7 +17,7 @@ from holdfast_bundle.manifest import Tensor
 from holdfast_serving import rows, session
 from holdfast_serving.grpc import messages, wire
 from holdfast_serving.grpc.codec import GrpcCall, GrpcCodec
-from holdfast_serving.grpc.exchange import Buffer
+from holdfast_serving.grpc.frames import Buffer
 from holdfast_serving.inference import Outputs, feeds
 from holdfast_serving.problems import Problem
 from holdfast_serving.signature import Signature

@@ -17,7 +17,8 @@ from tests.unit.serving.http2_client import PREFACE, Client, frame, message
 
 from holdfast_serving.grpc import messages
 from holdfast_serving.grpc.connection import Connection, Port
-from holdfast_serving.grpc.exchange import Buffer, Conversation, Exchange, Streaming, Unary
+from holdfast_serving.grpc.exchange import Conversation, Exchange, Streaming, Unary
+from holdfast_serving.grpc.frames import Buffer
 from holdfast_serving.grpc.hpack import encode
 from holdfast_serving.grpc.service import Service
 from holdfast_serving.limits import Limits
