@@ -256,14 +256,13 @@ class Batcher:
         metrics.in_flight -= len(batch.calls)
         answered, took = 0, []
         for calls, outputs in batch.parts:
-            problem = self._failure(outputs) if isinstance(outputs, Exception) else None
             first = last = 0
             for call in calls:
                 first, last = last, last + (call.rows if self._joins else 1)
                 try:
-                    if problem is not None:
-                        raise problem
-                    call.answer(outputs, first, last)  # type: ignore[arg-type]
+                    if isinstance(outputs, Exception):
+                        raise self._failure(outputs)
+                    call.answer(outputs, first, last)
                 except Exception as error:
                     self._fail(call, error)
                 else:
