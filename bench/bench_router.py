@@ -110,7 +110,7 @@ def started(scratch: Path, model: models.Prepared) -> Iterator[tuple[Running, St
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench-router")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3, help="of every load; at most 10")
+    parser.add_argument("--seconds", type=int, default=3, help="of every load; at most 10")
     options = parser.parse_args()
     packages.require(("wrk",), say)
     os.sched_setaffinity(0, {LOAD_CORE})
