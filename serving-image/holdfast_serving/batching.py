@@ -16,7 +16,9 @@ import asyncio
 import logging
 import math
 import re
+import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -50,6 +52,7 @@ PATIENCE = 0.8
 """Share of a call's time that its wait may take by the forecast, which can be wrong."""
 
 _NEVER = math.inf
+_WATCH_SECONDS = 0.5
 _NODE = re.compile(r"while running (\w+ node)")
 
 
@@ -65,6 +68,7 @@ class Batcher:
         joins: bool,
         max_rows: int | None = None,
         drift: Drift | None = None,
+        most_seconds: float = math.inf,
     ) -> None:
         """Give `cost` as measured.
 
@@ -72,6 +76,7 @@ class Batcher:
             joins: whether calls may share a run; False runs them one by one.
             max_rows: of a batch of several calls; None for what runs in `BATCH_SECONDS`.
             drift: counts the rows of all runs.
+            most_seconds: that a run may take before it is stopped.
         """
         self._model = model
         self._metrics = metrics
@@ -88,6 +93,9 @@ class Batcher:
         self._ample = self._enough()
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "inference")
+        self._run_began = _NEVER  # of the run that is under way
+        if most_seconds < _NEVER:
+            threading.Thread(target=_watch, args=(weakref.ref(self), most_seconds), daemon=True).start()
         self._waited = False  # so long that clients may have left the queue
         self._quiet_until = 0.0
 
@@ -224,11 +232,15 @@ class Batcher:
     def _run(self, batch: _Batch, clock: Callable[[], float]) -> None:
         """Run a batch; of one that fails, every call on its own. Called in any thread, but one at a time."""
         began = clock()
+        self._run_began = batch.started
         try:
             batch.parts = [(batch.calls, self._outputs(batch.calls, batch.rows))]
+        except TimeoutError as error:
+            batch.parts = [(batch.calls, error)]
         except Exception as error:
             alone = len(batch.calls) == 1
             batch.parts = [([call], error if alone else self._alone(call)) for call in batch.calls]
+        self._run_began = _NEVER
         batch.seconds = clock() - began
 
     def _alone(self, call: Call) -> Outputs | Exception:
@@ -313,7 +325,18 @@ class Batcher:
                 f" in node {where[1]}" if where else "",
                 type(error).__name__,
             )
+        if isinstance(error, TimeoutError):
+            return Problem(504, "the model took much longer than a request may, and was stopped")
         return Problem(500, "the model failed on this request")
+
+
+def _watch(batcher: weakref.ref[Batcher], seconds: float) -> None:
+    """Stop runs that take longer; in a thread, for the event loop may be in such a run itself."""
+    while (watched := batcher()) is not None:
+        if time.perf_counter() - watched._run_began > seconds:
+            watched._model.stop()
+        del watched
+        time.sleep(_WATCH_SECONDS)
 
 
 class _Batch:

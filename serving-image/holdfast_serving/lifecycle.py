@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.1
+_LEAST_RUN_SECONDS = 5.0  # before a run is stopped, however little time requests have
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _QUIET_SECONDS = 1.0  # a request may be on its way on a connection that has just been made or answered
 _STILL_SECONDS = 2.0  # without a new connection: then nobody is sent here any more
@@ -205,6 +206,7 @@ def _open(served: Served, api: Api, settings: Settings, fetched: Fetched, loaded
         joins=loaded.apart is None,
         max_rows=settings.max_batch_rows,
         drift=drift,
+        most_seconds=max(2 * settings.request_timeout_seconds, _LEAST_RUN_SECONDS),
     )
     api.open(loaded.codec, loaded.example)
     metadata = loaded.metadata(served.name, served.revision, batcher.max_rows)

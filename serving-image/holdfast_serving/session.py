@@ -25,16 +25,28 @@ class Model:
         self._session = session
         self.signature: Signature = of_runtime(session.get_inputs(), session.get_outputs())
         self._outputs = [tensor.name for tensor in self.signature.outputs]
+        self._options = onnxruntime.RunOptions()
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """Arrays per output.
 
         Raises:
+            TimeoutError: it was stopped.
             RuntimeError, or another exception of the runtime: the model cannot work on this input. Its text can
                 hold the server's paths and the input's values.
         """
-        outputs: list[Array] = self._session.run(self._outputs, feeds)
+        try:
+            outputs: list[Array] = self._session.run(self._outputs, feeds, self._options)
+        except Exception as error:
+            if self._options.terminate:
+                self._options.terminate = False
+                raise TimeoutError("the run was stopped") from error
+            raise
         return outputs
+
+    def stop(self) -> None:
+        """Have the run that is under way end with the node that it is at. For another thread to call."""
+        self._options.terminate = True
 
 
 def load(path: Path, threads: int) -> Model:

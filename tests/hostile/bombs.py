@@ -79,8 +79,8 @@ def tree(**changes: Any) -> Content:
     return classical(ml("TreeEnsembleRegressor", "x", "y", **(whole | changes)))
 
 
-def only_when(answer_rows: str, *steps: onnx.NodeProto, **constants: np.ndarray[Any, Any]) -> Content:
-    """A model that is harmless with one row, and with more (or a value above 100) does `steps` (`x` to `bad`)."""
+def only_when(when: str, *steps: onnx.NodeProto, **constants: np.ndarray[Any, Any]) -> Content:
+    """A model that is harmless until it does `steps` (`x` to `bad`): for "many" rows, or a value above a number."""
 
     def make() -> bytes:
         good = helper.make_graph(
@@ -93,19 +93,19 @@ def only_when(answer_rows: str, *steps: onnx.NodeProto, **constants: np.ndarray[
             [helper.make_tensor_value_info("bad", FLOAT, None)],
             [numpy_helper.from_array(value, name) for name, value in constants.items()],
         )
-        if answer_rows == "many":
+        if when == "many":
             asked = [node("Shape", "x", "s", start=0, end=1), node("Squeeze", "s", "r"), node("Greater", "r one", "c")]
             known = {"one": np.array(1, np.int64)}
         else:
-            asked = [node("ReduceMax", "x", "m", keepdims=0), node("Greater", "m hundred", "c")]
-            known = {"hundred": np.array(100, np.float32)}
+            asked = [node("ReduceMax", "x", "m", keepdims=0), node("Greater", "m edge", "c")]
+            known = {"edge": np.array(float(when), np.float32)}
         choice = helper.make_node("If", ["c"], ["y"], then_branch=bad, else_branch=good)
         return build([*asked, choice], X, Y, **known)
 
     return make
 
 
-def endless_branch(answer_rows: str) -> Content:
+def endless_branch(when: str) -> Content:
     inner = helper.make_graph(
         [node("Identity", "going", "on"), node("Identity", "v", "w")],
         "body",
@@ -117,12 +117,12 @@ def endless_branch(answer_rows: str) -> Content:
         [helper.make_tensor_value_info("on", BOOL, []), helper.make_tensor_value_info("w", FLOAT, None)],
     )
     step = helper.make_node("Loop", ["", "yes", "x"], ["bad"], body=inner)
-    return only_when(answer_rows, step, yes=np.array(True))
+    return only_when(when, step, yes=np.array(True))
 
 
-def greedy_branch(answer_rows: str, bytes_wanted: int = 1 << 42) -> Content:
+def greedy_branch(when: str, bytes_wanted: int = 1 << 42) -> Content:
     return only_when(
-        answer_rows,
+        when,
         node("ConstantOfShape", "much", "block"),
         node("ReduceSum", "block", "sum", keepdims=0),
         node("Add", "x sum", "bad"),
@@ -617,6 +617,6 @@ BOMBS = [
     # What only several rows, or only some values, bring about.
     File("a loop without end for more than one row", endless_branch("many"), TIME),
     File("more memory than there is for more than one row", greedy_branch("many"), MEMORY),
-    File("a loop without end for large values", endless_branch("large"), TIME),
-    File("more memory than there is for large values", greedy_branch("large"), MEMORY),
+    File("a loop without end for large values", endless_branch("100"), TIME),
+    File("more memory than there is for large values", greedy_branch("100"), MEMORY),
 ]
