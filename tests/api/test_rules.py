@@ -279,6 +279,7 @@ def test_every_rule_of_every_kind_is_among_those_tested() -> None:
         serving(env=[{"name": f"V{n}", "value": "x" * 1024} for n in range(32)]),
         serving(env=[{"name": "XPATH", "value": ""}, {"name": "MY_PYTHON", "value": "x"}]),
         serving(env=[{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "a.b", "key": "c_d.E"}}}]),
+        serving(storageSecretRef={"name": "a.b"}, serviceAccountName="a.b", cacheClaimRef={"name": "a.b"}),
         serving(tls={"secretRef": {"name": "a.b"}, "clientAuth": "Required"}),
         serving(feedback={"secretRef": {"name": "a"}, "rowsPerMinute": 1000}),
         serving(tls={"secretRef": {"name": "a"}}, feedback={"secretRef": {"name": "b"}, "clientAuth": "Required"}),
