@@ -74,7 +74,7 @@ class Artifact:
         """The files by name. Raises BundleError."""
         try:
             return self._listed(json.loads(self._manifest()))
-        except (ValueError, RecursionError, AttributeError, TypeError):
+        except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
             raise self._invalid("has a manifest that cannot be read") from None
 
     def file(self, name: str = "") -> WebFile:
@@ -103,7 +103,13 @@ class Artifact:
             if annotations.get(_UNPACK) == "true":
                 raise self._invalid(f"holds {title} as a packed folder; push the files themselves")
             digest, size = layer["digest"], layer["size"]
-            if title in files or not _DIGEST.fullmatch(digest) or type(size) is not int or size < 0:
+            if (
+                not isinstance(title, str)
+                or title in files
+                or not _DIGEST.fullmatch(digest)
+                or type(size) is not int
+                or size < 0
+            ):
                 raise self._invalid(f"has {title} twice, or without a sha256 and a size")
             files[title] = Blob(digest, size)
         return files

@@ -282,6 +282,11 @@ def test_a_bundle_arrives_with_every_file_that_it_lists(origin: Origin, tmp_path
     assert steps[-1] == (7, 7)
 
 
+@pytest.mark.parametrize("uri", ["s3://lake/wine.csv", "gs://lake/wine.csv", "az://lake/wine.csv", "oci://host/wine"])
+def test_a_single_file_is_not_read_from_where_only_models_are(tmp_path: Path, uri: str) -> None:
+    assert refusal(uri, tmp_path).reason == "Invalid"
+
+
 def test_a_bare_model_is_told_by_its_name(origin: Origin, tmp_path: Path) -> None:
     origin.pages["/wine.onnx"] = answer(b"model")
     path = fetch_model(origin.url("/wine.onnx"), tmp_path / "m", web=LOOPBACK)

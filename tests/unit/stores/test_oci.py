@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import json
 import os
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.bundle.loopback import LOOPBACK
+from tests.unit.bundle.loopback import LOOPBACK, Origin, make_certificate, serve
+from tests.unit.bundle.loopback import answer as http_answer
 from tests.unit.bundle.test_fetch import bundle_pages
 from tests.unit.stores import servers
 from tests.unit.stores.conftest import CANARIES
@@ -156,6 +159,64 @@ def test_an_index_and_a_packed_folder_are_refused_in_words(plain: Registry, tmp_
     layer = {"mediaType": "application/gzip", "digest": plain.upload("many", b"x"), "size": 1, "annotations": packed}
     plain.push("many", "packed", {}, layers=[layer])
     assert "packed folder" in refusal(f"oci://{plain.host}/many:packed", tmp_path, trusting(plain, tmp_path)).message
+
+
+MANIFEST = "/v2/wine/manifests/latest"
+
+
+@contextlib.contextmanager
+def rogue(folder: Path, host: str) -> Iterator[tuple[Origin, str, Credentials]]:
+    """A registry that answers what it likes; the URI of its artifact, and its authority."""
+    both, certificate = make_certificate(host)
+    (folder / "pem").write_bytes(both)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "pem")
+    with serve(context) as origin:
+        yield origin, f"oci://{host}:{origin.port}/wine", secret(folder / "secret", ca__crt=certificate.decode())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"<html>",
+        b"[]",
+        b"{}",
+        b'{"layers": [1]}',
+        b'{"layers": [{"annotations": {"org.opencontainers.image.title": 1}, "digest": "x", "size": 1}]}',
+        b'{"layers": [{"annotations": {"org.opencontainers.image.title": "a.onnx"}, "digest": "md5:1", "size": 1}]}',
+        b'{"layers": [{"annotations": {"org.opencontainers.image.title": "a.onnx"}}]}',
+        b'{"layers": ' + b"[" * 100_000,
+        b"x" * (5 << 20),
+    ],
+)
+def test_a_registry_that_answers_rubbish_is_refused_in_words(tmp_path: Path, answer: bytes) -> None:
+    with rogue(tmp_path, "127.0.0.1") as (origin, uri, credentials):
+        origin.pages[MANIFEST] = http_answer(answer)
+        assert refusal(uri, tmp_path, credentials).reason == "Invalid"
+
+
+@pytest.mark.parametrize(
+    ("challenge", "reason"),
+    [
+        ("Negotiate", "AccessDenied"),
+        ("Bearer", "Unreachable"),
+        ('Bearer realm="http://127.0.0.1:1/token"', "AddressRefused"),
+        ('Bearer realm="https://169.254.169.254/token"', "AddressRefused"),
+        ('Bearer realm="https://user:pw@127.0.0.1/token"', "Unreachable"),
+    ],
+)
+def test_a_registry_cannot_send_us_anywhere_for_a_token(tmp_path: Path, challenge: str, reason: str) -> None:
+    with rogue(tmp_path, "127.0.0.1") as (origin, uri, credentials):
+        origin.pages[MANIFEST] = http_answer(b"", "401 Unauthorized", f"WWW-Authenticate: {challenge}")
+        assert refusal(uri, tmp_path, credentials).reason == reason
+
+
+def test_a_public_registry_cannot_name_a_private_token_service(tmp_path: Path) -> None:
+    with rogue(tmp_path, "127.0.0.2") as (origin, uri, credentials):
+        challenge = f'WWW-Authenticate: Bearer realm="https://127.0.0.1:{origin.port}/token"'
+        origin.pages[MANIFEST] = http_answer(b"", "401 Unauthorized", challenge)
+        assert refusal(uri, tmp_path, credentials).reason == "AddressRefused"
+        assert len(origin.seen) == 1
 
 
 def test_in_production_a_registry_in_the_pod_is_not_asked(plain: Registry, tmp_path: Path) -> None:
