@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast_devcluster import ControlPlane, backends, binaries, images
+from holdfast_devcluster import ControlPlane, backends, binaries, images, nodejs, packages
 from holdfast_devcluster import control_plane as run_control_plane
 
 TESTS = Path(__file__).parent
@@ -28,6 +28,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         binaries.kubectl(report)
     if "devcluster" in folders:
         binaries.find("kwok", report=report)
+    if folders & {"stores", "e2e"}:
+        binaries.find("versitygw", report=report)
+    if "stores" in folders:
+        binaries.find("fake-gcs-server", report=report)
+        nodejs.azurite(report)
+        packages.require(["docker-registry"], report)
     if "e2e" in folders:
         if not backends.docker_answers():
             binaries.find("kubelet", "kube-proxy", "coredns", report=report)
