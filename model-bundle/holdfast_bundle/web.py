@@ -76,11 +76,16 @@ class Body:
         self.version = etag if self.ranged and etag.startswith('"') else None
         self.challenge = self._header(response, "WWW-Authenticate")
         self._uri, self._response, self._deadline = uri, response, deadline
+        self._left = self.length  # http.client does not count what read1 gives
 
     def read(self, amount: int, /) -> bytes:
-        """At most `amount` bytes, empty at the end. Raises BundleError `Unreachable`."""
+        """What has come, at most `amount` bytes; empty at the end. Raises BundleError `Unreachable`."""
+        if self._left is not None:
+            amount = min(amount, self._left)
         with _translated(self._uri, self._deadline):
-            data = self._response.read(amount)
+            data = self._response.read1(amount) if amount else b""
+        if self._left is not None:
+            self._left -= len(data)
         if not data:
             self._deadline.left(self._uri)  # the watchdog's cut looks like an end
         return data

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import re
 import resource
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,3 +143,22 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert (tmp_path / "f").stat().st_size == 96 << 20
     assert grown < 64 << 10, f"{grown} KiB"
+
+
+def test_progress_is_told_of_what_has_come_and_not_only_of_what_fills_a_buffer(tmp_path: Path) -> None:
+    told = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def trickle() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n" + b"x" * 1000)
+                if told.wait(5):
+                    connection.sendall(b"x" * 1000)
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/f"
+        assert fetch_file(url, tmp_path / "f", web=WEB, progress=lambda *_: told.set()) == 2000
+        thread.join()
