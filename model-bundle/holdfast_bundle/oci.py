@@ -13,7 +13,7 @@ import logging
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
@@ -41,14 +41,6 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PARAMETER = re.compile(r'([a-z]+)="([^"]{0,2048})"')
 
 
-@dataclass(frozen=True, slots=True)
-class Blob:
-    """A file of the artifact."""
-
-    digest: str
-    size: int
-
-
 class Artifact:
     """An artifact in a registry."""
 
@@ -70,8 +62,8 @@ class Artifact:
         return manifest.MANIFEST not in self.files
 
     @cached_property
-    def files(self) -> Mapping[str, Blob]:
-        """The files by name. Raises BundleError."""
+    def files(self) -> Mapping[str, str]:
+        """The digests of the files by name. Raises BundleError."""
         try:
             return self._listed(json.loads(self._manifest()))
         except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
@@ -84,34 +76,25 @@ class Artifact:
             if len(models) != 1:
                 raise self._invalid("is no model: none of its layers has the title manifest.json, or just one in .onnx")
             name = models[0]
-        blob = self.files.get(name)
-        if blob is None:
+        digest = self.files.get(name)
+        if digest is None:
             raise BundleError("NotFound", f"{self.uri}: the artifact has no {name}")
-        return WebFile(
-            self.uri, self._web, lambda: self._request(f"blobs/{blob.digest}"), self._credentials, digest=blob.digest
-        )
+        return WebFile(self.uri, self._web, lambda: self._request(f"blobs/{digest}"), self._credentials, digest=digest)
 
-    def _listed(self, document: dict[str, Any]) -> dict[str, Blob]:
+    def _listed(self, document: dict[str, Any]) -> dict[str, str]:
         if document.get("mediaType") in _INDEXES or "manifests" in document:
             raise self._invalid("is an index of several; name the one that is meant by its digest")
-        files: dict[str, Blob] = {}
+        files: dict[str, str] = {}
         for layer in document["layers"]:
             annotations = layer.get("annotations") or {}
             title = annotations.get(_TITLE)
             if title is None:
                 continue
+            if not isinstance(title, str) or title in files or not _DIGEST.fullmatch(layer["digest"]):
+                raise self._invalid(f"has {str(title)[:200]!r} twice, or without a sha256")
             if annotations.get(_UNPACK) == "true":
-                raise self._invalid(f"holds {title} as a packed folder; push the files themselves")
-            digest, size = layer["digest"], layer["size"]
-            if (
-                not isinstance(title, str)
-                or title in files
-                or not _DIGEST.fullmatch(digest)
-                or type(size) is not int
-                or size < 0
-            ):
-                raise self._invalid(f"has {title} twice, or without a sha256 and a size")
-            files[title] = Blob(digest, size)
+                raise self._invalid(f"holds {title[:200]!r} as a packed folder; push the files themselves")
+            files[title] = layer["digest"]
         return files
 
     def _manifest(self) -> bytes:
