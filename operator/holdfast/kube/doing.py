@@ -18,7 +18,6 @@ SECONDS = 0.5
 MAX_PODS = 3
 """Pods of one model do the same."""
 _MAX_CHARACTERS = 120
-_COMPONENTS = frozenset({"serving", "helper"})
 
 
 async def words(pods: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -49,6 +48,9 @@ async def ask(session: aiohttp.ClientSession, address: str, port: int = MANAGEME
 def _works(pod: Mapping[str, Any]) -> bool:
     status = pod.get("status") or {}
     labels = pod["metadata"].get("labels") or {}
+    if status.get("phase") != "Running" or not status.get("podIP"):
+        return False
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ())
     component = labels.get("app.kubernetes.io/component")
-    return status.get("phase") == "Running" and bool(status.get("podIP")) and not ready and component in _COMPONENTS
+    # A helper has no probe, so that it counts as ready as soon as it runs.
+    return component == "helper" or (component == "serving" and not ready)

@@ -84,6 +84,6 @@ async def test_only_pods_that_work_are_asked(monkeypatch: pytest.MonkeyPatch) ->
         }
 
     pods = [raw("1"), raw("2", phase="Pending"), raw("3", ready="True"), raw("4", component="training")]
-    pods += [raw(""), raw("5", component="helper"), raw("6"), raw("7")]
+    pods += [raw(""), raw("5", ready="True", component="helper"), raw("6"), raw("7")]
     assert await doing.words(pods) == {"uid-1": "works", "uid-5": "works", "uid-6": "works"}
     assert seen == ["1", "5", "6"]
