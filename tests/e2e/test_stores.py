@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 
@@ -112,6 +113,28 @@ def everything(kube: Kube) -> str:
     operator = Kube(kube.program, kube.kubeconfig, "holdfast-system")("logs", "deploy/holdfast-operator", check=False)
     assert any("ready after" in log for log in logs)
     return "\n".join([objects, operator, *logs])
+
+
+@pytest.mark.usefixtures("_clean")
+def test_a_slow_fetch_says_how_far_it_is(kube: Kube, models: ModelServer) -> None:
+    url, digest = models.url("slow.onnx"), onnx_digest(good_model())
+    for name, pinned in {"slow-helper": {}, "slow-server": {"digest": digest}}.items():
+        kube.apply(
+            {
+                "apiVersion": "holdfast.dev/v1alpha1",
+                "kind": "ModelDeployment",
+                "metadata": {"name": name},
+                "spec": {"model": {"uri": url, **pinned}},
+            }
+        )
+    for name, reason in {"slow-helper": "Resolving", "slow-server": "Starting"}.items():
+
+        def told(found: JsonObject, reason: str = reason) -> bool:
+            progressing = condition(found, "Progressing")
+            return progressing.get("reason") == reason and bool(re.search(r"; fetched .*%\)", progressing["message"]))
+
+        kube.wait("mdep", name, told, f"{reason} says how far the fetch is", 40)
+    kube.wait_ready("slow-server")
 
 
 @pytest.mark.usefixtures("store", "_clean")

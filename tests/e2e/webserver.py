@@ -23,12 +23,24 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(600)
         if location := REDIRECTS.get(self.path):
             self.answer(302, b"", Location=location)
+        elif self.path == "/slow.onnx":
+            self.trickle((FOLDER / "good.onnx").read_bytes())
         elif self.path == "/denied.onnx":
             self.answer(403, b"no")
         elif (file := FOLDER / self.path.strip("/").replace("/", "__")).is_file():
             self.answer(200, file.read_bytes())
         else:
             self.answer(404, b"no such model")
+
+    def trickle(self, body: bytes) -> None:
+        """Half a minute for all of it."""
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        for start in range(0, len(body), len(body) // 30):
+            self.wfile.write(body[start : start + len(body) // 30])
+            self.wfile.flush()
+            time.sleep(1)
 
     def answer(self, status: int, body: bytes, **headers: str) -> None:
         self.send_response(status)
