@@ -6,6 +6,8 @@ import json
 import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -386,3 +388,17 @@ def test_what_is_not_on_a_claim_is_not_found(claim: Path, tmp_path: Path) -> Non
         assert caught.value.reason == "NotFound", uri
         assert str(tmp_path) not in caught.value.message
     assert claim_path("pvc://models/file", claim.parent) == claim / "file"
+
+
+def test_what_only_some_uris_need_is_not_imported_for_others(claim: Path) -> None:
+    (claim / "wine.onnx").write_bytes(b"model")
+    program = (
+        "import sys; from pathlib import Path; from holdfast_bundle.fetch import fetch_model; "
+        "fetch_model('pvc://models/wine.onnx', Path(sys.argv[1], 'm'), claims=Path(sys.argv[1])); "
+        "print({'obstore', 'holdfast_bundle.stores', 'holdfast_bundle.oci'} & set(sys.modules))"
+    )
+    environment = {"PYTHONPATH": str(Path(__file__).parents[3] / "model-bundle")}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(claim.parent)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "set()\n"
