@@ -37,7 +37,7 @@ OUTCOMES = ("accepted", "no_key", "garbled", "unsigned", "foreign", "expired", "
 
 ACCEPTED, NO_KEY, GARBLED, UNSIGNED, FOREIGN, EXPIRED, OLDER, REPLAYED, NOT_READY = range(len(OUTCOMES))
 
-_MAX_SIGNATURES = 8
+_MAX_SIGNATURES = 2  # by the old and by the new key; each costs a verification per key
 _SIGNATURE_BYTES = 64
 _STATUS = {NO_KEY: 403, GARBLED: 400, UNSIGNED: 403, FOREIGN: 403, EXPIRED: 403, OLDER: 409, REPLAYED: 409}
 _COMMON = frozenset(

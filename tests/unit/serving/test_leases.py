@@ -140,7 +140,7 @@ ENVELOPES: dict[str, tuple[Callable[[dict[str, Any]], bytes], int, str]] = {
     "another type": (lambda d: broken(d, lambda e: e.update(payloadType="application/json")), 400, "garbled"),
     "no base64": (lambda d: broken(d, lambda e: e.update(payload="{}")), 400, "garbled"),
     "a payload of nothing": (lambda d: broken(d, lambda e: e.update(payload=None)), 400, "garbled"),
-    "nine signatures": (lambda d: broken(d, lambda e: e.update(signatures=e["signatures"] * 9)), 400, "garbled"),
+    "three signatures": (lambda d: broken(d, lambda e: e.update(signatures=e["signatures"] * 3)), 400, "garbled"),
     "signatures of nonsense": (lambda d: broken(d, lambda e: e.update(signatures=["x"])), 400, "garbled"),
     "no JSON": (lambda d: b"{", 400, "garbled"),
     "a list": (lambda d: b"[]", 400, "garbled"),
