@@ -48,8 +48,9 @@ TURN_SECONDS = 0.002
 BATCH_SECONDS = 0.05
 """A batch is not made larger than what runs in this time, where nobody says how large."""
 
-PATIENCE = 0.8
-"""Share of a call's time that its wait may take by the forecast, which can be wrong."""
+PATIENCE, LEAST_PATIENCE = 0.8, 0.3
+"""Share of a call's time that its wait may take by the forecast, which can be wrong. Where calls come too late all the
+same, as on a node whose CPU comes and goes, it shrinks, and it grows again with every batch in time."""
 
 _NEVER = math.inf
 _WATCH_SECONDS = 0.5
@@ -90,6 +91,8 @@ class Batcher:
         self._earliest = _NEVER  # no call in the queue has a deadline before this
         self._working = False  # a flush is scheduled or a thread runs
         self._free_at = 0.0  # when the thread is likely to be done; 0 while it has nothing to do
+        self._patience = PATIENCE
+        self._late = False  # since the last batch, a call was dropped at its turn
         self._ample = self._enough()
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "inference")
@@ -118,12 +121,12 @@ class Batcher:
         if self._free_at:
             # A run that is overdue may well take as long again.
             wait += abs(self._free_at - time.perf_counter())
-        if wait > PATIENCE * seconds or len(self._queue) >= MAX_QUEUED:
+        if wait > self._patience * seconds or len(self._queue) >= MAX_QUEUED:
             raise busy("more requests are waiting than can be answered in time; try again", wait)
 
     def _enough(self) -> float:
         """Seconds that are enough for a call behind which at most `_max_rows` wait, and no run."""
-        return self._forecast.queue(self._max_rows, 1 if self._joins else self._max_rows) / PATIENCE
+        return self._forecast.queue(self._max_rows, 1 if self._joins else self._max_rows) / self._patience
 
     def submit(self, call: Call) -> None:
         """Take a checked call; it is answered later. Raises Problem 503 as `admit` does."""
@@ -227,6 +230,7 @@ class Batcher:
         if problem is None:
             self._metrics.outcomes[ABANDONED] += 1
         else:
+            self._late = True
             self._fail(call, problem)
 
     def _run(self, batch: _Batch, clock: Callable[[], float]) -> None:
@@ -286,6 +290,11 @@ class Batcher:
         metrics.queue.observe_all([batch.started - call.arrived for call in batch.calls])
         statistics.last = ended = time.perf_counter()
         self._forecast.learn(batch.rows, batch.seconds, ended - batch.started)
+        if self._late or ended > batch.calls[0].deadline:
+            self._patience = max(LEAST_PATIENCE, 0.9 * self._patience)
+            self._late = False
+        elif self._patience < PATIENCE:
+            self._patience = min(PATIENCE, self._patience + 0.005)
         self._ample = self._enough()
         share = 1 / len(batch.parts)
         for calls, outputs in batch.parts:

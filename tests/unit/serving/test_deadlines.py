@@ -107,6 +107,42 @@ def test_a_lone_call_is_tried_whatever_the_forecast_says(tmp_path: Path, cost: C
     run(models.lookup(), tmp_path, test, cost)
 
 
+def test_where_calls_came_too_late_fewer_are_taken_until_they_come_in_time_again(tmp_path: Path) -> None:
+    async def test(bench: Bench, gate: Gate) -> None:
+        async def taken() -> int:
+            """How many calls with 10 s are taken behind a run; they are all answered at once."""
+            clients = [submit(bench, 10)]
+            await entered(gate)
+            with pytest.raises(Problem):
+                clients.extend(submit(bench, 10) for _ in range(20))
+            gate.go.release(len(clients))
+            await bench.wait(clients)
+            for _ in clients[1:]:
+                await entered(gate)
+            bench.batcher._forecast._pace = 1.0  # that the runs were fast shall not matter here
+            return len(clients) - 1
+
+        assert await taken() == 7
+        for _ in range(10):
+            first = submit(bench, 60)
+            await entered(gate)
+            late = submit(bench, 60)
+            bench.batcher._queue[0].deadline = 0.0
+            gate.go.release()
+            await bench.wait([first, late])
+            bench.batcher._forecast._pace = 1.0
+        assert bench.batcher._patience < 0.5
+        assert await taken() < 5
+        for _ in range(100):
+            gate.go.release()
+            await bench.wait([submit(bench, 60)])
+            await entered(gate)
+            bench.batcher._forecast._pace = 1.0
+        assert await taken() == 7
+
+    gated(tmp_path, test, SECOND)
+
+
 def test_calls_that_run_apart_wait_for_a_run_each_and_not_for_each_row(tmp_path: Path) -> None:
     async def test(bench: Bench, gate: Gate) -> None:
         first = submit(bench, 100)
