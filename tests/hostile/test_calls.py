@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from tests.hostile.calls import CALLS, LIVE, Call, call, converse, good, header, opened, poured
+from tests.hostile.calls import CALLS, EXHAUSTED, LIVE, Call, bomb_of, call, converse, good, header, opened, poured
 from tests.hostile.demands import every_type
 from tests.hostile.exchange import GoodTraffic, Memory
 from tests.hostile.files import classifier
@@ -47,3 +47,11 @@ def test_it_is_ended_and_another_connection_is_not(server: Server, typist: Serve
     end = converse(port, hostile.content, hostile.end)
     assert re.fullmatch(hostile.end, end), end
     assert converse(port, ALIVE, "status 0") == "status 0"
+
+
+def test_bombs_leave_nothing_behind(server: Server) -> None:
+    memory = Memory(server.process.pid)
+    content = PREFACE + call(bomb_of(60), 1, grpc_encoding=b"gzip")
+    for _ in range(12):
+        assert converse(server.grpc_port, content, f"status {EXHAUSTED}") == f"status {EXHAUSTED}"
+    assert memory.growth() < 48 << 20  # each would be 16

@@ -20,17 +20,21 @@ SMALL_BYTES, INLINE_BYTES = 4 << 10, 64 << 10
 _LEVEL = 1  # most of the gain for a fraction of the time
 
 
-def decompress(data: bytes | memoryview, bits: int, limit: int) -> bytes:
-    """The message. Never makes more than `limit` octets and one. Raises Problem."""
+def decompress(data: bytes | memoryview, bits: int, limit: int) -> bytes | Problem:
+    """The message, or what is wrong with it. Never makes more than `limit` octets and one.
+
+    Nothing is raised: in a future, an exception and the frames that it passed, with all that was made, are a circle
+    that waits for the garbage collector.
+    """
     stream = zlib.decompressobj(bits)
     try:
         made = stream.decompress(data, limit + 1)
     except zlib.error:
-        raise Problem(400, "a message is not compressed as its call says") from None
+        return Problem(400, "a message is not compressed as its call says")
     if len(made) > limit:
-        raise Problem(413, f"a message has more than {limit} bytes when decompressed")
+        return Problem(413, f"a message has more than {limit} bytes when decompressed")
     if not stream.eof or stream.unused_data:
-        raise Problem(400, "a message is not compressed as its call says")
+        return Problem(400, "a message is not compressed as its call says")
     return made
 
 

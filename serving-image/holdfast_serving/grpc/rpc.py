@@ -321,30 +321,35 @@ class Rpc(Stream, Exchange):
         elif flag != 1 or not self._head.bits:
             self.fail(Problem(500, "a message is marked as compressed, and the call says that none is"))
         else:
-            unpack = partial(compression.decompress, message, self._head.bits, self._peer.port.limits.body_bytes)
-            if len(message) > compression.SMALL_BYTES:  # compressed
+            limit = self._peer.port.limits.body_bytes
+            unpack = partial(compression.decompress, message, self._head.bits, limit)
+            if len(message) <= compression.SMALL_BYTES:  # compressed
+                self._call_unpacked(unpack(), 0)
+            elif self._hold(limit):
                 self._unpacking = True
-                self._peer.port.in_thread(unpack, self._call_unpacked)
-            else:
-                try:
-                    unpacked = unpack()
-                except Problem as problem:
-                    self.fail(problem)
-                else:
-                    self._call(unpacked)
+                self._peer.port.in_thread(unpack, self._unpacked)
 
-    def _call_unpacked(self, future: Future[bytes]) -> None:
+    def _unpacked(self, future: Future[bytes | Problem]) -> None:
         self._unpacking = False
-        if self.answered:
-            return
-        try:
-            message = future.result()
-        except Problem as problem:
-            self.fail(problem)
-        else:
-            self._call(message)
-            if self._conversation is not None:
+        if not self.answered:
+            self._call_unpacked(future.result(), self._peer.port.limits.body_bytes)
+            if self._conversation is not None and not self.answered:
                 self._deliver()
+
+    def _call_unpacked(self, message: bytes | Problem, held: int) -> None:
+        """`held`: bytes that were taken for it."""
+        if isinstance(message, Problem):
+            self.fail(message)
+        elif self._hold(len(message) - held):
+            self._call(message)
+
+    def _hold(self, size: int) -> bool:
+        """Take more of what large messages may use; the call fails when there is no more."""
+        if self._peer.port.reserve(size):
+            self._reserved += size
+            return True
+        self.fail(busy("too many large requests at once; try again"))
+        return False
 
     def _call(self, message: Buffer) -> None:
         """A message is there. While the client does not read what it has got, it waits."""

@@ -432,6 +432,26 @@ def test_large_messages_share_an_allowance_and_give_it_back() -> None:
     run(test, PATIENT)
 
 
+def test_what_compressed_messages_become_shares_that_allowance() -> None:
+    async def test(world: World, number: int) -> None:
+        packed = zlib.compress(bytes(12 << 20))  # some KiB on the wire
+        async with Client(number) as client:
+            streams = [client.begin("/late", ("grpc-encoding", "deflate")) for _ in range(3)]
+            for stream in streams[:2]:
+                await client.send(stream, message(packed, 1))
+            await eventually(lambda: len(world.late) == 2)
+            assert 24 << 20 <= world.reserved <= 25 << 20
+            await client.send(streams[2], message(packed, 1))
+            refused = await client.answer(streams[2])
+            assert (refused.code, "too many large requests" in refused.words) == (8, True)
+            for exchange in world.late:
+                exchange.reply((b"done",))
+            assert (await client.answer(streams[1])).code == 0
+            await eventually(lambda: world.reserved == 0)
+
+    run(test, PATIENT)
+
+
 # --- Time ------------------------------------------------------------------------------------------------------------
 
 
