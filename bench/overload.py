@@ -362,6 +362,7 @@ def main() -> int:
     }
     print(json.dumps(result))
     good = overload.goodput >= 0.9 * outcome.peak and not overload.wrong and overload.p99 <= timeout
+    good = good and outcome.rss_most - outcome.rss_before <= 64 << 20
     return 0 if good and outcome.recovered is not None and outcome.recovered <= 5 else 1
 
 
