@@ -414,6 +414,37 @@ def lease() -> Target:
     return run, [b"\0" + json.dumps(document).encode(), b"\1" + envelope(document, KEY)]
 
 
+def feedback() -> Target:
+    """What a client says of answers; `@` stands for a receipt that was issued, `#` for one of another model."""
+    from holdfast_serving.feedback import Feedback
+    from holdfast_serving.json_body import parse
+    from holdfast_serving.problems import Problem
+    from holdfast_serving.receipts import KEY, Keys, Receipts
+
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    (folder / KEY).write_text("k" * 64)
+    keys = Keys(folder)
+    receipts = Receipts(keys, "wine")
+    other = Receipts(keys, "beer").issue("1", [1]).encode()
+    taking = Feedback(receipts, "wine", "1", 1_000_000, certified=False)
+
+    def run(data: bytes) -> None:
+        issued = receipts.issue("1", [1, 0.5, "a", None]).encode()
+        try:
+            rows, refused, _ = taking.take(parse(data.replace(b"@", issued).replace(b"#", other)))
+        except Problem as problem:
+            assert 400 <= problem.status < 500
+            return
+        assert 0 <= rows <= 3 * data.count(b"@")
+        assert all(item["reason"] for item in refused)
+
+    item = {"receipt": "@", "labels": [1, 0.25, "a", None]}
+    return run, [
+        json.dumps({"feedback": [item, item, {"receipt": "#", "labels": [1]}]}).encode(),
+        json.dumps({"feedback": [{"receipt": "a.b", "labels": []}, {**item, "labels": [2, 1e308, "", "x"]}]}).encode(),
+    ]
+
+
 def answer() -> Target:
     """An answer of another revision: two octets for the length of its JSON, the rest."""
     from holdfast_bundle.manifest import Tensor
@@ -485,8 +516,8 @@ def coding() -> Target:
 TARGETS: dict[str, Callable[[], Target]] = {
     made.__name__: made
     for made in (
-        v2_json, v2_binary, v2_grpc, http, hpack, http2, onnx_walker, manifest, profile, golden, lease, answer, uri,
-        coding,
+        v2_json, v2_binary, v2_grpc, http, hpack, http2, onnx_walker, manifest, profile, golden, lease, feedback,
+        answer, uri, coding,
     )
 }  # fmt: skip
 
