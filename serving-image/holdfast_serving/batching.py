@@ -25,11 +25,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
+from holdfast_bundle.manifest import Tensor
 from holdfast_serving.cost import Cost, Forecast
 from holdfast_serving.inference import Call, Outputs, feeds
 from holdfast_serving.metrics import ABANDONED, OK, Metrics, outcome_of
 from holdfast_serving.problems import Problem, busy
 from holdfast_serving.session import Model
+from holdfast_serving.signature import NUMPY
 
 if TYPE_CHECKING:
     from holdfast_serving.drift import Drift
@@ -38,6 +40,9 @@ log = logging.getLogger(__name__)
 
 MAX_QUEUED = 4096
 """Calls that may wait, whatever their deadlines: the queue's share of memory."""
+
+MAX_QUEUED_BYTES = 128 << 20
+"""That the inputs of waiting calls may take, where a row has a size of its own: JSON grows when it is read."""
 
 INLINE_SECONDS = 0.0005
 """Runs that take longer go to a thread: the hop costs about a tenth of this."""
@@ -86,6 +91,8 @@ class Batcher:
         self._max_rows = max_rows or cost.rows_within(BATCH_SECONDS)
         self._forecast = Forecast(cost)
         self._uniform = all(-1 not in tensor.shape[1:] for tensor in model.signature.inputs)
+        row_bytes = sum(map(_row_bytes, model.signature.inputs))
+        self._most_queued_rows = MAX_QUEUED_BYTES // row_bytes if self._uniform else _NEVER
         self._queue: deque[Call] = deque()
         self._queued_rows = 0
         self._earliest = _NEVER  # no call in the queue has a deadline before this
@@ -131,6 +138,8 @@ class Batcher:
     def submit(self, call: Call) -> None:
         """Take a checked call; it is answered later. Raises Problem 503 as `admit` does."""
         self.admit(call.deadline - time.perf_counter(), call.rows)
+        if self._queued_rows + call.rows > self._most_queued_rows and self._queue:
+            raise busy("the requests that wait are too large for one more; try again")
         if not self._working:
             self._working = True
             self._loop.call_soon(self._flush)
@@ -337,6 +346,11 @@ class Batcher:
         if isinstance(error, TimeoutError):
             return Problem(504, "the model took much longer than a request may, and was stopped")
         return Problem(500, "the model failed on this request")
+
+
+def _row_bytes(tensor: Tensor) -> int:
+    """Of an input, as it waits; a text is an object of its own."""
+    return math.prod(tensor.shape[1:]) * (64 if tensor.datatype == "BYTES" else NUMPY[tensor.datatype].itemsize)
 
 
 def _watch(batcher: weakref.ref[Batcher], seconds: float) -> None:

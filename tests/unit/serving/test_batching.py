@@ -16,7 +16,7 @@ import uvloop
 from tests.unit.serving import models
 from tests.unit.serving.server import request
 
-from holdfast_serving import rows, session
+from holdfast_serving import batching, rows, session
 from holdfast_serving.batching import INLINE_SECONDS, MAX_QUEUED, Batcher
 from holdfast_serving.codec import RestCodec
 from holdfast_serving.cost import Cost
@@ -307,3 +307,23 @@ def test_batches_are_as_large_as_their_time_allows() -> None:
     assert Cost(0.01, 0.001).rows_within(0.05) == 40
     assert Cost(1.0, 0.5).rows_within(0.05) == 1
     assert Cost(1.0, 0.0).rows_within(0.05) == 1
+
+
+def test_what_waits_takes_no_more_memory_than_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "MAX_QUEUED_BYTES", 1000)
+
+    async def test(bench: Bench) -> None:
+        large, larger = ({"inputs": [column(rows)]} for rows in (60, 100))  # 16 bytes each
+        clients = [bench.submit(large)]
+        with pytest.raises(Problem) as refused:
+            bench.submit(large)
+        assert refused.value.status == 503
+        await bench.wait(clients)
+        clients.append(bench.submit(larger))  # alone
+        await bench.wait(clients)
+        assert bench.ended(ok=2)
+
+    def column(rows: int) -> dict[str, Any]:
+        return {"name": "x", "datatype": "FP32", "shape": [rows, 4], "data": [0.5] * (4 * rows)}
+
+    run(models.echo("FP32", None, 4), tmp_path, test, Cost(0.0001, 0.0))
