@@ -37,9 +37,9 @@ PARTS: dict[str, Callable[[Bench, argparse.Namespace], None]] = {
     # The runtime's limit is taken at batches of 32, and so is the server's. A row alone is bound by HTTP, see `null`.
     "mlp": lambda bench, _: bench.against_raw("mlp_c64", zoo.perceptron, connections=64, batches=(32,), rows_each=32),
     "mlp-single": lambda bench, _: bench.against_raw("mlp_c64_single", zoo.perceptron, connections=64, batches=(32,)),
-    "cnn": lambda bench, _: bench.against_raw("cnn", partial(_of_torch, bench, "cnn"), connections=4, batches=(1, 4)),
+    "cnn": lambda bench, _: bench.against_raw("cnn", partial(_of_torch, bench, "cnn"), connections=4, batches=(1,)),
     "transformer": lambda bench, _: bench.against_raw(
-        "transformer", partial(_of_torch, bench, "transformer"), connections=4, batches=(1, 4)
+        "transformer", partial(_of_torch, bench, "transformer"), connections=4, batches=(1,)
     ),
     "image": lambda bench, _: _measure_image(bench.found),
 }

@@ -113,6 +113,8 @@ def _found(pattern: re.Pattern[str], output: str) -> tuple[str, ...]:
 
 def _check_size(total: int, answers: int, expected: int) -> None:
     """Headers may differ by some bytes, and so may numbers."""
-    size = total / max(answers, 1)
+    if not answers:
+        raise WrongAnswerError("nothing was answered")
+    size = total / answers
     if abs(size - expected) > 0.1 * expected:
-        raise WrongAnswerError(f"answers have {size:.0f} bytes, those that were looked into {expected}")
+        raise WrongAnswerError(f"{answers} answers have {size:.1f} bytes each, those that were looked into {expected}")
