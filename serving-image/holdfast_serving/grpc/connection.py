@@ -1,7 +1,6 @@
 """gRPC on an asyncio transport: one connection, and what all connections of a port share.
 
-There is no task per call. What the answers of one turn of the event loop have to send is written once per
-connection, behind the turn.
+There is no task per call. The answers that one turn of the event loop has for a connection are one write.
 """
 
 from __future__ import annotations
@@ -72,7 +71,6 @@ class Port:
         self.draining = False
         self.now = self.newest = 0.0
         self._look = service.health.look
-        self._touched: list[Connection] = []
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._thread: ThreadPoolExecutor | None = None
@@ -116,22 +114,11 @@ class Port:
         if self._thread is not None:
             self._thread.shutdown(wait=False)
 
-    def touch(self, connection: Connection) -> None:
-        """Write what a connection has to send, behind this turn of the event loop."""
-        if not self._touched:
-            self.loop.call_soon(self._flush)
-        self._touched.append(connection)
-
     def in_thread(self, work: Callable[[], Any], done: Callable[[Future[Any]], None]) -> None:
         """Do what takes long, one after the other, beside the event loop."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "compression")
         self.loop.run_in_executor(self._thread, work).add_done_callback(done)
-
-    def _flush(self) -> None:
-        touched, self._touched = self._touched, []
-        for connection in touched:
-            connection.flush()
 
     def _tick(self) -> None:
         self.now = self.loop.time()
@@ -158,7 +145,8 @@ class Connection(asyncio.Protocol):
         self._heard = port.now  # when something came
         self._pinged = 0.0  # when the client was asked whether it is there, and what it had answered by then
         self._echoes = 0
-        self._touched = False
+        self._busy = False  # reading or writing: what there is to send goes at the end of it
+        self._scheduled = False  # to be flushed behind this turn of the event loop
         self._put_off: deque[Callable[[], None]] = deque()
         self._asked_to_leave = False
         # A frame that does not become complete, and a client that does not read.
@@ -188,12 +176,14 @@ class Connection(asyncio.Protocol):
         http2 = self.http2
         self._heard = self.port.now
         began = http2.begun
+        self._busy = True
         http2.receive(data)
+        self._busy = False
         if not began and http2.ended and data.startswith(_METHODS) and self.transport is not None:
             self.transport.write(_HTTP1)
             self.transport.close()
             return
-        if not self._touched and (http2.out or http2.waiting or http2.ended or self._put_off) and http2.begun:
+        if http2.begun and (http2.out or http2.waiting or http2.ended or self._put_off):
             self.flush()
 
     def pause_writing(self) -> None:
@@ -229,34 +219,37 @@ class Connection(asyncio.Protocol):
         self._put_off.append(start)
 
     def touch(self) -> None:
-        """There is something to send."""
-        if not self._touched:
-            self._touched = True
-            self.port.touch(self)
+        """There is something to send: now if nothing else is in work, else with what else this turn has to say."""
+        if self._busy:
+            return
+        if not self.http2.streams:
+            self.flush()
+        elif not self._scheduled:
+            self._scheduled = True
+            self.port.loop.call_soon(self.flush)
 
     # Sending.
 
     def flush(self) -> None:
         """Write what there is to send, as far as the client reads."""
-        self._touched = False
+        self._scheduled = False
         http2, transport = self.http2, self.transport
         if transport is None:
             return
         self.quiet_since = self.port.now
+        self._busy = True
         while True:
             more = bool(http2.waiting) and self._paused_since is None and http2.pump(_PIECE_BYTES)
             if http2.out:
                 out, http2.out = http2.out, []
                 transport.write(out[0] if len(out) == 1 else b"".join(out))
-            if not more:
+            if self._put_off and not self.full:
+                self._put_off.popleft()()
+            elif not more:
                 break
-        if http2.unsent > _FEW_BYTES or self._lets_wait:
-            self._lets_wait = http2.unsent > _FEW_BYTES
-            self.port.unread.note(self, http2.unsent if self._lets_wait else 0)
+        self._busy = False
         if http2.ended:
             transport.close()
-        while self._put_off and not self.full:
-            self._put_off.popleft()()
 
     # Time, and the end.
 

@@ -13,6 +13,8 @@ import h2.connection
 import h2.events
 import h2.exceptions
 
+from holdfast_serving.grpc.hpack import encode
+
 Headers = list[tuple[str, str]]
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
@@ -26,6 +28,12 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 def message(content: bytes, flag: int = 0) -> bytes:
     """As gRPC frames it."""
     return bytes([flag]) + len(content).to_bytes(4, "big") + content
+
+
+def header(**changes: bytes | None) -> bytes:
+    """The header of a call of /echo; None leaves a field out."""
+    fields = {":method": b"POST", ":scheme": b"http", ":path": b"/echo", "content-type": b"application/grpc", **changes}
+    return encode([(name.encode(), value) for name, value in fields.items() if value is not None])
 
 
 class Answer:

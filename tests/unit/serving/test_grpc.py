@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import onnxruntime
 import pytest
 from tests.unit.serving import models
 from tests.unit.serving.grpc_client import Client, client, outputs, request
+from tests.unit.serving.http2_client import PREFACE, frame, header, message
 from tests.unit.serving.server import REVISION, Server, serving, until
 
 from holdfast_serving import settings
@@ -368,6 +371,26 @@ def test_under_load_no_call_is_lost_in_a_drain(transport: str, tmp_path: Path) -
             caller.join()
         assert [caller.lost for caller in callers] == [[]] * 6
         assert server.wait(60) == 0, server.log
+
+
+def test_all_answers_of_a_run_are_one_write(tmp_path: Path) -> None:
+    call = message(messages.inference("ModelInferRequest")(**request(X=ONE)).SerializeToString())
+    head = header(**{":path": b"/inference.GRPCInferenceService/ModelInfer"})
+    with serving(tmp_path, models.iris()) as server:
+        with socket.create_connection(("127.0.0.1", server.grpc_port)) as sock:
+            sock.sendall(PREFACE)
+            numbers = iter(range(1, 10_000, 2))
+            reads = []
+            for _ in range(20):
+                calls = [frame(1, 4, number, head) + frame(0, 1, number, call) for number in islice(numbers, 32)]
+                sock.sendall(b"".join(calls))
+                answered = 0
+                while answered < 32:
+                    reads.append(sock.recv(1 << 20).count(b"grpc-status"))
+                    answered += reads[-1]
+        assert server.outcomes()["ok"] == 20 * 32
+        assert max(reads) == 32
+        assert len(reads) < 100  # a run may be divided where the machine is busy
 
 
 def test_a_call_that_takes_too_long_ends_at_its_deadline(transport: str, tmp_path: Path) -> None:

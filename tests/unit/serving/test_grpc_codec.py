@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.serving import models
 from tests.unit.serving.codec import EXTREMES
+from tests.unit.serving.codec import Client as RestClient
 from tests.unit.serving.grpc_client import outputs, raw_of, request
 
 from holdfast_bundle.manifest import Tensor
 from holdfast_serving import rows, session
+from holdfast_serving.codec import RestCodec
 from holdfast_serving.grpc import messages, wire
 from holdfast_serving.grpc.codec import GrpcCall, GrpcCodec
 from holdfast_serving.grpc.frames import Buffer
@@ -87,6 +89,21 @@ def test_every_row_of_a_run_goes_to_its_own_call(tmp_path: Path, datatype: str) 
     expected = [raw_of(datatype, [value]) for value in values for _ in range(2)] + [raw_of(datatype, values)]
     assert [raw_of(datatype, outputs(answer)["y"].tolist()) for answer in answers] == expected
     assert [answer.id for answer in answers] == [*[""] * (2 * len(values)), "all"]
+
+
+def test_requests_of_several_formats_share_a_run(tmp_path: Path) -> None:
+    codec = Codec(models.echo("FP32", None), tmp_path)
+    rest, client, other = RestCodec(codec.model.signature, "wine", "1"), RestClient(), Client()
+    body = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[1.5]}]}'
+    calls = [
+        rest.decode(body, client),
+        codec.codec.decode(REQUEST(**request(x=("FP32", [1], [2.5]))).SerializeToString(), other),
+    ]
+    made = Outputs(codec.model.run(feeds(codec.model.signature, calls)), True)
+    for index, call in enumerate(calls):
+        call.answer(made, index, index + 1)
+    assert b'"data":[1.5]' in client.body
+    assert outputs(RESPONSE.FromString(other.answer))["y"].tolist() == [2.5]
 
 
 def test_halves_are_raw_in_both_directions(tmp_path: Path) -> None:

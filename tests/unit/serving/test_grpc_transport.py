@@ -13,7 +13,7 @@ import pytest
 import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.serving.http2_client import PREFACE, Client, frame, message
+from tests.unit.serving.http2_client import PREFACE, Client, frame, header, message
 
 from holdfast_serving.grpc import messages
 from holdfast_serving.grpc.connection import Connection, Port
@@ -30,12 +30,6 @@ SHORT = Limits(
 )
 CALM, CANCEL, PROTOCOL, FLOW, FRAME_SIZE, COMPRESSION, CLOSED, REFUSED = 0xB, 0x8, 0x1, 0x3, 0x6, 0x9, 0x5, 0x7
 DATA, HEADERS, PRIORITY, RST, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
-
-
-def header(**changes: bytes | None) -> bytes:
-    """The header of a call of /echo; None leaves a field out."""
-    fields = {":method": b"POST", ":scheme": b"http", ":path": b"/echo", "content-type": b"application/grpc", **changes}
-    return encode([(name.encode(), value) for name, value in fields.items() if value is not None])
 
 
 HEAD = header()
