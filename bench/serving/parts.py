@@ -62,7 +62,7 @@ class Bench:
             return servers.holdfast(self._iris, self.scratch)
         if name == "null":
             return servers.null(self._questions[0], self._calls[0], self.scratch)
-        return servers.peer(name, self._iris, say)
+        return servers.peer(name, self._iris)
 
     def _measure_iris(self, server: Server) -> str:
         """The figures in words."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.serving.calls import Call
-from bench.serving.environments import Report, python_of
 from bench.serving.models import Prepared
 from bench.serving.questions import Question
+from tests.unit.serving import environments
 
 HERE = Path(__file__).parent
 PEERS = HERE / "peers"
@@ -78,9 +78,13 @@ def null(question: Question, call: Call, scratch: Path) -> Server:
     return Server("null", command, environment, speaks_grpc=True, reads=False)
 
 
-def peer(name: str, model: Prepared, report: Report) -> Server:
-    """Another project's server, in its own environment."""
-    python = python_of(name.partition("_")[0], report)
+def peer(name: str, model: Prepared) -> Server:
+    """Another project's server, in its own environment, which is made when it is not there.
+
+    Raises:
+        subprocess.CalledProcessError: it cannot be made.
+    """
+    python = environments.python(f"bench-{name.partition('_')[0]}", ">=3.11,<3.13")  # MLServer has no newer one
     made = _PEERS[name](python)
     environment = {
         "MODEL": str(model.file),

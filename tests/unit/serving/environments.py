@@ -1,4 +1,4 @@
-"""Environments of their own for public clients, each made from a lock file with hashes.
+"""Environments of their own for public clients and other servers, each made from a lock file with hashes.
 
 They lie below the user's cache folder and are named by what they hold, so they are made once. An environment that
 was left half made, because its maker was killed, is made anew.
@@ -22,8 +22,12 @@ from holdfast_devcluster import paths
 CLIENTS = paths.REPOSITORY / "tests" / "clients"
 
 
-def python(lock: str) -> Path:
-    """The interpreter of an environment with what `requirements/LOCK.txt` pins."""
+def python(lock: str, made_with: str = sys.executable) -> Path:
+    """The interpreter of an environment with what `requirements/LOCK.txt` pins.
+
+    Args:
+        made_with: a Python, or the versions that it may have, as uv takes them.
+    """
     pins = paths.REPOSITORY / "requirements" / f"{lock}.txt"
     content = hashlib.sha256(pins.read_bytes() + sys.version.encode()).hexdigest()[:12]
     folder = paths.cache() / "environments" / f"{lock}-{content}"
@@ -33,7 +37,7 @@ def python(lock: str) -> Path:
         fcntl.flock(file, fcntl.LOCK_EX)
         if not ready.exists():
             command = [uv.find_uv_bin(), "--quiet"]
-            make = [*command, "venv", "--clear", "--python", sys.executable, str(folder)]
+            make = [*command, "venv", "--clear", "--python", made_with, str(folder)]
             fill = [*command, "pip", "sync", "--require-hashes", "--only-binary", ":all:"]
             for step in (make, [*fill, "--python", str(interpreter), str(pins)]):
                 # The lock goes along: if this process is killed, the next one waits for its child.
