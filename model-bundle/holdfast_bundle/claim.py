@@ -97,4 +97,6 @@ def _failed(uri: Uri, error: OSError | RuntimeError) -> NoReturn:
         raise BundleError("AccessDenied", f"{uri}: its owner and mode keep it from {who}") from error
     if isinstance(error, RuntimeError) or error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
         raise BundleError("Invalid", f"{uri} is a link to itself, or its name is too long") from error
+    if error.errno in (errno.ENXIO, errno.ENODEV):  # a socket, or a device that is not there
+        raise BundleError("Invalid", f"{uri} is not a file") from error
     raise BundleError("Unreachable", f"{uri}: claim {uri.host} cannot be read ({error.strerror})") from error

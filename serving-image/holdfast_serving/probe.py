@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -34,6 +35,7 @@ SINGLE = {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS
 
 _INVALID_EXIT = 3
 _EXTREMES_SECONDS = 2
+_NO_MEMORY = re.compile("bad_alloc|[Ff]ailed to allocate")  # the runtime's ways to say so
 _CRASHES = {signal.SIGFPE, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL}
 _PR_SET_PDEATHSIG = 1  # the kernel ends this process with the one that started it
 
@@ -120,13 +122,15 @@ def _rehearse(model: Model) -> None:
     """Run what the server will run before it is ready. Raises BundleError `Invalid` when memory does not suffice."""
     from holdfast_serving import rows
 
-    for row in rows.rehearsals(model.signature):
+    for inputs in rows.rehearsals(model.signature):
         try:
-            model.run(row)
+            model.run(inputs)
         except Exception as error:
             # Not every model takes made-up values, but none may ask for all memory.
-            if isinstance(error, MemoryError) or "alloc" in str(error):
-                raise BundleError("Invalid", "running the model takes more memory than there is") from error
+            if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+                count = max((len(values) for values in inputs.values() if values.ndim), default=1)
+                what = "one row" if count == 1 else f"{count} rows"
+                raise BundleError("Invalid", f"running the model on {what} takes more memory than there is") from error
 
 
 def _try_extremes(model: Model) -> None:
