@@ -69,6 +69,11 @@ class Packing:
         elif len(body) < LEAST_PACKED_BYTES:
             self._client.respond(status, body)
         else:
+            try:
+                self._client.hold(len(body))
+            except Problem:  # there is no memory to wait in
+                self._client.respond(status, body)
+                return
             work = asyncio.get_running_loop().run_in_executor(None, packed, body, self._coding, 1)
             work.add_done_callback(partial(self._respond_packed, status))
 

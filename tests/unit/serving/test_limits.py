@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from holdfast_serving.coding import Packing
 from holdfast_serving.connection import Connection, Port
 from holdfast_serving.lifecycle import listener
 from holdfast_serving.limits import Limits
@@ -32,7 +33,7 @@ class Late:
 
 
 def run(test: Callable[[Port, Late, int], Coroutine[Any, Any, None]], limits: Limits = SHORT) -> None:
-    """Run `test(port, late, number)` on uvloop against a port with the paths /echo, /late and /big."""
+    """Run `test(port, late, number)` on uvloop against a port with the paths /echo, /late, /packed and /big."""
 
     async def main() -> None:
         late = Late()
@@ -40,6 +41,7 @@ def run(test: Callable[[Port, Late, int], Coroutine[Any, Any, None]], limits: Li
             {
                 "/echo": {"POST": Endpoint(lambda connection, body: connection.respond(200, bytes(body)))},
                 "/late": {"GET": Endpoint(late), "POST": Endpoint(late)},
+                "/packed": {"GET": Endpoint(lambda connection, body: Packing(connection, b"gzip").respond(200, BIG))},
                 "/big": {"GET": Endpoint(lambda connection, body: connection.respond(200, BIG))},
             }
         )
@@ -268,6 +270,22 @@ def drain(sock: socket.socket) -> None:
     except ConnectionResetError:
         pass
     assert got < len(BIG)
+
+
+def test_answers_that_wait_to_be_compressed_go_out_as_they_are_when_they_take_too_much() -> None:
+    async def test(port: Port, late: Late, number: int) -> None:
+        clients = [await asyncio.open_connection("127.0.0.1", number) for _ in range(3)]
+        for _, writer in clients:
+            writer.write(b"GET /packed HTTP/1.1\r\nHost: a\r\n\r\n")
+        heads = await asyncio.gather(*(reader.readuntil(b"\r\n\r\n") for reader, _ in clients))
+        assert 1 <= sum(b"content-encoding: gzip" in head for head in heads) < 3
+        assert all(head.startswith(b"HTTP/1.1 200") for head in heads)
+        for _, writer in clients:
+            writer.close()
+        await eventually(lambda: not port.connections)
+        assert port.reserve(len(BIG))  # all of it was given back
+
+    run(test, Limits(buffered_bytes=len(BIG)))
 
 
 def test_whoever_leaves_while_waiting_is_not_answered() -> None:
