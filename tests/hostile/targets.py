@@ -19,6 +19,14 @@ from typing import Any
 Target = tuple[Callable[[bytes], None], list[bytes]]
 
 
+_folders: list[tempfile.TemporaryDirectory[str]] = []  # they go with the process
+
+
+def _folder() -> Path:
+    _folders.append(tempfile.TemporaryDirectory(prefix="fuzz-"))
+    return Path(_folders[-1].name)
+
+
 class _Client:
     """Nobody hears the answer."""
 
@@ -289,7 +297,7 @@ def onnx_walker() -> Target:
     from holdfast_bundle.errors import BundleError
     from holdfast_bundle.onnx_safety import check_external_data
 
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    folder = _folder()
     (folder / "weights.bin").write_bytes(bytes(16))
 
     def run(data: bytes) -> None:
@@ -343,7 +351,7 @@ def profile() -> Target:
 
     from holdfast_serving import profile as module
 
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    folder = _folder()
 
     def run(data: bytes) -> None:
         (folder / "profile.json").write_bytes(data)
@@ -364,7 +372,7 @@ def golden() -> Target:
     from holdfast_serving import session
     from holdfast_serving.codec import RestCodec
 
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    folder = _folder()
     (folder / "model.onnx").write_bytes(classifier())
     model = session.load(folder / "model.onnx", 1)
     codec = RestCodec(model.signature, "m", "1")
@@ -421,7 +429,7 @@ def feedback() -> Target:
     from holdfast_serving.problems import Problem
     from holdfast_serving.receipts import KEY, Keys, Receipts
 
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    folder = _folder()
     (folder / KEY).write_text("k" * 64)
     keys = Keys(folder)
     receipts = Receipts(keys, "wine")
