@@ -51,7 +51,8 @@ def probe(path: Path, *, seconds: float = PROBE_SECONDS, memory: int | None = No
             send), or takes more than these limits.
     """
     memory = memory or _allowance()
-    command = [sys.executable, "-P", "-m", "holdfast_serving.probe", str(path), str(memory), str(seconds)]
+    arguments = [str(path), str(memory), str(seconds), str(os.getpid())]
+    command = [sys.executable, "-P", "-m", "holdfast_serving.probe", *arguments]
     environment = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **SINGLE}
     try:
         done = subprocess.run(  # noqa: S603 - our own module
@@ -92,8 +93,10 @@ def _allowance() -> int:
     return limit * 8 // 10
 
 
-def _main(path: Path, memory: int, seconds: float) -> int:
+def _main(path: Path, memory: int, seconds: float, parent: int) -> int:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was gone before this could ask to go with it
+        return 1
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # if memory runs out all the same, it shall not be the server that goes
     resource.setrlimit(resource.RLIMIT_AS, (_BASE_BYTES + memory,) * 2)
@@ -157,4 +160,4 @@ def _try_extremes(model: Model) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(_main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))
+    sys.exit(_main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])))

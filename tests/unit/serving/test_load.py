@@ -7,6 +7,8 @@ import hashlib
 import os
 import re
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +20,7 @@ import onnxruntime
 import pytest
 from tests.unit.bundle.loopback import LOOPBACK, Origin, answer, redirect, serve
 from tests.unit.serving import models
-from tests.unit.serving.server import Process, Server, claim, digest_of, request, until, write_bundle
+from tests.unit.serving.server import ROOTS, Process, Server, claim, digest_of, request, until, write_bundle
 
 from holdfast_bundle import manifest, progress
 from holdfast_bundle.cache import Cache
@@ -381,6 +383,18 @@ def test_a_server_that_is_still_loading_lives_but_is_not_ready_and_can_be_stoppe
         assert server.wait(5) == 0
         assert list(server.scratch.iterdir()) == []
         until(lambda: not os.path.exists(f"/proc/{child}"), "the end of the probe")
+
+
+def test_a_probe_whose_server_was_gone_before_it_began_ends_at_once(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(models.endless())
+    stranger = 1 if os.getpid() != 1 else 2
+    done = subprocess.run(
+        [sys.executable, "-m", "holdfast_serving.probe", tmp_path / "model.onnx", str(1 << 30), "60", str(stranger)],
+        env={"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(ROOTS)},
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
 
 
 def children(pid: int) -> list[int]:
