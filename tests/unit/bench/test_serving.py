@@ -130,14 +130,20 @@ def test_the_page_says_what_was_measured_and_what_was_not() -> None:
             "cnn_of_raw": 0.97,
             **dict.fromkeys(keys),
             "failures": {"kserve": "it died"},
-            "rows": {"holdfast": {"iris_json_c32": {"median": 3000.0, "min": 2900.0, "max": 3100.0}}},
+            "rows": {
+                "holdfast": {
+                    "iris_json_c32": {"median": 3000.0, "min": 2900.0, "max": 3100.0},
+                    "iris_json_c32_cpu_us": {"median": 10.0, "min": 9.0, "max": 11.0},
+                },
+                "fastapi": {"iris_json_c32_cpu_us": {"median": 90.0, "min": 90.0, "max": 90.0}},
+            },
             "run": {"rounds": 3, "seconds": 5.0, "cores": 2, "load_average": 1.0, "python": "3.11.7"},
         }
     )
-    assert "| ≥ 15 × fastapi | 30.00 × |" in text
+    assert "| ≥ 15 × fastapi | 30.00 × | 9.00 × |" in text
     assert "null + 10 µs" in text
-    assert "| ≥ 28 × mlserver | not measured |" in text
-    assert "| 0.97 |" in text
+    assert "| ≥ 28 × mlserver | not measured | not measured |" in text
+    assert "| 0.97 |  |" in text
     assert "`kserve` failed: it died" in text
     assert re.search(r"3,000 \(2,900 to 3,100\)", text)
 
