@@ -89,6 +89,10 @@ class Nursery:
             pipe.close()
 
 
+def _probe(path: Path, memory: int, seconds: float) -> int:
+    return probe._main(path, memory, seconds, os.getppid())
+
+
 def _serve(path: Path, memory: int, seconds: float) -> int:
     """What the server does from the probe on until it is ready, and a request."""
     from holdfast_serving import load, rows
@@ -106,7 +110,7 @@ def _serve(path: Path, memory: int, seconds: float) -> int:
     return 0
 
 
-_WORK: dict[str, Callable[[Path, int, float], int]] = {"probe": probe._main, "serve": _serve}
+_WORK: dict[str, Callable[[Path, int, float], int]] = {"probe": _probe, "serve": _serve}
 
 
 def _child(what: str, path: Path, memory: int, seconds: float, out: int) -> None:
