@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from holdfast.build import names
 from holdfast.kube import errors
 from holdfast.kube.apply import Applier, NameTaken
 from holdfast.kube.client import Client
@@ -29,6 +30,7 @@ from holdfast.plan.observed import (
     Needs,
     Observed,
     Plan,
+    Route,
     Scale,
     Settings,
     TrainingOutput,
@@ -193,6 +195,8 @@ class Reconciler:
                 return await self._applier.scale(resource, _target(resource, write), replicas)
             case Delete(_, _, uid):
                 return await self._applier.delete(resource, _target(resource, write), uid)
+            case Route():
+                raise NotImplementedError  # no plan makes one yet
 
     async def _report(self, resource: Resource, plan: Plan) -> None:
         key = resource.key
@@ -244,6 +248,7 @@ def _child(live: Live) -> Child:
 
 
 def _target(resource: Resource, write: Write) -> Key:
+    """What a write changes."""
     namespace = resource.key.namespace
     match write:
         case Apply(manifest) | Create(manifest):
@@ -252,3 +257,5 @@ def _target(resource: Resource, write: Write) -> Key:
             return Key("Deployment", namespace, name)
         case Delete(kind, name, _):
             return Key(kind, namespace, name)
+        case Route(revision=revision):
+            return Key("Deployment", namespace, names.revision_deployment(resource.key.name, revision))

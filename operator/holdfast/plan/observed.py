@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from holdfast.plan.traffic import Mode, Report
+
 Json = Mapping[str, Any]
 
 
@@ -21,6 +23,8 @@ class Settings:
     serving_image: str
     training_image: str
     image_pull_policy: str = "IfNotPresent"
+    router_public_key: str = ""
+    """Of the operator, in base64; new pods take leases signed with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,11 @@ class Pod:
     """The newest Warning Event about its volumes (FailedMount …), if it hangs in ContainerCreating."""
     doing: str | None = None
     """In its own words, while it runs and is not ready: how far it has fetched its model."""
+    uid: str = ""
+    address: str = ""
+    """Its IP; empty before it has one."""
+    ready_since: datetime | None = None
+    """None while it is not ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +141,10 @@ class Observed:
     training_output: TrainingOutput | None = None
     create_errors: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """(kind, name) → the API server's words for the last refusal to write that child (a quota, an admission policy)."""
+    routers: Mapping[str, Report | None] = field(default_factory=dict)
+    """A pod's uid → what its router says; None: it did not answer, or not sensibly."""
+    memory: Json = field(default_factory=dict)
+    """What the last plan of this process wanted to be reminded of; empty in the first pass after a start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +156,8 @@ class Needs:
     config_maps: frozenset[tuple[str, str]] = frozenset()
     refusals: frozenset[str] = frozenset()
     """uids of Jobs that have no pods: why?"""
+    routers: frozenset[str] = frozenset()
+    """Revisions whose pods' routers are to be read; `Observed.pods` then has all pods, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +191,40 @@ class Delete:
     uid: str
 
 
-Write = Apply | Scale | Create | Delete
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Lease the routers of some pods out to another revision, until 15 s from now.
+
+    Nothing is written to the API server, and a pod that does not take its lease is no error: its next report says
+    what it does. Pods of which `Observed.routers` has no report are passed over.
+    """
+
+    revision: str
+    """Whose pods."""
+    pods: tuple[str, ...]
+    """Their uids."""
+    target: str
+    """The other revision."""
+    address: str
+    """host:port where it takes requests."""
+    tls_name: str | None
+    """That its certificate must be for; None for plain HTTP."""
+    ready_seconds: float
+    """For how long the target's youngest pod has been ready."""
+    mode: Mode
+    hedge_milliseconds: float
+    weight: float = 1.0
+    """share, shadow."""
+    synthetic_per_second: float = 0.0
+    """share: golden requests that each pod draws of its own."""
+    relative: float = 0.0
+    absolute: float = 0.0
+    """shadow, golden: numbers agree within absolute + relative · |ours|."""
+    close: bool = False
+    """all: have every client close its connection after its next answer."""
+
+
+Write = Apply | Scale | Create | Delete | Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,3 +245,5 @@ class Plan:
     events: tuple[Event, ...] = ()
     requeue_after: float | None = None
     """Seconds until this must be planned again though nothing was seen to change."""
+    memory: Json | None = None
+    """For `Observed.memory` of the next pass, whether or not the writes succeed; None: what it was."""
