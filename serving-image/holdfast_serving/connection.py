@@ -1,4 +1,4 @@
-"""HTTP/1.1 on an asyncio transport: one connection, and what all connections of a port share.
+"""HTTP/1.1 on an asyncio transport.
 
 llhttp parses (strict: no lenient flag is set). There is no task per request: a handler gets the connection and
 the body, and calls `respond` now or later. One request of a connection is worked on at a time; those that were
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -20,12 +19,11 @@ from typing import Any, NoReturn, Protocol, cast
 import httptools
 import orjson
 
-from holdfast_serving import tls
-from holdfast_serving.certificates import HTTP, Certificates
+from holdfast_serving.certificates import HTTP
 from holdfast_serving.coding import unpacking
 from holdfast_serving.limits import Limits
+from holdfast_serving.port import BaseConnection, BasePort
 from holdfast_serving.problems import Problem, busy
-from holdfast_serving.unread import Unread
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +32,6 @@ JSON = b"content-type: %b\r\n" % JSON_TYPE
 ACCEPTED_CODINGS = b"accept-encoding"
 JSON_SIZE = b"inference-header-content-length"
 TIMEOUT = b"request-timeout-ms"
-TICK_SECONDS = 0.25
 
 _REASONS = {
     200: b"OK", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found", 405: b"Method Not Allowed",
@@ -89,65 +86,26 @@ class Router(Protocol):
         ...
 
 
-class Port:
-    """A listening port: its routes, limits, clock and connections.
+class Port(BasePort["Connection"]):
+    """A port that speaks HTTP/1.1.
 
     Attributes:
-        loop: the event loop, once it listens.
-        now: the loop's time, up to `TICK_SECONDS` old.
-        draining: every answer with no request behind it tells its client to close the connection.
-        newest: when the last connection was made.
-        unread: what waits for clients that do not read.
+        find: the endpoint for a request line.
+        heads: the first lines of answers, by status.
+        known_heads: handlers of requests by their heads, with the size of the body.
     """
 
+    alpn = HTTP
+
     def __init__(self, router: Router, limits: Limits | None = None) -> None:
+        super().__init__(limits)
         self.find = router.find
-        self.limits = limits or Limits()
-        self.unread = Unread(self.limits.unread_bytes)
-        self.connections: set[Connection] = set()
-        self.draining = False
-        self.newest = 0.0
-        self.now = 0.0
         self.heads: dict[int, bytes] = {}
         self.known_heads: dict[bytes, tuple[Handler, int]] = {}
         self._buffered = 0
-        self._server: asyncio.Server | None = None
-        self._timer: asyncio.TimerHandle | None = None
 
-    async def listen(self, sock: socket.socket, certificates: Certificates | None = None) -> None:
-        """Accept connections on a bound socket, over TLS if there are certificates."""
-        self.loop = asyncio.get_running_loop()
-        self._tick()
-
-        def connection() -> asyncio.Protocol:
-            return Connection(self)
-
-        factory = tls.secured(connection, certificates, HTTP) if certificates else connection
-        self._server = await self.loop.create_server(factory, sock=sock, backlog=2048)
-
-    def stop_listening(self) -> None:
-        """Refuse new connections; those that are there go on."""
-        if self._server is not None:
-            self._server.close()
-
-    def is_sought(self, seconds: float) -> bool:
-        """Whether a connection was made in the last `seconds`."""
-        return self.newest > self.now - seconds
-
-    def close_idle(self, seconds: float) -> int:
-        """Close connections that have been without a request for so long; return how many are left."""
-        for connection in list(self.connections):
-            if connection.quiet_since < self.now - seconds:
-                connection.close_if_idle()
-        return len(self.connections)
-
-    def stop(self) -> None:
-        """Drop everything at once."""
-        self.stop_listening()
-        if self._timer is not None:
-            self._timer.cancel()
-        for connection in list(self.connections):
-            connection.abort()
+    def connection(self) -> Connection:
+        return Connection(self)
 
     def reserve(self, size: int) -> bool:
         """Take `size` bytes of `Limits.buffered_bytes`, if they are free. A negative size gives back."""
@@ -156,8 +114,7 @@ class Port:
         self._buffered += size
         return True
 
-    def _tick(self) -> None:
-        self.now = self.loop.time()
+    def tick(self) -> None:
         date = formatdate(time.time(), usegmt=True).encode()
         self.heads = {
             status: b"HTTP/1.1 %d %b\r\ndate: %b\r\n" % (status, reason, date) for status, reason in _REASONS.items()
@@ -167,14 +124,13 @@ class Port:
                 connection.expire()
             if connection.retires < self.now:
                 connection.retire()
-        self._timer = self.loop.call_later(TICK_SECONDS, self._tick)
 
 
 class _StopError(Exception):
     """Leaves the parser from inside a callback; the problem is kept on the connection."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(BaseConnection):
     """One client.
 
     Attributes:

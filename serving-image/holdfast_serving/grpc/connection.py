@@ -1,4 +1,4 @@
-"""gRPC on an asyncio transport: one connection, and what all connections of a port share.
+"""gRPC on an asyncio transport.
 
 There is no task per call. The answers that one turn of the event loop has for a connection are one write.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import time
 from asyncio import Future
 from collections import deque
@@ -16,17 +15,15 @@ from concurrent.futures import ThreadPoolExecutor
 from random import uniform
 from typing import Any, cast
 
-from holdfast_serving import tls
-from holdfast_serving.certificates import GRPC, Certificates
+from holdfast_serving.certificates import GRPC
 from holdfast_serving.grpc.http2 import Fields, Http2
 from holdfast_serving.grpc.rpc import TIMEOUT, Head, Rpc, read_head
 from holdfast_serving.grpc.service import Service
 from holdfast_serving.limits import Limits
+from holdfast_serving.port import BaseConnection, BasePort
 from holdfast_serving.unread import Unread
 
 log = logging.getLogger(__name__)
-
-TICK_SECONDS = 0.25
 
 _REFUND = 25  # of each tick, for frames that cost nothing
 _FEW_BYTES = 64 << 10  # of answers that wait: not worth counting
@@ -42,19 +39,15 @@ _HTTP1 = (
 _METHODS = (b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"DELE", b"PATC")
 
 
-class Port:
-    """A listening port: its methods, limits, clock and connections.
+class Port(BasePort["Connection"]):
+    """A port that speaks gRPC.
 
     Attributes:
-        loop: the event loop, once it listens.
-        now: the loop's time, up to `TICK_SECONDS` old.
         methods: by path.
-        unread: what waits for clients that do not read.
         reserve: takes bytes of what large messages may use, if they are free; gives back with a negative size.
-        connections: those that are there.
-        newest: when the last connection was made.
-        draining: clients are asked to send new calls elsewhere; those that come all the same are answered.
     """
+
+    alpn = GRPC
 
     def __init__(
         self,
@@ -63,54 +56,23 @@ class Port:
         limits: Limits | None = None,
         unread: Unread | None = None,
     ) -> None:
+        super().__init__(limits, unread)
         self.methods = {path.encode(): method for path, method in service.methods.items()}
         self.reserve = reserve
-        self.limits = limits or Limits()
-        self.unread = unread or Unread(self.limits.unread_bytes)
-        self.connections: set[Connection] = set()
-        self.draining = False
-        self.now = self.newest = 0.0
         self._look = service.health.look
-        self._server: asyncio.Server | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._thread: ThreadPoolExecutor | None = None
 
-    async def listen(self, sock: socket.socket, certificates: Certificates | None = None) -> None:
-        """Accept connections on a bound socket, over TLS if there are certificates."""
-        self.loop = asyncio.get_running_loop()
-        self._tick()
-
-        def connection() -> asyncio.Protocol:
-            return Connection(self)
-
-        factory = tls.secured(connection, certificates, GRPC) if certificates else connection
-        self._server = await self.loop.create_server(factory, sock=sock, backlog=2048)
-
-    def is_sought(self, seconds: float) -> bool:
-        """Whether a connection was made in the last `seconds`."""
-        return self.newest > self.now - seconds
-
-    def stop_listening(self) -> None:
-        """Refuse new connections; those that are there go on."""
-        if self._server is not None:
-            self._server.close()
+    def connection(self) -> Connection:
+        return Connection(self)
 
     def close_idle(self, seconds: float) -> int:
-        """Close connections that have been without a call for so long; return how many are left."""
         for connection in list(self.connections):
             for stream in list(connection.http2.streams.values()):
                 cast(Rpc, stream).dismiss()
-            if connection.quiet_since < self.now - seconds:
-                connection.close_if_idle()
-        return len(self.connections)
+        return super().close_idle(seconds)
 
     def stop(self) -> None:
-        """Drop everything at once."""
-        self.stop_listening()
-        if self._timer is not None:
-            self._timer.cancel()
-        for connection in list(self.connections):
-            connection.abort()
+        super().stop()
         if self._thread is not None:
             self._thread.shutdown(wait=False)
 
@@ -120,16 +82,14 @@ class Port:
             self._thread = ThreadPoolExecutor(1, "compression")
         self.loop.run_in_executor(self._thread, work).add_done_callback(done)
 
-    def _tick(self) -> None:
-        self.now = self.loop.time()
+    def tick(self) -> None:
         self._look()
         clock = time.perf_counter()
         for connection in list(self.connections):
             connection.tick(clock)
-        self._timer = self.loop.call_later(TICK_SECONDS, self._tick)
 
 
-class Connection(asyncio.Protocol):
+class Connection(BaseConnection):
     """One client.
 
     Attributes:

@@ -24,11 +24,10 @@ from holdfast_serving.grpc.frames import Buffer
 from holdfast_serving.grpc.service import Service
 from holdfast_serving.grpc.status import code_of
 from holdfast_serving.limits import Limits
+from holdfast_serving.port import TICK_SECONDS
 from holdfast_serving.problems import Problem
 
 log = logging.getLogger(__name__)
-
-TICK_SECONDS = 0.25
 
 _GRACE_SECONDS = 20.0  # for calls in work when the port closes
 
@@ -36,7 +35,7 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class Port:
-    """A listening port, as `connection.Port` is one.
+    """A listening port, as `port.BasePort` is one.
 
     Attributes:
         draining: has no effect here.
