@@ -97,6 +97,7 @@ class Batcher:
         self._queued_rows = 0
         self._earliest = _NEVER  # no call in the queue has a deadline before this
         self._working = False  # a flush is scheduled or a thread runs
+        self._running: Sequence[Call] = ()  # in the thread
         self._free_at = 0.0  # when the thread is likely to be done; 0 while it has nothing to do
         self._patience = PATIENCE
         self._late = False  # since the last batch, a call was dropped at its turn
@@ -113,6 +114,11 @@ class Batcher:
     def max_rows(self) -> int:
         """Rows of several calls in one run."""
         return self._max_rows
+
+    def oldest_seconds(self) -> float:
+        """Since when the oldest call that is here has been in this server; 0 when there is none."""
+        arrived = [call.arrived for calls in (self._running, self._queue) for call in calls]
+        return time.perf_counter() - min(arrived) if arrived else 0.0
 
     def admit(self, seconds: float, rows: int = 1) -> None:
         """Raises Problem 503 if a call with so much time would have to wait too long.
@@ -156,6 +162,7 @@ class Batcher:
             turn_ends = turn_ends or batch.started + TURN_SECONDS
             if self._forecast.run(batch.rows) > INLINE_SECONDS:
                 self._free_at = batch.started + self._forecast.batch(batch.rows)
+                self._running = batch.calls
                 # On the CPU's clock: a thread that comes back from the runtime may wait for the loop.
                 future = self._loop.run_in_executor(self._thread, self._run, batch, time.thread_time)
                 future.add_done_callback(partial(self._finish, batch))
@@ -171,6 +178,7 @@ class Batcher:
         """A thread is done: its answers, then at once the next batch."""
         future.result()
         self._free_at = 0.0
+        self._running = ()
         self._reply(batch)
         self._waited = True
         self._flush()

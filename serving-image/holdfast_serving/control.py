@@ -48,13 +48,21 @@ class Control:
         self._has_keys = bool(keys)
         self._reader = Reader(keys, served.name, served.revision, self.instance, secured=secured)
         self._outcomes = [0] * len(OUTCOMES)
+        self._began = time.monotonic()
         self._make_router: Callable[[Lease], Router] | None = None
+        self._oldest: Callable[[], float] | None = None
         self._router: Router | None = None
         self._quiet_until = 0.0
 
-    def open(self, make_router: Callable[[Lease], Router]) -> None:
-        """The model is there: leases may come. The first one makes the router."""
+    def open(self, make_router: Callable[[Lease], Router], oldest: Callable[[], float]) -> None:
+        """The model is there: leases may come.
+
+        Args:
+            make_router: called with the first lease.
+            oldest: tells the age of the oldest request in the model, in seconds.
+        """
         self._make_router = make_router
+        self._oldest = oldest
 
     def put_lease(self, connection: Connection, body: bytes | bytearray) -> None:
         """Take a lease, and answer as `get` does. Raises Problem."""
@@ -81,12 +89,18 @@ class Control:
     def _document(self) -> dict[str, Any]:
         router = self._router
         lease = router.lease if router is not None else None
+        signature = self._served.signature
         return {
             "model": self._served.name,
             "revision": self._served.revision,
             "instance": self.instance,
+            "startedSeconds": time.monotonic() - self._began,
             "ready": self._served.ready,
+            "signature": signature.digest if signature is not None else None,
+            "inFlightLocal": self._served.metrics.in_flight,
+            "oldestLocalSeconds": self._oldest() if self._oldest is not None else 0.0,
             "takesLeases": self._has_keys,
+            "sequence": self._reader.sequence,
             "leases": dict(zip(OUTCOMES, self._outcomes, strict=True)),
             "lease": None
             if router is None or lease is None

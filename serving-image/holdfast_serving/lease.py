@@ -115,6 +115,9 @@ class Lease:
 class Reader:
     """Opens the envelopes that come to one process.
 
+    Attributes:
+        sequence: of the last lease that was taken; 0 before any.
+
     Args:
         keys: public keys, 32 bytes each; a lease signed with any of them is good.
         instance: the name of this process.
@@ -126,7 +129,7 @@ class Reader:
         self._secured = secured
         self._verifiers: list[VerifyKey] = []
         self._addressee = {"model": model, "revision": revision, "instance": instance}
-        self._sequence = 0  # of the last lease that was taken
+        self.sequence = 0
 
     def read(self, envelope: bytes, now: float) -> Lease:
         """The lease in an envelope, which will not be taken again. Raises Refused.
@@ -151,14 +154,14 @@ class Reader:
                 f"it was written {abs(age):.0f} s {'ago' if age > 0 else 'ahead'} by this pod's clock, and "
                 f"{MAX_AGE_SECONDS} s are allowed; compare the clocks if it is new",
             )
-        if lease.sequence <= self._sequence:
-            outcome = REPLAYED if lease.sequence == self._sequence else OLDER
-            raise Refused(outcome, f"its sequence number is {lease.sequence}, and {self._sequence} has been here")
+        if lease.sequence <= self.sequence:
+            outcome = REPLAYED if lease.sequence == self.sequence else OLDER
+            raise Refused(outcome, f"its sequence number is {lease.sequence}, and {self.sequence} has been here")
         if lease.target.revision == self._addressee["revision"]:
             _garbled("its target is this pod's own revision")
         if lease.target.tls_name is not None and not self._secured:
             _garbled("its target speaks TLS, and this pod has no certificates to check it by")
-        self._sequence = lease.sequence
+        self.sequence = lease.sequence
         return lease
 
     def _is_signed(self, payload: bytes, signatures: Sequence[bytes]) -> bool:

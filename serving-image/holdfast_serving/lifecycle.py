@@ -35,6 +35,7 @@ from holdfast_serving.served import Served, Submit
 from holdfast_serving.settings import Settings
 
 if TYPE_CHECKING:
+    from holdfast_serving.batching import Batcher
     from holdfast_serving.grpc.codec import GrpcCodec
     from holdfast_serving.lease import Lease
     from holdfast_serving.load import Fetched, Loaded
@@ -106,12 +107,13 @@ async def serve(settings: Settings) -> int:
             receipts = served.feedback.receipts if served.feedback else None
             codec.sealer = loaded.codec.sealer = Sealer(receipts, loaded.model.signature, served.revision)
             service.open(codec)
-            submit = _open(served, api, settings, fetched, loaded)
+            batcher = _open(served, api, settings, fetched, loaded)
 
             def turn_away(away: bool) -> None:
                 http.draining = rpc.draining = away or stopping.is_set()
 
-            control.open(partial(_router, served, loaded, submit, turn_away, certificates))
+            make_router = partial(_router, served, loaded, batcher.submit, turn_away, certificates)
+            control.open(make_router, batcher.oldest_seconds)
             metrics.load_seconds = time.monotonic() - started
             log.info("ready after %.1f s", metrics.load_seconds)
             await stopping.wait()
@@ -177,8 +179,8 @@ def _load(settings: Settings, folder: Path, served: Served) -> tuple[Fetched, Lo
     return fetched, loaded, codec
 
 
-def _open(served: Served, api: Api, settings: Settings, fetched: Fetched, loaded: Loaded) -> Submit:
-    """Let requests in. Returns what takes calls to the model."""
+def _open(served: Served, api: Api, settings: Settings, fetched: Fetched, loaded: Loaded) -> Batcher:
+    """Let requests in."""
     from holdfast_serving.batching import Batcher
     from holdfast_serving.drift import Drift
 
@@ -211,7 +213,7 @@ def _open(served: Served, api: Api, settings: Settings, fetched: Fetched, loaded
     api.open(loaded.codec, loaded.example)
     metadata = loaded.metadata(served.name, served.revision, batcher.max_rows)
     served.open(loaded.model.signature, metadata, batcher.admit, batcher.submit)
-    return batcher.submit
+    return batcher
 
 
 def _router(

@@ -74,7 +74,7 @@ class Golden:
     failed: int
     """No answer, or none that fits the question."""
     disagreeing: int
-    """Answers of which at least one row is another than the pod's own."""
+    """Of `rows`, those that the target has answered in another way than this pod."""
     rows: int
     """In the answers."""
     done: bool
