@@ -31,7 +31,7 @@ def totals(metrics: str) -> dict[str, float]:
         if match is None:
             continue
         name, labels, value = match[1], dict(re.findall(r'(\w+)="([^"]*)"', match[2])), float(match[3])
-        if name == "inference_requests" and labels["outcome"] == "ok":
+        if name == "inference_requests" and labels["outcome"] in ("ok", "late"):
             found["requests"] += value
         elif name.startswith("model_") and name.endswith("_bin"):
             found[labels.get("feature", name.removeprefix("model_").removesuffix("_bin"))] += value

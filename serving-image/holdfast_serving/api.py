@@ -23,6 +23,7 @@ from holdfast_serving.connection import (
 )
 from holdfast_serving.documents import Document
 from holdfast_serving.json_body import parse
+from holdfast_serving.metrics import REST
 from holdfast_serving.problems import Problem, quoted
 from holdfast_serving.routes import Endpoint, Operation, Routes
 from holdfast_serving.served import VERSION, Served, loading
@@ -204,7 +205,7 @@ class Api:
                 call.pinned = True
             served.submit(call)
         except Problem as problem:
-            served.count_refused(problem)
+            served.count_refused(REST, problem)
             raise
 
 

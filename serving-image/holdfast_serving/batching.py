@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from holdfast_bundle.manifest import Tensor
 from holdfast_serving.cost import Cost, Forecast
 from holdfast_serving.inference import Call, Outputs, feeds
-from holdfast_serving.metrics import ABANDONED, OK, Metrics, outcome_of
+from holdfast_serving.metrics import ABANDONED, PROTOCOLS, Metrics, outcome_of
 from holdfast_serving.problems import Problem, busy
 from holdfast_serving.session import Model
 from holdfast_serving.signature import NUMPY
@@ -245,7 +245,7 @@ class Batcher:
         self._queued_rows -= call.rows
         self._metrics.in_flight -= 1
         if problem is None:
-            self._metrics.outcomes[ABANDONED] += 1
+            self._metrics.requests[call.protocol].outcomes[ABANDONED] += 1
         else:
             self._late = True
             self._fail(call, problem)
@@ -287,7 +287,9 @@ class Batcher:
         statistics = metrics.statistics
         metrics.batch.observe(batch.rows)
         metrics.in_flight -= len(batch.calls)
-        answered, took = 0, []
+        answered = 0
+        took: list[list[float]] = [[] for _ in PROTOCOLS]
+        late = [0 for _ in PROTOCOLS]
         for calls, outputs in batch.parts:
             first = last = 0
             for call in calls:
@@ -300,10 +302,14 @@ class Batcher:
                     self._fail(call, error)
                 else:
                     answered += call.rows
-                    took.append(time.perf_counter() - call.arrived)
-        metrics.outcomes[OK] += len(took)
+                    now = time.perf_counter()
+                    took[call.protocol].append(now - call.arrived)
+                    if now > call.deadline:
+                        late[call.protocol] += 1
+        for requests, seconds, missed in zip(metrics.requests, took, late, strict=True):
+            if seconds:
+                requests.answered(seconds, missed)
         statistics.rows += answered
-        metrics.duration.observe_all(took)
         metrics.queue.observe_all([batch.started - call.arrived for call in batch.calls])
         statistics.last = ended = time.perf_counter()
         self._forecast.learn(batch.rows, batch.seconds, ended - batch.started)
@@ -334,7 +340,7 @@ class Batcher:
         if not isinstance(error, Problem):
             log.error("an answer could not be written", exc_info=error)
             error = Problem(500, "the server failed on this request")
-        self._metrics.outcomes[outcome_of(error)] += 1
+        self._metrics.requests[call.protocol].outcomes[outcome_of(error)] += 1
         self._metrics.statistics.count_failure(time.perf_counter() - call.arrived)
         try:
             call.fail(error)

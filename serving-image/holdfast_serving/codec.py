@@ -29,6 +29,7 @@ import numpy as np
 from holdfast_serving.connection import JSON
 from holdfast_serving.inference import Call, Outputs, to_array
 from holdfast_serving.json_body import parse
+from holdfast_serving.metrics import REST
 from holdfast_serving.problems import Problem, quoted
 from holdfast_serving.receipts import RECEIPT
 from holdfast_serving.signature import Signature
@@ -65,6 +66,8 @@ class RestCall(Call):
     """
 
     __slots__ = ("_client", "_codec", "binary", "identifier", "pinned", "sealed", "timed", "wanted")
+
+    protocol = REST
 
     def __init__(self, codec: RestCodec, client: Client) -> None:
         self._codec = codec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from holdfast_serving.metrics import OK
+from holdfast_serving.metrics import LATE, OK
 from holdfast_serving.served import Served, loading
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def configuration(served: Served) -> dict[str, Any]:
 def statistics(served: Served) -> dict[str, Any]:
     """Counts and times of this pod since it began, as Triton's clients know them; times in nanoseconds."""
     metrics, counted = served.metrics, served.metrics.statistics
+    answered = sum(requests.outcomes[OK] + requests.outcomes[LATE] for requests in metrics.requests)
     since = time.perf_counter() - counted.last
     sizes = sorted(counted.sizes.items())
     return {
@@ -60,7 +61,7 @@ def statistics(served: Served) -> dict[str, Any]:
                 "inference_count": counted.rows,
                 "execution_count": counted.runs,
                 "inference_stats": {
-                    "success": _duration(metrics.outcomes[OK], metrics.duration.sum),
+                    "success": _duration(answered, sum(requests.duration.sum for requests in metrics.requests)),
                     "fail": _duration(counted.failures, counted.failed),
                     "queue": _duration(sum(metrics.queue.counts), metrics.queue.sum),
                     "compute_input": _duration(counted.calls, 0),

@@ -33,6 +33,7 @@ class Call(ABC):
         shapes: their shapes.
         rows: first dimension of the first input, 1 for a scalar.
         key: calls with equal keys may share a run; always equal where only the first dimension varies.
+        protocol: that it came over, by index in `metrics.PROTOCOLS`.
         arrived: time.perf_counter() of the request's last byte.
         pinned: whether it must be run in this pod: it names this revision, or another pod has sent it on.
         deadline: on the same clock; an answer after it is of no use.
@@ -42,6 +43,7 @@ class Call(ABC):
 
     pinned = False
 
+    protocol: int
     inputs: list[Data]
     shapes: list[Sequence[int]]
     rows: int
@@ -66,10 +68,11 @@ class Call(ABC):
 class Proxy(Call):
     """Stands before a call on its way to the model and back. What it does not change is the call's own."""
 
-    __slots__ = ("call",)
+    __slots__ = ("call", "protocol")
 
     def __init__(self, call: Call) -> None:
         self.call = call
+        self.protocol = call.protocol
         self.inputs = call.inputs
         self.shapes = call.shapes
         self.rows = call.rows

@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 
     from holdfast_serving.problems import Problem
 
-OUTCOMES = ("ok", "client_error", "rejected", "failed", "abandoned", "timeout")
-"""How a request ended: answered; 4xx; 503 before it was tried; 5xx; its client was gone before its turn; 504: its time
-was up before its turn."""
+PROTOCOLS = ("rest", "grpc")
 
-OK, CLIENT_ERROR, REJECTED, FAILED, ABANDONED, TIMEOUT = range(len(OUTCOMES))
+REST, GRPC = range(len(PROTOCOLS))
+
+OUTCOMES = ("ok", "client_error", "rejected", "failed", "abandoned", "timeout", "late")
+"""How a request ended: answered in its time; 4xx; 503 before it was tried; 5xx; its client was gone before its turn;
+504: its time was up before its turn; its time was up before its answer was there."""
+
+OK, CLIENT_ERROR, REJECTED, FAILED, ABANDONED, TIMEOUT, LATE = range(len(OUTCOMES))
 
 LATENCY_EDGES = tuple(
     milliseconds / 1000
@@ -83,12 +87,32 @@ class Histogram:
         return list(zip(names, accumulate(self.counts), strict=True))
 
 
+class Requests:
+    """Those that came over one protocol.
+
+    Attributes:
+        outcomes: how many, by index in `OUTCOMES`.
+        duration: seconds from the last byte of a request to its answer; answered requests only, late ones too.
+    """
+
+    __slots__ = ("duration", "outcomes")
+
+    def __init__(self) -> None:
+        self.outcomes = [0] * len(OUTCOMES)
+        self.duration = Histogram(LATENCY_EDGES)
+
+    def answered(self, seconds: list[float], late: int) -> None:
+        """Count answers by the time that they took; `late` of them came after their time."""
+        self.outcomes[OK] += len(seconds) - late
+        self.outcomes[LATE] += late
+        self.duration.observe_all(seconds)
+
+
 class Metrics:
     """What is counted about a revision of a model.
 
     Attributes:
-        outcomes: requests by index in `OUTCOMES`.
-        duration: seconds from the last byte of a request to its answer; answered requests only.
+        requests: by index in `PROTOCOLS`.
         queue: seconds that a request waited before the model saw it.
         batch: rows per run of the model.
         statistics: what V2 tells beyond this.
@@ -100,8 +124,7 @@ class Metrics:
 
     def __init__(self, model: str, revision: str) -> None:
         self.labels = {"model": model, "revision": revision}
-        self.outcomes = [0] * len(OUTCOMES)
-        self.duration = Histogram(LATENCY_EDGES)
+        self.requests = tuple([Requests() for _ in PROTOCOLS])
         self.queue = Histogram(LATENCY_EDGES)
         self.batch = Histogram(BATCH_EDGES)
         self.statistics = Statistics()
@@ -120,14 +143,24 @@ class Metrics:
         )
 
         names, values = list(self.labels), list(self.labels.values())
-        requests = CounterMetricFamily(
-            "holdfast_inference_requests", "Inference requests by how they ended.", labels=[*names, "outcome"]
+        ended = CounterMetricFamily(
+            "holdfast_inference_requests",
+            "Inference requests by how they ended.",
+            labels=[*names, "protocol", "outcome"],
         )
-        for outcome, count in zip(OUTCOMES, self.outcomes, strict=True):
-            requests.add_metric([*values, outcome], count)
-        yield requests
+        duration = HistogramMetricFamily(
+            "holdfast_inference_duration_seconds",
+            "From a request's last byte to its answer, answered requests.",
+            labels=[*names, "protocol"],
+        )
+        for protocol, requests in zip(PROTOCOLS, self.requests, strict=True):
+            for outcome, count in zip(OUTCOMES, requests.outcomes, strict=True):
+                ended.add_metric([*values, protocol, outcome], count)
+            buckets = requests.duration.buckets()
+            duration.add_metric([*values, protocol], buckets=buckets, sum_value=requests.duration.sum)
+        yield ended
+        yield duration
         for name, text, histogram in (
-            ("duration_seconds", "From a request's last byte to its answer, answered requests.", self.duration),
             ("queue_seconds", "From a request's last byte to its run.", self.queue),
             ("batch_rows", "Rows per run of the model.", self.batch),
         ):

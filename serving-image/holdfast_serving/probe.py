@@ -93,7 +93,12 @@ def _allowance() -> int:
     return limit * 8 // 10
 
 
-def _main(path: Path, memory: int, seconds: float, parent: int) -> int:
+def attempt(path: Path, memory: int, seconds: float, parent: int) -> int:
+    """Limit this process, and load and try the model in it: what `probe` starts. Returns its exit code for `judge`.
+
+    Args:
+        parent: the process that started this one, which ends with it.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it was gone before this could ask to go with it
         return 1
@@ -160,4 +165,4 @@ def _try_extremes(model: Model) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(_main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])))
+    sys.exit(attempt(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])))

@@ -210,7 +210,7 @@ class Router:
         try:
             self._run(call)
         except Problem as problem:
-            self._served.count_refused(problem)
+            self._served.count_refused(call.protocol, problem)
             call.fail(problem)
 
     def report(self, revision: str, outcome: int, why: str = "") -> None:

@@ -65,9 +65,9 @@ class Served:
         """How far the model is; from any thread."""
         self.doing = doing
 
-    def count_refused(self, problem: Problem) -> None:
+    def count_refused(self, protocol: int, problem: Problem) -> None:
         """Count an inference request that did not become a call, or was not taken."""
-        self.metrics.outcomes[outcome_of(problem)] += 1
+        self.metrics.requests[protocol].outcomes[outcome_of(problem)] += 1
 
 
 class UnavailableProblem(Problem):

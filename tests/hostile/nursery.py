@@ -90,7 +90,7 @@ class Nursery:
 
 
 def _probe(path: Path, memory: int, seconds: float) -> int:
-    return probe._main(path, memory, seconds, os.getppid())
+    return probe.attempt(path, memory, seconds, os.getppid())
 
 
 def _serve(path: Path, memory: int, seconds: float) -> int:

@@ -20,6 +20,7 @@ from holdfast_serving.grpc import messages, wire
 from holdfast_serving.grpc.answers import CONTENTS, Answers, Run, parameter
 from holdfast_serving.grpc.frames import Buffer
 from holdfast_serving.inference import Call, Data, Outputs
+from holdfast_serving.metrics import GRPC
 from holdfast_serving.problems import Problem, quoted
 from holdfast_serving.receipts import RECEIPT
 from holdfast_serving.signature import Signature
@@ -68,6 +69,8 @@ class GrpcCall(Call):
     """
 
     __slots__ = ("_client", "_codec", "identifier", "pinned", "raw", "sealed", "wanted")
+
+    protocol = GRPC
 
     def __init__(self, codec: GrpcCodec, client: Client) -> None:
         self._codec = codec

@@ -12,6 +12,7 @@ from holdfast_serving import description
 from holdfast_serving.grpc.exchange import Conversation, Exchange, Method, Streaming, Unary
 from holdfast_serving.grpc.frames import Buffer
 from holdfast_serving.grpc.health import Health
+from holdfast_serving.metrics import GRPC
 from holdfast_serving.problems import Problem, quoted
 from holdfast_serving.served import VERSION, Served, loading
 
@@ -75,7 +76,7 @@ class Service:
             call.deadline = deadline
             served.submit(call)
         except Problem as problem:
-            served.count_refused(problem)
+            served.count_refused(GRPC, problem)
             raise
 
     def _unary(self, name: str, answer: Callable[[Any], dict[str, Any]]) -> Unary:

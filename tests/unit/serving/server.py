@@ -132,16 +132,18 @@ class Server(Process):
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
 
     def metric(self, name: str, **labels: str) -> float:
-        """One sample of /metrics; labels beside the given ones do not matter."""
+        """The sum of samples of /metrics; labels beside the given ones do not matter."""
+        found = []
         for line in self.manage("/metrics").text.splitlines():
             match = re.fullmatch(rf"{name}(?:\{{(.*)\}})? (\S+)", line)
             if match and all(f'{key}="{value}"' in (match[1] or "") for key, value in labels.items()):
-                return float(match[2])
-        raise AssertionError(f"no sample {name} {labels}")
+                found.append(float(match[2]))
+        assert found, f"no sample {name} {labels}"
+        return sum(found)
 
-    def outcomes(self) -> dict[str, float]:
-        names = ("ok", "client_error", "rejected", "failed", "abandoned", "timeout")
-        return {name: self.metric("holdfast_inference_requests_total", outcome=name) for name in names}
+    def outcomes(self, **labels: str) -> dict[str, float]:
+        names = ("ok", "client_error", "rejected", "failed", "abandoned", "timeout", "late")
+        return {name: self.metric("holdfast_inference_requests_total", outcome=name, **labels) for name in names}
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)

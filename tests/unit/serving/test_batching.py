@@ -20,7 +20,7 @@ from holdfast_serving import batching, rows, session
 from holdfast_serving.batching import INLINE_SECONDS, MAX_QUEUED, Batcher
 from holdfast_serving.codec import RestCodec
 from holdfast_serving.cost import Cost
-from holdfast_serving.metrics import OUTCOMES, Metrics
+from holdfast_serving.metrics import OUTCOMES, REST, Metrics
 from holdfast_serving.problems import Problem
 
 LIGHT, HEAVY = Cost(1e-4, 1e-9), Cost(1e-3, 1e-9)
@@ -117,7 +117,8 @@ class Bench:
 
     def ended(self, **expected: int) -> bool:
         """Whether the calls ended so, and no other ones did."""
-        return self.metrics.in_flight == 0 and self.metrics.outcomes == [expected.get(name, 0) for name in OUTCOMES]
+        ended = self.metrics.requests[REST].outcomes
+        return self.metrics.in_flight == 0 and ended == [expected.get(name, 0) for name in OUTCOMES]
 
     @property
     def runs(self) -> int:

@@ -17,6 +17,7 @@ from tests.unit.serving.test_batching import Bench, Client, Gate, body, gated, r
 
 from holdfast_serving import settings
 from holdfast_serving.cost import Cost, Forecast
+from holdfast_serving.metrics import REST
 from holdfast_serving.problems import Problem
 
 SECOND = Cost(1.0, 0.0)
@@ -61,6 +62,21 @@ def test_a_call_whose_time_is_up_at_its_turn_is_not_run(tmp_path: Path) -> None:
         assert [client.data[0] for client in patient] == [0.0, 2.0, 4.0]
         assert gate.sizes == [1, 3]
         assert bench.ended(ok=4, timeout=3)
+
+    gated(tmp_path, test)
+
+
+def test_an_answer_after_its_time_is_sent_and_told_from_those_in_time(tmp_path: Path) -> None:
+    async def test(bench: Bench, gate: Gate) -> None:
+        late, patient = submit(bench, 0.1, 3), submit(bench, 60, 2)
+        await entered(gate)
+        await asyncio.sleep(0.15)
+        gate.go.release()
+        await bench.wait([late, patient])
+        assert (late.data[0], patient.data[0]) == (6.0, 4.0)
+        assert gate.sizes == [2]
+        assert bench.ended(ok=1, late=1)
+        assert sum(bench.metrics.requests[REST].duration.counts) == 2
 
     gated(tmp_path, test)
 

@@ -257,12 +257,15 @@ def test_a_message_that_is_none_and_a_method_that_is_not_there_are_refused(iris:
 
 
 def test_outcomes_are_counted(server: Server, iris: Client) -> None:
-    before, answered = server.outcomes(), server.metric("holdfast_inference_duration_seconds_count")
+    name, mine = "holdfast_inference_duration_seconds_count", {"protocol": "grpc"}
+    before, elsewhere = server.outcomes(**mine), server.outcomes(protocol="rest")
+    answered = server.metric(name, **mine)
     iris.infer(X=ONE)
     refusal(iris, model_name="beer")
-    after = server.outcomes()
+    after = server.outcomes(**mine)
+    assert server.outcomes(protocol="rest") == elsewhere
     assert (after["ok"] - before["ok"], after["client_error"] - before["client_error"]) == (1, 1)
-    assert server.metric("holdfast_inference_duration_seconds_count") == answered + 1
+    assert server.metric(name, **mine) == answered + 1
     assert server.metric("holdfast_inference_in_flight") == 0
 
 
@@ -405,6 +408,7 @@ def test_a_call_that_takes_too_long_ends_at_its_deadline(transport: str, tmp_pat
         assert caught.value.code().name in ("DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
         assert made.call("ServerLive").live
         until(lambda: server.metric("holdfast_inference_in_flight") == 0, "the end of the run")
+        assert server.outcomes(protocol="grpc")["ok"] == 0  # what comes after its time is not as it should be
 
 
 def test_a_transport_that_is_not_there_or_not_secure_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:

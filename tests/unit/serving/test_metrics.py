@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.unit.serving import models
 from tests.unit.serving.server import serving
 
-from holdfast_serving.metrics import LATENCY_EDGES, Histogram, Metrics, exposition
+from holdfast_serving.metrics import GRPC, LATENCY_EDGES, Histogram, Metrics, exposition
 
 
 def test_a_value_on_an_edge_counts_below_it() -> None:
@@ -36,8 +36,7 @@ def test_the_edges_are_those_that_an_slo_may_name() -> None:
 
 def test_prometheus_can_read_all_of_it() -> None:
     metrics = Metrics('wi"ne', "5f3a9c0d1e")
-    metrics.duration.observe(0.004)
-    metrics.outcomes[0] = 1
+    metrics.requests[GRPC].answered([0.004], 0)
     metrics.info = {"digest": "sha256:0"}
     text, kind = exposition(metrics)
     assert kind.startswith("text/plain")
@@ -49,7 +48,7 @@ def test_prometheus_can_read_all_of_it() -> None:
     buckets = {
         sample.labels["le"]: sample.value
         for sample in families["holdfast_inference_duration_seconds"].samples
-        if sample.name.endswith("_bucket")
+        if sample.name.endswith("_bucket") and sample.labels["protocol"] == "grpc"
     }
     assert (buckets["0.003"], buckets["0.005"], buckets["+Inf"]) == (0, 1, 1)
     assert "process_resident_memory_bytes" in families

@@ -366,13 +366,15 @@ def test_parameters_without_a_meaning_here_are_taken(iris: Server) -> None:
 
 
 def test_outcomes_are_counted(iris: Server) -> None:
-    before, requests = iris.outcomes(), iris.metric("holdfast_inference_duration_seconds_count")
+    before, elsewhere = iris.outcomes(protocol="rest"), iris.outcomes(protocol="grpc")
+    requests = iris.metric("holdfast_inference_duration_seconds_count")
     iris.ask(X=IRIS)
     iris.infer({})
-    after = iris.outcomes()
+    after = iris.outcomes(protocol="rest")
     assert {name: after[name] - before[name] for name in after} == {
-        "ok": 1, "client_error": 1, "rejected": 0, "failed": 0, "abandoned": 0, "timeout": 0
+        "ok": 1, "client_error": 1, "rejected": 0, "failed": 0, "abandoned": 0, "timeout": 0, "late": 0
     }  # fmt: skip
+    assert iris.outcomes(protocol="grpc") == elsewhere
     assert iris.metric("holdfast_inference_duration_seconds_count") == requests + 1
     assert iris.metric("holdfast_inference_in_flight", model="wine", revision=REVISION) == 0
     assert iris.metric("holdfast_model_info", format="ONNX", batching="true") == 1
