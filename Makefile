@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 SOURCE_ROOTS := operator serving-image training-image model-bundle devcluster
-CODE := $(SOURCE_ROOTS) tests bench examples
+CODE := $(SOURCE_ROOTS) tests bench examples manifests
 
 ##@ Use
 
@@ -34,6 +34,7 @@ check: venv ## Format, lint, types, layers, generated files
 	@$(VENV)/bin/lint-imports
 	@$(PY) -m holdfast.api.crd --check crds
 	@$(PY) serving-image/protos/generate.py --check
+	@$(PY) manifests/argocd/actions.py --check
 
 .PHONY: test-unit
 test-unit: venv ## Pure code, and processes on loopback

@@ -1,0 +1,5 @@
+-- The resource version makes it another word than the last one, which has been acted on.
+obj.metadata.annotations = obj.metadata.annotations or {}
+obj.metadata.annotations["holdfast.dev/rollout"] =
+  "rollback " .. obj.status.previousRevision .. "@" .. obj.metadata.resourceVersion
+return obj
