@@ -1,9 +1,9 @@
 """Runs calls, several at once where that is right.
 
 All calls that the event loop reads in one turn are one batch: the first schedules a flush behind the turn, and
-no timer ever makes a lone call wait. A run that takes long goes to a thread; calls that arrive meanwhile are the
-next batch. Strangers share a batch, so calls are checked before they get here, and a batch that fails is run
-again call by call.
+no timer ever makes a lone call wait. A run that takes long goes to a thread; calls that arrive when no thread is
+left are the next batch. Strangers share a batch, so calls are checked before they get here, and a batch that fails
+is run again call by call.
 
 Every call has a deadline. One that the queue cannot answer in time is refused when it comes, which costs next to
 nothing; one whose time is up when its turn comes is not run; and a batch grows no larger than what its most urgent
@@ -72,6 +72,7 @@ class Batcher:
         cost: Cost,
         *,
         joins: bool,
+        runs: int = 1,
         max_rows: int | None = None,
         drift: Drift | None = None,
         most_seconds: float = math.inf,
@@ -80,11 +81,14 @@ class Batcher:
 
         Args:
             joins: whether calls may share a run; False runs them one by one.
+            runs: that may go on at the same time.
             max_rows: of a batch of several calls; None for what runs in `BATCH_SECONDS`.
             drift: counts the rows of all runs.
             most_seconds: that a run may take before it is stopped.
         """
-        self._model = model
+        self._signature = model.signature
+        self._workers = [_Worker(model), *(_Worker(model.twin()) for _ in range(runs - 1))]
+        self._idle = list(self._workers)
         self._metrics = metrics
         self._drift = drift
         self._joins = joins
@@ -96,15 +100,12 @@ class Batcher:
         self._queue: deque[Call] = deque()
         self._queued_rows = 0
         self._earliest = _NEVER  # no call in the queue has a deadline before this
-        self._working = False  # a flush is scheduled or a thread runs
-        self._running: Sequence[Call] = ()  # in the thread
-        self._free_at = 0.0  # when the thread is likely to be done; 0 while it has nothing to do
+        self._scheduled = False  # a flush is
         self._patience = PATIENCE
         self._late = False  # since the last batch, a call was dropped at its turn
         self._ample = self._enough()
         self._loop = asyncio.get_running_loop()
-        self._thread = ThreadPoolExecutor(1, "inference")
-        self._run_began = _NEVER  # of the run that is under way
+        self._threads = ThreadPoolExecutor(runs, "inference")
         if most_seconds < _NEVER:
             threading.Thread(target=_watch, args=(weakref.ref(self), most_seconds), daemon=True).start()
         self._waited = False  # so long that clients may have left the queue
@@ -117,7 +118,8 @@ class Batcher:
 
     def oldest_seconds(self) -> float:
         """Since when the oldest call that is here has been in this server; 0 when there is none."""
-        arrived = [call.arrived for calls in (self._running, self._queue) for call in calls]
+        running = [worker.calls for worker in self._workers]
+        arrived = [call.arrived for calls in (*running, self._queue) for call in calls]
         return time.perf_counter() - min(arrived) if arrived else 0.0
 
     def admit(self, seconds: float, rows: int = 1) -> None:
@@ -125,15 +127,17 @@ class Batcher:
 
         Protocols ask before they take a request apart: to refuse it then costs next to nothing.
         """
-        if not self._working:
+        if self._idle and not self._scheduled:
             return  # a lone call is tried in any case, or a wrong forecast could never be put right
-        if seconds > self._ample and not self._free_at and self._queued_rows + rows <= self._max_rows:
+        if seconds > self._ample and self._idle and self._queued_rows + rows <= self._max_rows:
             return  # the usual case, without a forecast
-        rows += self._queued_rows
-        wait = self._forecast.queue(rows, -(-rows // self._max_rows) if self._joins else len(self._queue) + 1)
-        if self._free_at:
+        runs = len(self._workers)
+        share = max(rows, -(-(self._queued_rows + rows) // runs))  # of what waits, for one worker
+        wait = self._forecast.queue(share, -(-share // self._max_rows) if self._joins else len(self._queue) // runs + 1)
+        if not self._idle:
             # A run that is overdue may well take as long again.
-            wait += abs(self._free_at - time.perf_counter())
+            now = time.perf_counter()
+            wait += min([abs(worker.free_at - now) for worker in self._workers])
         if wait > self._patience * seconds or len(self._queue) >= MAX_QUEUED:
             raise busy("more requests are waiting than can be answered in time; try again", wait)
 
@@ -146,8 +150,8 @@ class Batcher:
         self.admit(call.deadline - time.perf_counter(), call.rows)
         if self._queued_rows + call.rows > self._most_queued_rows and self._queue:
             raise busy("the requests that wait are too large for one more; try again")
-        if not self._working:
-            self._working = True
+        if self._idle and not self._scheduled:
+            self._scheduled = True
             self._loop.call_soon(self._flush)
         self._metrics.in_flight += 1
         self._queue.append(call)
@@ -157,28 +161,29 @@ class Batcher:
 
     def _flush(self) -> None:
         turn_ends = 0.0
-        while self._queue and (calls := self._take()):
-            batch = _Batch(calls)
+        while self._queue and self._idle and (calls := self._take()):
+            batch = _Batch(calls, self._idle[-1])
             turn_ends = turn_ends or batch.started + TURN_SECONDS
             if self._forecast.run(batch.rows) > INLINE_SECONDS:
-                self._free_at = batch.started + self._forecast.batch(batch.rows)
-                self._running = batch.calls
+                self._idle.pop()
+                batch.worker.calls = batch.calls
+                batch.worker.free_at = batch.started + self._forecast.batch(batch.rows)
                 # On the CPU's clock: a thread that comes back from the runtime may wait for the loop.
-                future = self._loop.run_in_executor(self._thread, self._run, batch, time.thread_time)
+                future = self._loop.run_in_executor(self._threads, self._run, batch, time.thread_time)
                 future.add_done_callback(partial(self._finish, batch))
-                return
+                continue
             self._run(batch, time.perf_counter)
             self._reply(batch)
             if self._queue and time.perf_counter() > turn_ends:
                 self._loop.call_soon(self._flush)
                 return
-        self._working = False
+        self._scheduled = False
 
     def _finish(self, batch: _Batch, future: asyncio.Future[None]) -> None:
         """A thread is done: its answers, then at once the next batch."""
         future.result()
-        self._free_at = 0.0
-        self._running = ()
+        batch.worker.calls = ()
+        self._idle.append(batch.worker)
         self._reply(batch)
         self._waited = True
         self._flush()
@@ -186,27 +191,30 @@ class Batcher:
 
     def _take(self) -> list[Call]:
         """The next calls to run together; empty when none is left."""
-        queue = self._queue
+        queue, most = self._queue, self._max_rows
+        idle = len(self._idle)
+        if idle > 1 and self._forecast.run(self._queued_rows) > INLINE_SECONDS:
+            most = min(most, -(-self._queued_rows // idle))  # each of them gets its share
         now = time.perf_counter()
         if (
             self._joins
             and self._uniform
-            and self._queued_rows <= self._max_rows
+            and self._queued_rows <= most
             and now + self._forecast.batch(self._queued_rows) <= self._earliest
             and not self._waited
         ):
             batch = list(queue)
             queue.clear()
         else:
-            batch = self._choose(now)
+            batch = self._choose(now, most)
             self._queued_rows -= sum([call.rows for call in batch])
         if not queue:
             self._queued_rows = 0
             self._earliest = _NEVER
         return batch
 
-    def _choose(self, now: float) -> list[Call]:
-        """Take calls that fit together out of the queue, and those that nobody waits for any more."""
+    def _choose(self, now: float, most: int) -> list[Call]:
+        """Take calls of at most so many rows that fit together out of the queue, and those that nobody waits for."""
         queue, forecast = self._queue, self._forecast
         batch: list[Call] = []
         skipped: list[Call] = []
@@ -227,7 +235,7 @@ class Batcher:
                     break
             elif (
                 call.key == key
-                and rows + call.rows <= self._max_rows
+                and rows + call.rows <= most
                 and now + forecast.batch(rows + call.rows) <= min(earliest, call.deadline)
             ):
                 batch.append(call)
@@ -235,7 +243,7 @@ class Batcher:
                 earliest = min(earliest, call.deadline)
             else:
                 skipped.append(call)
-                if self._uniform or rows >= self._max_rows:
+                if self._uniform or rows >= most:
                     break
         queue.extendleft(reversed(skipped))
         return batch
@@ -251,28 +259,29 @@ class Batcher:
             self._fail(call, problem)
 
     def _run(self, batch: _Batch, clock: Callable[[], float]) -> None:
-        """Run a batch; of one that fails, every call on its own. Called in any thread, but one at a time."""
+        """Run a batch; of one that fails, every call on its own. In any thread, but one at a time for a worker."""
         began = clock()
-        self._run_began = batch.started
+        worker = batch.worker
+        worker.run_began = batch.started
         try:
-            batch.parts = [(batch.calls, self._outputs(batch.calls, batch.rows))]
+            batch.parts = [(batch.calls, self._outputs(worker.model, batch.calls, batch.rows))]
         except TimeoutError as error:
             batch.parts = [(batch.calls, error)]
         except Exception as error:
             alone = len(batch.calls) == 1
-            batch.parts = [([call], error if alone else self._alone(call)) for call in batch.calls]
-        self._run_began = _NEVER
+            batch.parts = [([call], error if alone else self._alone(worker.model, call)) for call in batch.calls]
+        worker.run_began = _NEVER
         batch.seconds = clock() - began
 
-    def _alone(self, call: Call) -> Outputs | Exception:
+    def _alone(self, model: Model, call: Call) -> Outputs | Exception:
         try:
-            return self._outputs([call], call.rows)
+            return self._outputs(model, [call], call.rows)
         except Exception as error:
             return error
 
-    def _outputs(self, calls: Sequence[Call], rows: int) -> Outputs:
-        given = feeds(self._model.signature, calls)
-        arrays = self._model.run(given)
+    def _outputs(self, model: Model, calls: Sequence[Call], rows: int) -> Outputs:
+        given = feeds(self._signature, calls)
+        arrays = model.run(given)
         if self._joins:
             for array in arrays:
                 if len(array) != rows:
@@ -332,7 +341,7 @@ class Batcher:
         if not drift.record(outputs.inputs, outputs.arrays):
             return
         if drift.is_large:
-            self._thread.submit(drift.count, drift.take())
+            self._threads.submit(drift.count, drift.take())
         else:
             drift.count(drift.take())
 
@@ -370,25 +379,47 @@ def _row_bytes(tensor: Tensor) -> int:
 def _watch(batcher: weakref.ref[Batcher], seconds: float) -> None:
     """Stop runs that take longer; in a thread, for the event loop may be in such a run itself."""
     while (watched := batcher()) is not None:
-        if time.perf_counter() - watched._run_began > seconds:
-            watched._model.stop()
+        now = time.perf_counter()
+        for worker in watched._workers:
+            if now - worker.run_began > seconds:
+                worker.model.stop()
         del watched
         time.sleep(_WATCH_SECONDS)
+
+
+class _Worker:
+    """Runs one batch at a time.
+
+    Attributes:
+        calls: that its thread has.
+        run_began: time.perf_counter() of the run that is under way.
+        free_at: when the thread that it has is likely to be done.
+    """
+
+    __slots__ = ("calls", "free_at", "model", "run_began")
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.calls: Sequence[Call] = ()
+        self.run_began = _NEVER
+        self.free_at = 0.0
 
 
 class _Batch:
     """Calls that run together.
 
     Attributes:
+        worker: that runs them.
         started: time.perf_counter().
         seconds: that the run took.
         parts: calls with their common outputs, or with the error that they ended in.
     """
 
-    __slots__ = ("calls", "parts", "rows", "seconds", "started")
+    __slots__ = ("calls", "parts", "rows", "seconds", "started", "worker")
 
-    def __init__(self, calls: list[Call]) -> None:
+    def __init__(self, calls: list[Call], worker: _Worker) -> None:
         self.calls = calls
+        self.worker = worker
         self.rows = sum([call.rows for call in calls])
         self.started = time.perf_counter()
         self.seconds = 0.0

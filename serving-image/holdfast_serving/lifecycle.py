@@ -173,7 +173,8 @@ def _load(settings: Settings, folder: Path, served: Served) -> tuple[Fetched, Lo
         tell=served.tell,
     )
     served.tell("fetched, loads")
-    loaded = load.load(fetched, settings.model_name, settings.revision, cgroup.threads(), settings.max_batch_rows)
+    cpus = settings.cpus or cgroup.threads()
+    loaded = load.load(fetched, settings.model_name, settings.revision, cpus, settings.max_batch_rows)
     codec = GrpcCodec(loaded.model.signature, settings.model_name, settings.revision)
     codec.same_rows = loaded.codec.same_rows
     return fetched, loaded, codec
@@ -191,6 +192,8 @@ def _open(served: Served, api: Api, settings: Settings, fetched: Fetched, loaded
         "format": "Bundle" if fetched.bundle else "ONNX",
         "batching": str(loaded.apart is None).lower(),
         "profile": loaded.profile.state if loaded.profile else "none",
+        "threads": str(loaded.topology.threads),
+        "parallel_runs": str(loaded.topology.runs),
     }
     drift = None
     if loaded.profile:
@@ -206,6 +209,7 @@ def _open(served: Served, api: Api, settings: Settings, fetched: Fetched, loaded
         served.metrics,
         loaded.cost,
         joins=loaded.apart is None,
+        runs=loaded.topology.runs,
         max_rows=settings.max_batch_rows,
         drift=drift,
         most_seconds=max(2 * settings.request_timeout_seconds, _LEAST_RUN_SECONDS),

@@ -18,13 +18,14 @@ from holdfast_bundle.progress import ToldProgress
 from holdfast_bundle.uris import CLAIMS
 from holdfast_bundle.verify import verify
 from holdfast_bundle.web import Web
-from holdfast_serving import example, golden, profile, rows, session
+from holdfast_serving import example, golden, profile, rows, session, topology
 from holdfast_serving.batching import BATCH_SECONDS
 from holdfast_serving.codec import RestCodec
 from holdfast_serving.cost import Cost
 from holdfast_serving.probe import probe
 from holdfast_serving.profile import Profile
 from holdfast_serving.session import Model
+from holdfast_serving.topology import Topology
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +103,7 @@ class Loaded:
         profile: of the bundle; None where there is none.
         apart: why its rows may not share a run; None when they may.
         cost: measured just now.
+        topology: how it uses the pod's CPUs.
         seconds: that each phase took.
         example: inputs of a request as JSON has them; None where it cannot.
     """
@@ -109,6 +111,7 @@ class Loaded:
     model: Model
     codec: RestCodec
     cost: Cost
+    topology: Topology
     profile: Profile | None
     apart: str | None
     seconds: dict[str, float]
@@ -122,6 +125,7 @@ class Loaded:
         """
         signature = self.model.signature
         parameters: dict[str, Any] = {"batching": self.apart is None}
+        parameters |= {"threads": self.topology.threads, "parallel_runs": self.topology.runs}
         if self.apart is None:
             parameters["max_batch_rows"] = max_rows
         else:
@@ -136,18 +140,18 @@ class Loaded:
         }
 
 
-def load(fetched: Fetched, name: str, revision: str, threads: int, max_batch_rows: int | None = None) -> Loaded:
+def load(fetched: Fetched, name: str, revision: str, cpus: int, max_batch_rows: int | None = None) -> Loaded:
     """Load a fetched model, hold it to its manifest and golden requests, and find out how to run it.
 
     Args:
-        threads: that one run may use.
+        cpus: that the model may use.
         max_batch_rows: 1 for no batching, whatever the model would allow.
 
     Raises:
         BundleError: `Invalid`.
     """
     laps = _Laps()
-    model = session.load(fetched.model, threads)
+    model = session.load(fetched.model, topology.threads_to_begin_with(fetched.model, cpus))
     laps.end("load")
     if fetched.bundle is not None:
         model.signature = model.signature.with_manifest(fetched.bundle)
@@ -165,13 +169,25 @@ def load(fetched: Fetched, name: str, revision: str, threads: int, max_batch_row
     found = profile.read(fetched.folder, model.signature) if fetched.bundle is not None else None
     for finding in found.findings if found else ():
         log.warning("profile: %s", finding)
-    cost = _measure(model, samples, joins=apart is None)
+    row = samples[0] if samples else rows.made_up(model.signature, 1)[0]
+    cost = _measure(model, row, joins=apart is None)
     laps.end("warm")
-    return Loaded(model, codec, cost, found, apart, laps.seconds, example.inputs(model.signature, samples))
+    chosen = Topology()
+    if cpus > 1:
+        tried = model
+        model, chosen = topology.choose(model, fetched.model, row, cost.base + cost.per_row, cpus)
+        laps.end("topology")
+        if model is not tried:
+            if fetched.bundle is not None:
+                golden.check(model, codec, fetched.folder)
+            cost = _measure(model, row, joins=apart is None)
+            laps.end("warm")
+    inputs = example.inputs(model.signature, samples)
+    return Loaded(model, codec, cost, chosen, found, apart, laps.seconds, inputs)
 
 
 class _Laps:
-    """Seconds of phases that follow each other."""
+    """Seconds of phases that follow each other; one can come twice."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -179,13 +195,12 @@ class _Laps:
 
     def end(self, phase: str) -> None:
         now = time.monotonic()
-        self.seconds[phase] = now - self._began
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._began
         self._began = now
 
 
-def _measure(model: Model, samples: list[rows.Row], *, joins: bool) -> Cost:
+def _measure(model: Model, row: rows.Row, *, joins: bool) -> Cost:
     """Run until warm, and take the time of one row and of many, where a model takes many at all."""
-    row = samples[0] if samples else rows.made_up(model.signature, 1)[0]
     try:
         one = _best_time(model, row)
     except Exception:  # made-up values are not for every model: be careful with this one

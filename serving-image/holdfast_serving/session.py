@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
+from typing import Self
 
 import onnxruntime
 
@@ -43,6 +45,12 @@ class Model:
                 raise TimeoutError("the run was stopped") from error
             raise
         return outputs
+
+    def twin(self) -> Self:
+        """Another one with the same weights, which may run at the same time."""
+        made = copy(self)
+        made._options = onnxruntime.RunOptions()
+        return made
 
     def stop(self) -> None:
         """Have the run that is under way end with the node that it is at. For another thread to call."""

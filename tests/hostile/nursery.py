@@ -100,7 +100,7 @@ def _serve(path: Path, memory: int, seconds: float) -> int:
     bundle = manifest.read(path.parent) if (path.parent / manifest.MANIFEST).exists() else None
     fetched = load.Fetched(path.parent, path, "", bundle, path.stat().st_size, {})
     try:
-        loaded = load.load(fetched, "m", "1", threads=1)
+        loaded = load.load(fetched, "m", "1", cpus=1)
     except BundleError as error:
         print(json.dumps({"message": error.message}))
         return _REFUSED

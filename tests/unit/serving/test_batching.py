@@ -28,6 +28,7 @@ LIGHT, HEAVY = Cost(1e-4, 1e-9), Cost(1e-3, 1e-9)
 
 
 def load(content: bytes, folder: Path) -> tuple[session.Model, Path]:
+    folder.mkdir(exist_ok=True)
     path = folder / "model.onnx"
     path.write_bytes(content)
     return session.load(path, 1), path
@@ -98,11 +99,13 @@ class Client:
 class Bench:
     """A batcher on a running loop."""
 
-    def __init__(self, model: session.Model, cost: Cost, *, joins: bool, max_rows: int | None = None) -> None:
+    def __init__(
+        self, model: session.Model, cost: Cost, *, joins: bool, max_rows: int | None = None, runs: int = 1
+    ) -> None:
         self.metrics = Metrics("m", "1")
         self.timeout = math.inf
         self.codec = RestCodec(model.signature, "m", "1")
-        self.batcher = Batcher(model, self.metrics, cost, joins=joins, max_rows=max_rows)
+        self.batcher = Batcher(model, self.metrics, cost, joins=joins, max_rows=max_rows, runs=runs)
 
     def submit(self, body: dict[str, Any]) -> Client:
         client = Client()
@@ -227,6 +230,9 @@ class Gate:
         self.entered = threading.Semaphore(0)
         self.go = threading.Semaphore(0)
 
+    def twin(self) -> Gate:
+        return self
+
     def run(self, feeds: Any) -> Any:
         self.entered.release()
         assert self.go.acquire(timeout=30)
@@ -241,13 +247,13 @@ def gated(
     max_rows: int | None = None,
     *,
     joins: bool = True,
+    runs: int = 1,
 ) -> None:
     model, _ = load(models.lookup(), folder)
     gate = Gate(model)
 
     async def main() -> None:
-        bench = Bench(model, cost, joins=joins, max_rows=max_rows)
-        bench.batcher._model = gate  # type: ignore[assignment]
+        bench = Bench(gate, cost, joins=joins, max_rows=max_rows, runs=runs)  # type: ignore[arg-type]
         await asyncio.wait_for(test(bench, gate), 60)
 
     uvloop.run(main())
@@ -288,6 +294,65 @@ def test_a_queue_that_is_full_says_so_and_takes_more_later(tmp_path: Path) -> No
         assert bench.ended(ok=MAX_QUEUED + 1)
 
     gated(tmp_path, test)
+
+
+def test_as_many_runs_as_may_go_on_at_once_each_with_its_share_of_the_calls(tmp_path: Path) -> None:
+    async def test(bench: Bench, gate: Gate) -> None:
+        together = [bench.submit(body(n)) for n in range(6)]
+        for _ in range(2):
+            await asyncio.to_thread(gate.entered.acquire)
+        late = [bench.submit(body(n)) for n in range(5)]
+        assert not gate.entered.acquire(timeout=0.1)
+        gate.go.release()
+        await asyncio.to_thread(gate.entered.acquire)
+        assert sum(client.done for client in together) == 3
+        gate.go.release(2)
+        await bench.wait([*together, *late])
+        assert gate.sizes == [3, 3, 5] or gate.sizes == [3, 5, 3]
+        assert [client.data[0] for client in together] == [2.0 * n for n in range(6)]
+        assert bench.ended(ok=11)
+
+    gated(tmp_path, test, runs=2)
+
+
+def test_beside_a_long_run_others_begin_and_end(tmp_path: Path) -> None:
+    model, _ = load(models.patient(), tmp_path)
+
+    async def main() -> None:
+        bench = Bench(model, HEAVY, joins=True, runs=2)
+        long = bench.submit(request(x=("FP32", [1, 1], [3e6])))
+        for number in range(10):
+            short = bench.submit(request(x=("FP32", [1, 1], [number])))
+            await bench.wait([short])
+            assert short.data == [number]
+        assert not long.done
+        await bench.wait([long])
+        assert bench.ended(ok=11)
+
+    uvloop.run(asyncio.wait_for(main(), 60))
+
+
+def test_what_two_runs_at_once_can_answer_in_time_is_taken_and_no_more(tmp_path: Path) -> None:
+    taken = {}
+    for runs in (1, 2):
+
+        async def test(bench: Bench, gate: Gate, runs: int = runs) -> None:
+            running = [bench.submit(body(n)) for n in range(runs)]
+            for _ in range(runs):
+                await asyncio.to_thread(gate.entered.acquire)
+            bench.timeout = 10.0
+            waiting: list[Client] = []
+            while len(waiting) < 100:
+                try:
+                    waiting.append(bench.submit(body(0)))
+                except Problem:
+                    break
+            taken[runs] = len(waiting)
+            gate.go.release(200)
+            await bench.wait([*running, *waiting])
+
+        gated(tmp_path / str(runs), test, Cost(1.0, 1e-9), joins=False, runs=runs)
+    assert 1.5 < taken[2] / taken[1] < 3
 
 
 def test_a_slow_input_sends_a_model_off_the_loop_though_it_was_fast_when_measured(tmp_path: Path) -> None:
