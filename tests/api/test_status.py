@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from tests.api.server import Json, Server, model_deployment, training_job
+from tests.unit.gitops import tools
 
 from holdfast.api.meta import MAX_MESSAGE
 from holdfast.api.modeldeployment import ModelDeploymentStatus
@@ -11,6 +12,7 @@ from holdfast.api.trainingjob import TrainingJobStatus
 from holdfast_devcluster.api import ApiError
 
 DIGEST = "sha256:" + "9d" * 32
+UNSEEN = {"observedGeneration": -1}
 
 
 def condition(kind: str, status: str = "True", reason: str = "Serving", **more: Any) -> Json:
@@ -72,13 +74,22 @@ def test_a_write_to_spec_leaves_status_alone(server: Server) -> None:
     patch = {"spec": {"serving": {"replicas": 2}}, "status": {"replicas": 9}}
     after = server.merge("ModelDeployment", "spec-only", patch)
     assert after["metadata"]["generation"] == 2
-    assert "status" not in after
+    assert after["status"] == UNSEEN
+
+
+@pytest.mark.parametrize("body", [model_deployment("new"), training_job("new")], ids=lambda body: body["kind"])
+def test_an_object_that_the_operator_has_not_seen_is_not_taken_for_done(server: Server, body: Json) -> None:
+    created = server.create({**body, "status": {"observedGeneration": 1}}, strict=False)
+    assert created["status"] == server.get(body["kind"], "new")["status"] == UNSEEN
+    assert (tools.kstatus(created), tools.health(created)["status"]) == ("InProgress", "Progressing")
+    del created["status"]
+    assert tools.kstatus(created) == "Current"  # for which the default is there
 
 
 def test_a_finished_run_can_still_be_given_a_status(server: Server) -> None:
     server.create(training_job("run"))
     after = server.merge("TrainingJob", "run", {"status": {"jobName": "run-1c7d20aa4b"}}, "status")
-    assert after["status"] == {"jobName": "run-1c7d20aa4b"}
+    assert after["status"] == UNSEEN | {"jobName": "run-1c7d20aa4b"}
 
 
 def test_the_api_server_keeps_all_that_the_types_can_say(server: Server) -> None:

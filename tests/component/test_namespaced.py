@@ -20,7 +20,7 @@ def test_it_serves_its_namespaces_and_asks_for_nothing_else(plane: ControlPlane,
             models.until_ready("wine")
             running.until_idle()
             assert place.deployments("wine") == []
-            assert "status" not in (place.get("ModelDeployment", "wine") or {})
+            assert place.condition("ModelDeployment", "wine", "Ready") == {}
             models.delete("Service", "wine")
             until("the Service is back", lambda: models.get("Service", "wine"), 10)
             assert running.probe("/readyz")[0] == 200

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from holdfast.api.meta import GROUP, NAME_RULES, VERSION, Column, Kind, Model, rules
+from holdfast.api.meta import GROUP, NAME_RULES, UNSEEN, VERSION, Column, Kind, Model, rules
 from holdfast.api.modeldeployment import MODEL_DEPLOYMENT
 from holdfast.api.trainingjob import TRAINING_JOB
 
@@ -250,7 +250,10 @@ def _root(kind: Kind) -> Schema:
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
             "spec": structural_schema(kind.spec, f"{kind.kind}.spec"),
-            "status": structural_schema(kind.status, f"{kind.kind}.status"),
+            "status": {
+                **structural_schema(kind.status, f"{kind.kind}.status"),
+                "default": {"observedGeneration": UNSEEN},
+            },
         },
     }
 

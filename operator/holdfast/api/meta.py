@@ -93,6 +93,9 @@ ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=_SUBDOMA
 Decimal = Annotated[str, Field(max_length=24, pattern=r"^-?[0-9]{1,12}(\.[0-9]{1,9})?$")]
 """A number in a spec, where floats have no place: they do not survive every client unchanged."""
 Count = Annotated[int, Field(ge=0, le=2**53)]
+UNSEEN = -1
+ObservedGeneration = Annotated[int, Field(ge=UNSEEN, le=2**53)]
+"""Of a status: `UNSEEN` until it has been written, since without a generation kstatus takes an object for done."""
 Text = Annotated[str, Field(max_length=256)]
 ShortText = Annotated[str, Field(max_length=64)]
 

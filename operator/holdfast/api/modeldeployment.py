@@ -11,7 +11,6 @@ from holdfast.api.meta import (
     AGE,
     Column,
     Conditions,
-    Count,
     Digest,
     Kind,
     Model,
@@ -19,6 +18,7 @@ from holdfast.api.meta import (
     NodeSelector,
     ObjectName,
     ObjectRef,
+    ObservedGeneration,
     Resources,
     Scale,
     Tolerations,
@@ -242,7 +242,9 @@ class ServedModel(Model):
 class ModelDeploymentStatus(Model):
     """What is. Written by the operator alone."""
 
-    observed_generation: Count | None = Field(None, description="The metadata.generation that this status describes.")
+    observed_generation: ObservedGeneration | None = Field(
+        None, description="The metadata.generation that this status describes; -1 until the operator has seen it."
+    )
     conditions: Conditions = Field(default_factory=tuple, description="Current state, one entry per type.")
     replicas: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
         None, description="Pods of the stable revision, for the scale subresource."

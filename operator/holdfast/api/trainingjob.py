@@ -17,6 +17,7 @@ from holdfast.api.meta import (
     Kind,
     Model,
     NodeSelector,
+    ObservedGeneration,
     OutputUri,
     Resources,
     ShortText,
@@ -300,7 +301,9 @@ class Package(Model):
 class TrainingJobStatus(Model):
     """What happened. Written by the operator alone."""
 
-    observed_generation: Count | None = Field(None, description="The metadata.generation that this status describes.")
+    observed_generation: ObservedGeneration | None = Field(
+        None, description="The metadata.generation that this status describes; -1 until the operator has seen it."
+    )
     conditions: Conditions = Field(default_factory=tuple, description="Current state, one entry per type.")
     job_name: Annotated[str, Field(max_length=63)] | None = Field(None, description="The Job that runs it.")
     image: Annotated[str, Field(max_length=512)] | None = Field(
