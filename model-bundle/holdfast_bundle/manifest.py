@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,11 +33,15 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One input or output. In `shape` -1 stands for any length; the first dimension is the batch."""
+    """One input or output. In `shape` -1 stands for any length; the first dimension is the batch.
+
+    `labels` name the elements of an output's row, as a classifier's classes; empty for those without names.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +207,8 @@ def _sync_directory(folder: Path) -> None:
 
 
 def _tensor_json(tensor: Tensor) -> dict[str, Any]:
-    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
+    labels = {"labels": list(tensor.labels)} if tensor.labels else {}
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape), **labels}
 
 
 def _invalid(what: str) -> NoReturn:
@@ -256,7 +262,12 @@ def _tensor(value: Any, where: str) -> Tensor:
     shape = item.get("shape")
     if not isinstance(shape, list) or not all(type(size) is int and (size >= 1 or size == -1) for size in shape):
         _invalid(f"has no shape of positive numbers and -1 at {where}.shape")
-    return Tensor(name=_text(item.get("name"), f"{where}.name"), datatype=datatype, shape=tuple(shape))
+    name, labels = _text(item.get("name"), f"{where}.name"), item.get("labels", [])
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        _invalid(f"has no list of texts at {where}.labels")
+    if labels and len(labels) != math.prod(shape[1:]):
+        _invalid(f"has another number of labels than elements in a row at {where}.labels")
+    return Tensor(name=name, datatype=datatype, shape=tuple(shape), labels=tuple(labels))
 
 
 def _path(path: str) -> str:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # numpy and the runtime are imported with the model, not befo
 
 # Clients of the binary extension, or their HTTP libraries, send JSON under either name.
 _TYPES = (JSON_TYPE, b"application/octet-stream")
-_EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
+_EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
 
 # What the OpenAPI document says. Every request can be malformed HTTP, or too slow.
 _ANY = (400, 408)

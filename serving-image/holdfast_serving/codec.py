@@ -12,15 +12,15 @@ Decisions where the protocol leaves a choice:
   imputer need. In output there is no number that could stand for them, and `null` is none to a typed client: such
   an answer is an error, 400 if the request itself held such values, else 500.
 - A number too large for FP32 becomes infinity, as IEEE 754 rounds it.
-- Parameters are taken as the protocol allows; those that would change the meaning of the request (shared memory,
-  classification) are refused, since ignoring them would give another answer than asked for.
+- Parameters are taken as the protocol allows; those that would change the meaning of the request (shared memory) are
+  refused, since ignoring them would give another answer than asked for.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -34,8 +34,8 @@ from holdfast_serving.problems import Problem, quoted
 from holdfast_serving.receipts import RECEIPT
 from holdfast_serving.signature import Signature
 from holdfast_serving.v2_answer import Answers, NotANumberError, Run
-from holdfast_serving.v2_codec import Codec
-from holdfast_serving.v2_request import ROUTED, Input, attach, check_parameters, switch
+from holdfast_serving.v2_codec import NO_CLASSES, Codec
+from holdfast_serving.v2_request import CLASSIFICATION, ROUTED, Input, attach, check_parameters, switch
 
 _BINARY = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
 _TIMING = b"server-timing: infer;dur=%.3f\r\n"
@@ -61,11 +61,12 @@ class RestCall(Call):
         identifier: comes back with the answer.
         wanted: indices of outputs in the order of the answer; None for all.
         binary: those that go out in bytes.
+        classes: how many of an output's largest elements are asked for, by its index.
         sealed: whether the answer bears a receipt.
         timed: whether the answer says how long this server had the request.
     """
 
-    __slots__ = ("_client", "_codec", "binary", "identifier", "pinned", "sealed", "timed", "wanted")
+    __slots__ = ("_client", "_codec", "binary", "classes", "identifier", "pinned", "sealed", "timed", "wanted")
 
     protocol = REST
 
@@ -80,6 +81,7 @@ class RestCall(Call):
         self.identifier: str | None = None
         self.wanted: list[int] | None = None
         self.binary: Collection[int] = ()
+        self.classes: Mapping[int, int] = NO_CLASSES
 
     @property
     def gone(self) -> bool:
@@ -104,7 +106,6 @@ class RestCodec(Codec):
 
     def __init__(self, signature: Signature, model_name: str, version: str) -> None:
         super().__init__(signature)
-        self._signature = signature
         self._inputs = [Input(tensor) for tensor in signature.inputs]
         self._answers_of = partial(Answers, signature.outputs, model_name)
         self._answers = self._answers_of(version)
@@ -146,7 +147,7 @@ class RestCodec(Codec):
         if len(document) > 1:
             self._read_options(document, call)
         if self._halves:
-            for index in self._halves.intersection(call.wanted or self._all).difference(call.binary):
+            for index in self._halves.intersection(call.wanted or self._all).difference(call.binary, call.classes):
                 name = quoted(self._answers.names[index])
                 raise Problem(400, f"output {name} is FP16, which JSON cannot carry; ask for it with binary_data")
         return call
@@ -164,7 +165,8 @@ class RestCodec(Codec):
             if call.binary is self._all and call.identifier is None and not call.sealed:
                 return run.binary_answer(first, last)
             said = {"receipt": self.sealer.receipt(outputs, first, last)} if call.sealed else None
-            return run.chosen_answer(call.identifier, call.wanted or self._all, call.binary, first, last, said)
+            texts = self._classified(call.classes, outputs, first, last)
+            return run.chosen_answer(call.identifier, call.wanted or self._all, call.binary, first, last, said, texts)
         except NotANumberError as problem:
             if self._has_missing(call):
                 raise Problem(400, f"{problem.message}: the request has missing or infinite values") from None
@@ -218,16 +220,22 @@ class RestCodec(Codec):
         if type(items) is not list:
             raise Problem(400, '"outputs" must be a list')
         call.wanted, call.binary = wanted, chosen = [], []
+        classes = {}
         for item in items:
             name = item.get("name") if type(item) is dict else None
             if type(name) is not str:
                 raise Problem(400, 'every item of "outputs" must be an object with a "name"')
             wanted.append(self._output(name))
             parameters = item.get("parameters")
-            check_parameters(parameters)
+            check_parameters(parameters, of_output=True)
             if switch(parameters, "binary_data", default=binary):
                 chosen.append(wanted[-1])
+            if parameters and CLASSIFICATION in parameters:
+                classes[wanted[-1]] = self._classes(call, wanted[-1], parameters[CLASSIFICATION])
         self._check_wanted(wanted)
+        if classes:
+            call.classes = classes
+            call.pinned = call.pinned or self._are_named(classes)
 
     def _has_missing(self, call: RestCall) -> bool:
         """Whether a call's inputs hold what is not a finite number."""

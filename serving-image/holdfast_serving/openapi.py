@@ -31,7 +31,7 @@ _INTEGERS = {
     for sign in ("", "U")
     for bits in (8, 16, 32, 64)
 }
-_NOT_HERE = ("classification", "shared_memory_byte_size", "shared_memory_offset", "shared_memory_region")
+_NOT_HERE = ("shared_memory_byte_size", "shared_memory_offset", "shared_memory_region")
 
 
 def document(paths: Paths, served: Served, example: Sequence[Schema] | None) -> Schema:
@@ -175,7 +175,7 @@ def _infer_request(
                     "required": ["name"],
                     "properties": {
                         "name": {"enum": [tensor.name for tensor in outputs]},
-                        "parameters": _parameters(binary_data={"type": "boolean"}),
+                        "parameters": _parameters(binary_data={"type": "boolean"}, classification=_CLASSIFICATION),
                     },
                 },
             },
@@ -207,7 +207,10 @@ def _output(tensor: Tensor) -> Schema:
         "required": ["name", "datatype", "shape"],
         "properties": {
             "name": {"const": tensor.name},
-            "datatype": {"const": tensor.datatype},
+            "datatype": {
+                "enum": sorted({tensor.datatype, "BYTES"}),
+                "description": "BYTES where a classification was asked for.",
+            },
             "shape": {"type": "array", "items": {"type": "integer"}},
             "data": {"type": "array"},
             "parameters": _object({"binary_data_size": {"type": "integer"}}),
@@ -240,7 +243,11 @@ def _elements(datatype: str) -> Schema:
 def _parameters(**known: Schema) -> Schema:
     return {
         "type": ["object", "null"],
-        "properties": {**known, **{name: {"const": False} for name in _NOT_HERE}, "binary_data_size": False},
+        "properties": {
+            **{name: {"const": False} for name in ("classification", *_NOT_HERE)},
+            "binary_data_size": False,
+            **known,
+        },
         "additionalProperties": {"type": ["string", "number", "boolean"]},
     }
 
@@ -256,6 +263,12 @@ def _size(description: str, least: int = 0) -> Schema:
 def _reference(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
+
+_CLASSIFICATION: Schema = {
+    "type": "integer",
+    "minimum": 1,
+    "description": "So many of the largest elements, as texts value:index or value:index:label, in the place of all.",
+}
 
 _TEXT: Schema = {"type": "string"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -79,8 +79,7 @@ class Signature:
         return Signature(
             self.inputs,
             tuple(
-                Tensor(tensor.name, tensor.datatype, (-1, *tensor.shape[1:])) if tensor.shape else tensor
-                for tensor in self.outputs
+                replace(tensor, shape=(-1, *tensor.shape[1:])) if tensor.shape else tensor for tensor in self.outputs
             ),
         )
 
@@ -138,7 +137,7 @@ def _merged(role: str, ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> 
 
 def _merge(role: str, ours: Tensor, theirs: Tensor) -> Tensor:
     if not ours.shape:
-        ours = Tensor(ours.name, ours.datatype, theirs.shape)
+        ours = replace(ours, shape=theirs.shape)
     sizes = tuple(zip(ours.shape, theirs.shape, strict=False))
     if (
         ours.datatype != theirs.datatype
@@ -146,4 +145,4 @@ def _merge(role: str, ours: Tensor, theirs: Tensor) -> Tensor:
         or any(-1 not in pair and pair[0] != pair[1] for pair in sizes)
     ):
         raise BundleError("Invalid", f"manifest.json describes {role} {ours.name!r} in another way than the model does")
-    return Tensor(ours.name, ours.datatype, tuple(max(pair) for pair in sizes))
+    return Tensor(ours.name, ours.datatype, tuple(max(pair) for pair in sizes), theirs.labels)

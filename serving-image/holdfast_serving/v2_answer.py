@@ -14,6 +14,7 @@ from holdfast_serving.problems import Problem, quoted
 
 _LENGTH = Struct("<I")  # before every element of BYTES
 _MAX_LAYOUTS = 100
+_NO_TEXTS: Mapping[int, Array] = {}
 
 
 class NotANumberError(Problem):
@@ -52,6 +53,16 @@ class Answers:
     def binary_output(self, index: int, shape: bytes, size: int) -> bytes:
         """One output object whose elements are behind the JSON."""
         return b'%b%b],"parameters":{"binary_data_size":%d}}' % (self._heads[index], shape, size)
+
+    def texts(self, index: int, array: Array, parts: list[bytes] | None) -> bytes:
+        """An output object with texts in the place of the output's elements, which go to `parts` if there are any."""
+        output: dict[str, Any] = {"name": self.names[index], "datatype": "BYTES", "shape": array.shape}
+        if parts is None:
+            output["data"] = array.ravel().tolist()
+        else:
+            parts.append(_length_prefixed(array))
+            output["parameters"] = {"binary_data_size": len(parts[-1])}
+        return orjson.dumps(output)
 
 
 class _Layout:
@@ -123,20 +134,26 @@ class Run:
         first: int,
         last: int,
         parameters: Mapping[str, str] | None = None,
+        texts: Mapping[int, Array] = _NO_TEXTS,
     ) -> tuple[bytes, int]:
         """(some outputs, by their indices, and the id of the request; bytes of it that are JSON).
 
         Args:
             binary: those of `wanted` that go in bytes.
             parameters: of the answer.
+            texts: arrays of str that stand for some outputs, by the indices of these.
 
         Raises:
             NotANumberError: of those that go in JSON.
         """
         answers = self._layout.answers
         count = b"%d" % (last - first) if self._has_rows else b""
-        listed, parts = [], []
+        listed: list[bytes] = []
+        parts: list[bytes] = []
         for index in wanted:
+            if index in texts:
+                listed.append(answers.texts(index, texts[index], parts if index in binary else None))
+                continue
             shape = count + self._layout.row_shapes[index]
             if index in binary:
                 data = self._bytes(index, first, last)
@@ -159,8 +176,7 @@ class Run:
         if self._has_rows:
             array = array[first:last]
         if array.dtype.kind == "O":
-            texts = [text.encode() for text in array.ravel().tolist()]
-            return b"".join([part for text in texts for part in (_LENGTH.pack(len(text)), text)])
+            return _length_prefixed(array)
         return array.tobytes()
 
     def _json(self, index: int) -> list[bytes]:
@@ -181,3 +197,9 @@ class Run:
         if kind == "f" and b"null" in text:  # what orjson writes for NaN and infinity
             self._broken.add(index)
         return text[1:-1].split(b",") if array.ndim == 1 else text[2:-2].split(b"],[")
+
+
+def _length_prefixed(array: Array) -> bytes:
+    """Texts as BYTES have them."""
+    texts = [text.encode() for text in array.ravel().tolist()]
+    return b"".join([part for text in texts for part in (_LENGTH.pack(len(text)), text)])

@@ -21,7 +21,10 @@ ROUTED = "holdfast_routed"
 """Request parameter: another pod's router has sent this. It is run where it arrives, and the answer says how long the
 server had it, in the header field `Server-Timing`."""
 
-_NOT_HERE = frozenset({"classification", "shared_memory_byte_size", "shared_memory_offset", "shared_memory_region"})
+CLASSIFICATION = "classification"
+"""Parameter of a wanted output: how many of its largest elements are asked for, as texts, in the place of all."""
+
+_NOT_HERE = frozenset({"shared_memory_byte_size", "shared_memory_offset", "shared_memory_region"})
 _CODES = {
     "BOOL": "B", "FP32": "f", "FP64": "d", "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q", "UINT8": "B",
     "UINT16": "H", "UINT32": "I", "UINT64": "Q",
@@ -30,8 +33,12 @@ _LENGTH = Struct("<I")  # before every element of BYTES
 _WORDS = {"BOOL": "true or false", "BYTES": "strings", "FP32": "numbers", "FP64": "numbers"}
 
 
-def check_parameters(parameters: object) -> None:
-    """Raises Problem 400 for parameters that are none, or that ask for what this server does not have."""
+def check_parameters(parameters: object, *, of_output: bool = False) -> None:
+    """Raises Problem 400 for parameters that are none, or that ask for what this server does not have.
+
+    Args:
+        of_output: they are an output's, of which a classification can be asked.
+    """
     if parameters is None:
         return
     if type(parameters) is not dict:
@@ -41,6 +48,8 @@ def check_parameters(parameters: object) -> None:
             raise Problem(400, f"parameter {quoted(name)} must be a string, a number or a boolean")
         if name in _NOT_HERE and value is not False:
             raise Problem(400, f"parameter {quoted(name)} belongs to an extension that this server does not have")
+        if name == CLASSIFICATION and not of_output and value is not False:
+            raise Problem(400, "classification is for outputs: it stands in the parameters of one")
         if name == "binary_data_size":
             raise Problem(
                 400, "binary_data_size is for inputs, and needs the header field Inference-Header-Content-Length"

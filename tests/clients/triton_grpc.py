@@ -27,7 +27,8 @@ def described(result):
     outputs = {}
     for output in result.get_response().outputs:
         array = result.as_numpy(output.name)
-        outputs[output.name] = {"dtype": str(array.dtype), "shape": list(array.shape), "data": array.ravel().tolist()}
+        data = [text.decode() if isinstance(text, bytes) else text for text in array.ravel().tolist()]
+        outputs[output.name] = {"dtype": str(array.dtype), "shape": list(array.shape), "data": data}
     return {"id": result.get_response().id, "outputs": outputs}
 
 
@@ -36,6 +37,7 @@ FAILURES = {
     "another input": {"inputs": [tensor(name="Y")]},
     "another shape": {"inputs": [tensor(ROWS[:, :3])]},
     "another output": {"inputs": [tensor()], "outputs": [InferRequestedOutput("Z")]},
+    "a classification of labels": {"inputs": [tensor()], "outputs": [InferRequestedOutput("label", class_count=2)]},
     "a shared memory region": {"inputs": [InferInput("X", [1, 4], "FP32")]},
 }
 FAILURES["a shared memory region"]["inputs"][0].set_shared_memory("region", 16)
@@ -65,6 +67,8 @@ async def drive(client, model, version, stream):
         "parameters": described(await call("infer", model, [tensor()], priority=1, parameters={"who": "me"})),
         "with a deadline": described(await call("infer", model, [tensor()], client_timeout=30)),
     }
+    classes = [InferRequestedOutput("probabilities", class_count=2), InferRequestedOutput("label")]
+    seen["classes"] = described(await call("infer", model, [tensor()], outputs=classes))
     seen["packed"] = [
         described(await call("infer", model, [tensor(rows)], compression_algorithm=coding))
         for coding in ("gzip", "deflate")

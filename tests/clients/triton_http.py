@@ -37,7 +37,7 @@ def described(result):
             "binary": "data" not in output,
             "dtype": str(array.dtype),
             "shape": list(array.shape),
-            "data": array.ravel().tolist(),
+            "data": [text.decode() if isinstance(text, bytes) else text for text in array.ravel().tolist()],
         }
     return found
 
@@ -48,11 +48,23 @@ INFERENCES = {
     "json to binary": {"inputs": [tensor(binary=False)]},
     "binary to json": {"inputs": [tensor(binary=True)], "outputs": outputs(False, False)},
     "mixed": {"inputs": [tensor(binary=True)], "outputs": outputs(True, False), "request_id": "é 1"},
+    "classes": {
+        "inputs": [tensor(binary=True)],
+        "outputs": [InferRequestedOutput("probabilities", class_count=2), InferRequestedOutput("label")],
+    },
+    "classes in json": {
+        "inputs": [tensor(binary=True)],
+        "outputs": [InferRequestedOutput("probabilities", binary_data=False, class_count=2)],
+    },
     "parameters": {"inputs": [tensor(binary=True)], "priority": 1, "timeout": 9_000_000, "parameters": {"who": "me"}},
 }
 FAILURES = {
     "another input": {"inputs": [InferInput("Y", [1, 4], "FP32").set_data_from_numpy(ROWS[:1])]},
     "another shape": {"inputs": [InferInput("X", [1, 3], "FP32").set_data_from_numpy(ROWS[:1, :3])]},
+    "a classification of labels": {
+        "inputs": [tensor(binary=True)],
+        "outputs": [InferRequestedOutput("label", class_count=2)],
+    },
     "another output": {"inputs": [tensor(binary=True)], "outputs": [InferRequestedOutput("Z")]},
     "a shared memory region": {"inputs": [InferInput("X", [1, 4], "FP32").set_shared_memory("region", 16)]},
 }

@@ -171,7 +171,8 @@ def _outputs(model: Model) -> tuple[Tensor, ...]:
     label = Tensor("label", "INT64" if model.classes.dtype.kind == "i" else "BYTES", (-1,))
     if not model.has_probabilities:
         return (label,)
-    return (label, Tensor("probabilities", "FP32", (-1, len(model.classes))))
+    classes = tuple(map(str, model.classes.tolist()))
+    return (label, Tensor("probabilities", "FP32", (-1, len(classes)), classes))
 
 
 _ONNX_TYPES = {"FP32": TensorProto.FLOAT, "INT64": TensorProto.INT64, "BYTES": TensorProto.STRING}

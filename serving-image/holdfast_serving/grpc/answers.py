@@ -5,7 +5,7 @@ Packed numbers are the arrays' own bytes, so an answer is put together from them
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -47,6 +47,7 @@ class Answers:
         self._heads = [
             field(_NAME, tensor.name.encode()) + field(_DATATYPE, tensor.datatype.encode()) for tensor in outputs
         ]
+        self._text_heads = [field(_NAME, tensor.name.encode()) + field(_DATATYPE, b"BYTES") for tensor in outputs]
         self._fields = [CONTENTS.get(tensor.datatype, 0) for tensor in outputs]
         self._frames: dict[object, bytes] = {}
 
@@ -59,10 +60,15 @@ class Answers:
         made = self._begin if version is None else self._begin_for(version)
         return made + field(_ID, identifier.encode()) if identifier else made
 
-    def output(self, index: int, shape: Sequence[int], contents: bytes = b"") -> bytes:
-        """What comes before an output's elements: its name and form, and `contents`, the beginning of them."""
+    def output(self, index: int, shape: Sequence[int], contents: bytes = b"", *, texts: bool = False) -> bytes:
+        """What comes before an output's elements: its name and form, and `contents`, the beginning of them.
+
+        Args:
+            texts: whether they are texts, which may stand for what the model gives.
+        """
         dimensions = b"".join(map(varint, shape))
-        return self._heads[index] + (field(_SHAPE, dimensions) if shape else b"") + contents
+        head = self._text_heads[index] if texts else self._heads[index]
+        return head + (field(_SHAPE, dimensions) if shape else b"") + contents
 
     def typed(self, index: int, shape: Sequence[int], size: int) -> bytes:
         """An output up to the `size` bytes of its packed numbers."""
@@ -72,9 +78,8 @@ class Answers:
 
     def texts(self, index: int, shape: Sequence[int], texts: Sequence[str]) -> bytes:
         """A whole output of texts."""
-        number = self._fields[index]
-        listed = b"".join([field(number, text.encode()) for text in texts])
-        return field(_OUTPUTS, self.output(index, shape, field(_CONTENTS, listed)))
+        listed = b"".join([field(CONTENTS["BYTES"], text.encode()) for text in texts])
+        return field(_OUTPUTS, self.output(index, shape, field(_CONTENTS, listed), texts=True))
 
     def frame(self, sizes: Sequence[int], shapes: Sequence[Sequence[int]], *, raw: bool) -> bytes:
         """A whole answer without id, to be filled by `%` with the elements of each output, which have these sizes."""
@@ -113,9 +118,20 @@ class Run:
         self._cuts: dict[bool, _Cut | None] = {}  # by whether they are raw
 
     def answer(
-        self, identifier: str, wanted: Sequence[int] | None, first: int, last: int, *, raw: bool
+        self,
+        identifier: str,
+        wanted: Sequence[int] | None,
+        first: int,
+        last: int,
+        *,
+        raw: bool,
+        texts: dict[int, Array] | None = None,
     ) -> Sequence[Buffer]:
-        """Rows `first` to `last` (not included) of some outputs, by their indices; None for all."""
+        """Rows `first` to `last` (not included) of some outputs, by their indices; None for all.
+
+        Args:
+            texts: arrays of str that stand for some of the wanted outputs, by the indices of these.
+        """
         if wanted is None:
             if last - first == 1:
                 if raw not in self._cuts:
@@ -125,22 +141,23 @@ class Run:
                     made = cut[0] % cut[1][first]
                     return (made + field(_ID, identifier.encode()),) if identifier else (made,)
             wanted = range(len(self._outputs.arrays))
-        return self._chosen(identifier, wanted, first, last, raw)
+        arrays = {index: self._part(self._outputs.arrays[index], first, last) for index in wanted}
+        return self._chosen(identifier, arrays | (texts or {}), raw)
 
-    def _chosen(self, identifier: str, wanted: Sequence[int], first: int, last: int, raw: bool) -> list[Buffer]:
+    def _chosen(self, identifier: str, arrays: Mapping[int, Array], raw: bool) -> list[Buffer]:
+        """`arrays`: what goes out, in this order, by the indices of outputs."""
         parts: list[Buffer] = [self._answers.begin(self._outputs.revision, identifier)]
-        for index in wanted:
-            array = self._part(self._outputs.arrays[index], first, last)
+        for index, array in arrays.items():
             if raw:
-                parts.append(field(_OUTPUTS, self._answers.output(index, array.shape)))
+                parts.append(field(_OUTPUTS, self._answers.output(index, array.shape, texts=array.dtype.kind == "O")))
             elif array.dtype.kind == "O":
                 parts.append(self._answers.texts(index, array.shape, array.ravel().tolist()))
             else:
                 packed = _packed(array)
                 parts += (self._answers.typed(index, array.shape, len(packed)), packed)
         if raw:
-            for index in wanted:
-                content = _bytes(self._part(self._outputs.arrays[index], first, last))
+            for array in arrays.values():
+                content = _bytes(array)
                 parts += (begin(_RAW, len(content)), content)
         return parts
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Protocol, cast
 
@@ -24,8 +24,8 @@ from holdfast_serving.metrics import GRPC
 from holdfast_serving.problems import Problem, quoted
 from holdfast_serving.receipts import RECEIPT
 from holdfast_serving.signature import Signature
-from holdfast_serving.v2_codec import Codec
-from holdfast_serving.v2_request import Input, check_parameters, switch
+from holdfast_serving.v2_codec import NO_CLASSES, Codec
+from holdfast_serving.v2_request import CLASSIFICATION, Input, check_parameters, switch
 
 _LARGE_BYTES = 64 << 10
 """Of a request; smaller ones can do no harm, and copies of them cost nothing."""
@@ -65,10 +65,11 @@ class GrpcCall(Call):
         identifier: comes back with the answer; empty for none.
         wanted: indices of outputs in the order of the answer; None for all.
         raw: whether outputs go out in raw_output_contents.
+        classes: how many of an output's largest elements are asked for, by its index.
         sealed: whether the answer bears a receipt.
     """
 
-    __slots__ = ("_client", "_codec", "identifier", "pinned", "raw", "sealed", "wanted")
+    __slots__ = ("_client", "_codec", "classes", "identifier", "pinned", "raw", "sealed", "wanted")
 
     protocol = GRPC
 
@@ -82,6 +83,7 @@ class GrpcCall(Call):
         self.identifier = ""
         self.wanted: list[int] | None = None
         self.raw = False
+        self.classes: Mapping[int, int] = NO_CLASSES
 
     @property
     def gone(self) -> bool:
@@ -138,7 +140,7 @@ class GrpcCodec(Codec):
             call.sealed = True
         if request.outputs:
             self._read_outputs(request.outputs, call)
-        if self._halves and not self._halves.isdisjoint(self._all if call.wanted is None else call.wanted):
+        if self._halves and self._halves.intersection(call.wanted or self._all).difference(call.classes):
             call.raw = True
         if type(message) is bytes and self._learnable[bool(raw)] and not (call.identifier or call.sealed):
             self._learn(message, call, [item.name for item in request.inputs])
@@ -162,7 +164,8 @@ class GrpcCodec(Codec):
         run: Run | None = outputs.encoded.get(self)
         if run is None:
             run = outputs.encoded[self] = self._answers.of_run(outputs)
-        parts = run.answer(call.identifier, call.wanted, first, last, raw=call.raw)
+        texts = self._classified(call.classes, outputs, first, last) if call.classes else None
+        parts = run.answer(call.identifier, call.wanted, first, last, raw=call.raw, texts=texts)
         return (*parts, parameter(RECEIPT, self.sealer.receipt(outputs, first, last))) if call.sealed else parts
 
     def _read_inputs(self, items: Any, raw: Sequence[bytes | memoryview], call: GrpcCall) -> None:
@@ -190,13 +193,17 @@ class GrpcCodec(Codec):
         return [given[name] for name in self._input_names]
 
     def _read_outputs(self, items: Any, call: GrpcCall) -> None:
-        wanted = []
+        call.wanted = wanted = []
+        classes = {}
         for item in items:
             wanted.append(self._output(item.name))
-            if item.parameters:
-                _checked(item.parameters)
+            parameters = _checked(item.parameters, of_output=True) if item.parameters else {}
+            if CLASSIFICATION in parameters:
+                classes[wanted[-1]] = self._classes(call, wanted[-1], parameters[CLASSIFICATION])
         self._check_wanted(wanted)
-        call.wanted = wanted
+        if classes:
+            call.classes = classes
+            call.pinned = call.pinned or self._are_named(classes)
 
 
 class _Form:
@@ -207,7 +214,7 @@ class _Form:
     def __init__(self, message: bytes, places: Sequence[tuple[int, int]], call: GrpcCall) -> None:
         """`call`: what `message`, with elements at `places`, was read as."""
         self._shapes = call.shapes
-        self._known = call.rows, call.key, call.wanted, call.raw, call.pinned
+        self._known = call.rows, call.key, call.wanted, call.raw, call.pinned, call.classes
         self._places = places
         self._start = message[: places[0][0]]
         self._end = message[places[-1][1] :]
@@ -222,7 +229,7 @@ class _Form:
                 return False
         call.inputs = [message[start:end] for start, end in self._places]
         call.shapes = self._shapes
-        call.rows, call.key, call.wanted, call.raw, call.pinned = self._known
+        call.rows, call.key, call.wanted, call.raw, call.pinned, call.classes = self._known
         return True
 
 
@@ -286,10 +293,10 @@ class _Input(Input):
         return self._wrong(f"has {there} elements, its shape asks for {count}")
 
 
-def _checked(parameters: Any) -> dict[str, Any]:
+def _checked(parameters: Any, *, of_output: bool = False) -> dict[str, Any]:
     """By their names. Raises Problem 400 for those that ask for what this server does not have."""
     given = {
         name: getattr(value, value.WhichOneof("parameter_choice") or "", None) for name, value in parameters.items()
     }
-    check_parameters(given)
+    check_parameters(given, of_output=of_output)
     return given

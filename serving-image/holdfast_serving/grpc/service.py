@@ -19,7 +19,7 @@ from holdfast_serving.served import VERSION, Served, loading
 if TYPE_CHECKING:  # numpy, the runtime and protobuf are imported with the model, not before the ports are open
     from holdfast_serving.grpc.codec import Client, GrpcCodec
 
-EXTENSIONS = ("model_configuration", "model_repository", "statistics")
+EXTENSIONS = ("classification", "model_configuration", "model_repository", "statistics")
 
 _REFLECTION = ("grpc.reflection.v1", "grpc.reflection.v1alpha")
 

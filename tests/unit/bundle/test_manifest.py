@@ -64,6 +64,25 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     }
 
 
+def test_elements_of_an_output_can_have_labels(tmp_path: Path) -> None:
+    folder = a_folder(tmp_path / "b")
+    outputs = [Tensor("label", "INT64", (-1,)), Tensor("probabilities", "FP32", (-1, 2), ("no", ""))]
+    manifest.write(folder, **{**SIGNATURE, "outputs": outputs})
+    assert list(manifest.read(folder).outputs) == outputs
+    document = json.loads((folder / "manifest.json").read_bytes())
+    assert [output.get("labels") for output in document["outputs"]] == [None, ["no", ""]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [("no", "no list of texts"), ([1, 2], "no list of texts"), (["no"], "another number of labels")],
+)
+def test_labels_fit_the_output_that_they_are_of(labels: Any, words: str) -> None:
+    document = a_document()
+    document["outputs"] = [{"name": "p", "datatype": "FP32", "shape": [-1, 2], "labels": labels}]
+    assert words in rejected(document)
+
+
 def test_the_digest_is_the_sha256_of_the_manifests_bytes(tmp_path: Path) -> None:
     folder = a_folder(tmp_path / "b")
     digest = manifest.write(folder, **SIGNATURE)

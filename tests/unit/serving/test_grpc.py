@@ -218,7 +218,7 @@ BAD_REQUESTS: list[tuple[str, dict[str, Any], str, str]] = [
         "a classification",
         {**GOOD, "outputs": [{"name": "label", "parameters": {"classification": {"int64_param": 3}}}]},
         "INVALID_ARGUMENT",
-        "an extension that this server does not have",
+        "there are no classes to choose from",
     ),
     (
         "shared memory",

@@ -35,6 +35,17 @@ def right(given: dict[str, Any], rows: Any = ROWS) -> None:
     np.testing.assert_allclose(outputs["probabilities"]["data"], probabilities.ravel(), 1e-6)
 
 
+def classified(given: dict[str, Any]) -> None:
+    """The two likeliest classes of each row."""
+    _, probabilities = onnxruntime.InferenceSession(models.iris()).run(None, {"X": ROWS})
+    output = given["outputs"]["probabilities"]
+    assert (output["dtype"], output["shape"]) == ("object", [3, 2])
+    for row, texts in zip(probabilities, np.reshape(output["data"], (3, 2)), strict=True):
+        values, places = zip(*[text.split(":") for text in texts], strict=True)
+        assert list(map(int, places)) == np.argsort(-row)[:2].tolist()
+        np.testing.assert_allclose(list(map(float, values)), np.sort(row)[::-1][:2], 1e-6)
+
+
 def test_it_is_told_what_is_served(seen: Any) -> None:
     assert [seen[name] for name in ("live", "ready", "model ready", "another model ready")] == [True, True, True, False]
     assert seen["server"]["name"] == "holdfast-serving"
@@ -50,13 +61,22 @@ def test_it_gets_right_answers_in_every_form(seen: Any) -> None:
         "binary": (True, True), "json": (False, False), "json to binary": (True, True),
         "binary to json": (False, False), "mixed": (True, False), "parameters": (True, True),
     }  # fmt: skip
-    assert len(seen["inferences"]) == 2 * len(forms)
+    assert len(seen["inferences"]) == 2 * (len(forms) + 2)
     for name, binary in forms.items():
         for version in ("", REVISION):
             given = seen["inferences"][f"{name} {version}"]
             right(given)
             assert tuple(given["outputs"][output]["binary"] for output in ("probabilities", "label")) == binary
             assert given["id"] == ("é 1" if name == "mixed" else None)
+
+
+def test_it_can_ask_for_the_likeliest_classes(seen: Any) -> None:
+    assert "classification" in seen["server"]["extensions"]
+    for version in ("", REVISION):
+        for name, binary in (("classes", True), ("classes in json", False)):
+            given = seen["inferences"][f"{name} {version}"]
+            classified(given)
+            assert given["outputs"]["probabilities"]["binary"] is binary
 
 
 def test_compression_changes_nothing_in_either_direction(seen: Any) -> None:
@@ -75,6 +95,7 @@ def test_it_is_told_what_is_wrong(seen: Any) -> None:
     words = {
         "another input": "no input 'Y'",
         "another shape": "a shape that fits [-1, 4]",
+        "a classification of labels": "one element for each row",
         "another output": "no output 'Z'",
         "a shared memory region": "an extension that this server does not have",
         "a load": "serves what its Deployment says",

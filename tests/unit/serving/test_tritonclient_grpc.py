@@ -30,6 +30,17 @@ def right(given: dict[str, Any], rows: Any = ROWS) -> None:
     np.testing.assert_allclose(outputs["probabilities"]["data"], probabilities.ravel(), 1e-6)
 
 
+def classified(given: dict[str, Any]) -> None:
+    """The two likeliest classes of each row."""
+    _, probabilities = onnxruntime.InferenceSession(models.iris()).run(None, {"X": ROWS})
+    output = given["outputs"]["probabilities"]
+    assert (output["dtype"], output["shape"]) == ("object", [3, 2])
+    for row, texts in zip(probabilities, np.reshape(output["data"], (3, 2)), strict=True):
+        values, places = zip(*[text.split(":") for text in texts], strict=True)
+        assert list(map(int, places)) == np.argsort(-row)[:2].tolist()
+        np.testing.assert_allclose(list(map(float, values)), np.sort(row)[::-1][:2], 1e-6)
+
+
 def test_it_is_told_what_is_served(seen: Any) -> None:
     assert [seen[name] for name in ("live", "ready", "model ready")] == [True, True, True]
     assert seen["server"]["name"] == "holdfast-serving"
@@ -45,6 +56,12 @@ def test_it_gets_right_answers(seen: Any) -> None:
         right(given)
         assert given["id"] == ("é 1" if name == "chosen" else "")
     assert list(seen["inferences"]["chosen"]["outputs"]) == ["probabilities", "label"]
+
+
+def test_it_can_ask_for_the_likeliest_classes(seen: Any) -> None:
+    assert "classification" in seen["server"]["extensions"]
+    classified(seen["classes"])
+    assert seen["classes"]["outputs"]["label"]["dtype"] == "int64"
 
 
 def test_compression_changes_nothing(seen: Any) -> None:
@@ -67,6 +84,7 @@ def test_it_is_told_what_is_wrong(seen: Any) -> None:
         "another input": ("INVALID_ARGUMENT", "no input 'Y'"),
         "another shape": ("INVALID_ARGUMENT", "a shape that fits [-1, 4]"),
         "another output": ("INVALID_ARGUMENT", "no output 'Z'"),
+        "a classification of labels": ("INVALID_ARGUMENT", "one element for each row"),
         "a shared memory region": ("INVALID_ARGUMENT", "an extension that this server does not have"),
         "load_model": ("FAILED_PRECONDITION", "serves what its Deployment says"),
         "unload_model": ("FAILED_PRECONDITION", "serves what its Deployment says"),
@@ -79,5 +97,5 @@ def test_it_is_told_what_is_wrong(seen: Any) -> None:
 
 def test_it_sees_what_was_counted(seen: Any) -> None:
     (statistics,) = seen["statistics"]["model_stats"]
-    assert int(statistics["inference_count"]) == 4 * 3 + 2 * 3 + 2 * 60_000
-    assert int(statistics["inference_stats"]["success"]["count"]) == 8
+    assert int(statistics["inference_count"]) == 5 * 3 + 2 * 3 + 2 * 60_000
+    assert int(statistics["inference_stats"]["success"]["count"]) == 9

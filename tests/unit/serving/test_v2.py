@@ -22,7 +22,7 @@ from holdfast_serving.inference import Outputs
 from holdfast_serving.problems import Problem
 from holdfast_serving.signature import Signature
 
-EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
+EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
 IRIS = ("FP32", [1, 4], [5.1, 3.5, 1.4, 0.2])
 
 

@@ -47,6 +47,8 @@ def test_the_manifest_says_what_the_model_file_says(claim: Any, mixed: Any) -> N
             )
             for value in values
         ]
+    classes = json.loads((claim.last / "profile.json").read_bytes())["prediction"]["labels"]
+    assert [tensor.labels for tensor in described.outputs] == [(), tuple(map(str, classes))]
 
 
 def test_nothing_in_the_bundle_tells_when_or_by_which_run_it_was_made(claim: Any, shipped: Any) -> None:
