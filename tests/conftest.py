@@ -30,6 +30,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         binaries.find("kwok", report=report)
     if folders & {"stores", "e2e"}:
         binaries.find("versitygw", report=report)
+    if folders & {"signals", "build", "e2e"}:
+        binaries.find("prometheus", "promtool", report=report)
     if "stores" in folders:
         binaries.find("fake-gcs-server", report=report)
         nodejs.azurite(report)

@@ -53,6 +53,8 @@ class Module:
     path: str
     programs: dict[str, str]
     release: Release | None
+    tags: str = ""
+    """Build tags, with commas between them."""
 
     @functools.cached_property
     def version(self) -> str:
@@ -62,6 +64,12 @@ class Module:
         if match is None:
             raise ClusterError(f"devcluster/binaries/{self.folder}/go.mod does not require {self.path}.")
         return match[1]
+
+    @property
+    def released(self) -> str:
+        """The version as the project calls it, without a v. As a Go module, Prometheus 3.13.5 is v0.313.5."""
+        plain = self.version.removeprefix("v")
+        return re.sub(r"^0\.(\d)0?(\d+)\.", r"\1.\2.", plain) if self.folder == "prometheus" else plain
 
     @property
     def cache(self) -> Path:
@@ -116,6 +124,18 @@ MODULES = (
             "https://kind.sigs.k8s.io/dl/v{version}/kind-linux-{arch}",
             "https://kind.sigs.k8s.io/dl/v{version}/kind-linux-{arch}.sha256sum",
         ),
+    ),
+    # Of the ways to find what to scrape only Kubernetes' own: the others are most of the code.
+    Module(
+        "prometheus",
+        "github.com/prometheus/prometheus",
+        {name: f"github.com/prometheus/prometheus/cmd/{name}" for name in ("prometheus", "promtool")},
+        Release(
+            "https://github.com/prometheus/prometheus/releases/download/v{version}/prometheus-{version}.linux-{arch}.tar.gz",
+            "https://github.com/prometheus/prometheus/releases/download/v{version}/sha256sums.txt",
+            "prometheus-{version}.linux-{arch}/{name}",
+        ),
+        tags="remove_all_sd,enable_kubernetes_sd",
     ),
     # kwok's releases carry no checksum file, so it is always built.
     Module("kwok", "sigs.k8s.io/kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, None),
@@ -198,7 +218,7 @@ def _download(module: Module, names: list[str], report: Report) -> bool:
     """True when all of `names` came from the release with the right checksum."""
     assert module.release is not None
     for name in names:
-        values = {"version": module.version.removeprefix("v"), "name": name, "arch": ARCHITECTURE}
+        values = {"version": module.released, "name": name, "arch": ARCHITECTURE}
         url = module.release.url.format(**values)
         if not reachable(urlsplit(url).netloc):
             return False
@@ -271,6 +291,7 @@ def build_command(module: Module, names: list[str], output: Path) -> list[str]:
         "build",
         "-trimpath",
         "-buildvcs=false",
+        *(["-tags", module.tags] if module.tags else []),
         "-ldflags",
         " ".join(flags),
         "-o",

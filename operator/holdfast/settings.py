@@ -6,8 +6,11 @@ import logging
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from holdfast.plan.observed import Settings as PlanSettings
+from holdfast.signals.prometheus import Address
 
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -30,6 +33,10 @@ class Settings:
     workers: int
     log_level: int
     health_port: int
+    prometheus: Address | None
+    """None: no SLO can be judged."""
+    prometheus_seconds: int
+    """Between two rounds of questions to it."""
 
 
 def read(environment: Mapping[str, str]) -> Settings:
@@ -47,6 +54,8 @@ def read(environment: Mapping[str, str]) -> Settings:
         workers=reader.number("HOLDFAST_WORKERS", 16, 1, 256),
         log_level=logging.getLevelNamesMapping()[reader.choice("HOLDFAST_LOG_LEVEL", "INFO", LOG_LEVELS)],
         health_port=reader.number("HOLDFAST_HEALTH_PORT", 8081, 1, 65535),
+        prometheus=reader.prometheus("HOLDFAST_PROMETHEUS"),
+        prometheus_seconds=reader.number("HOLDFAST_PROMETHEUS_SECONDS", 15, 5, 300),
     )
     if reader.wrong:
         raise SettingsError("; ".join(reader.wrong))
@@ -81,3 +90,31 @@ class _Reader:
     def names(self, name: str) -> tuple[str, ...]:
         parts = [part.strip() for part in self._environment.get(name, "").split(",")]
         return tuple(dict.fromkeys(part for part in parts if part))
+
+    def prometheus(self, prefix: str) -> Address | None:
+        """By PREFIX_URL, PREFIX_TOKEN_FILE and PREFIX_CA_FILE."""
+        url = self._environment.get(f"{prefix}_URL", "").strip().rstrip("/")
+        token, authorities = self._file(f"{prefix}_TOKEN_FILE"), self._file(f"{prefix}_CA_FILE")
+        if not url:
+            if token or authorities:
+                self.wrong.append(f"{prefix}_TOKEN_FILE and {prefix}_CA_FILE need {prefix}_URL")
+            return None
+        if not _is_address(url):  # not repeated: it may hold a password
+            self.wrong.append(f"{prefix}_URL must be http(s)://HOST[:PORT][/PATH], without user, query and fragment")
+        return Address(url, token, authorities)
+
+    def _file(self, name: str) -> Path | None:
+        text = self._environment.get(name, "").strip()
+        if text and not Path(text).is_absolute():
+            self.wrong.append(f"{name} must be an absolute path, not {text!r}")
+        return Path(text) if text else None
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises ValueError when it is none
+    except ValueError:
+        return False
+    plain = url.isascii() and url.isprintable() and not set(url) & set(' "<>\\^`{|}?#@')
+    return plain and parts.scheme in {"http", "https"} and bool(parts.hostname)

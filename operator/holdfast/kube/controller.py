@@ -21,6 +21,7 @@ from holdfast.kube.lease import Elector, Lease, boottime
 from holdfast.kube.queue import WorkQueue
 from holdfast.kube.reconcile import Reconciler
 from holdfast.kube.resync import Resync
+from holdfast.kube.slo import SloWatch
 from holdfast.kube.store import Store
 from holdfast.kube.watches import Scope, Watches
 from holdfast.kube.workers import PASS_SECONDS, Workers
@@ -57,7 +58,10 @@ class Controller:
         self.watches = Watches(self.kinds, settings.namespaces, self._listed, boottime)
         self.resync = Resync(self.client, self.store, self.queue, self.watches.scopes)
         recorder = Recorder(self.client, identity)
-        reconciler = Reconciler(self.client, self.store, recorder, settings.plan)
+        self._slo = SloWatch(
+            settings.prometheus, settings.prometheus_seconds, settings.namespaces, self.store, self.queue
+        )
+        reconciler = Reconciler(self.client, self.store, recorder, settings.plan, self._slo.signal)
         self.workers = Workers(self.queue, reconciler.reconcile, settings.workers)
         self._ticker = Ticker()
         self._health = HealthServer(settings.health_port, self.judge)
@@ -141,6 +145,7 @@ class Controller:
         gc.set_threshold(20_000, 5, 10)
         self.workers.start()
         self._working = True
+        self._spawn(self._slo.run(), "questions to Prometheus")
 
     def _listed(self, scope: Scope) -> None:
         self.resync.request(scope, "gap" if self.resync.synced.is_set() else "start")

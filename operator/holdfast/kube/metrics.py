@@ -36,3 +36,9 @@ WATCH_AGE = Gauge(
     "holdfast_watch_age_seconds", "Since the API server last granted or fed a watch.", ["kind"], registry=REGISTRY
 )
 LOOP_LAG = Gauge("holdfast_event_loop_lag_seconds", "By how much the last tick came late.", registry=REGISTRY)
+PROMETHEUS_ROUNDS = Counter(
+    "holdfast_prometheus_rounds",
+    "Rounds of questions to Prometheus: ok, or what was wrong with an answer.",
+    ["outcome"],
+    registry=REGISTRY,
+)

@@ -6,7 +6,7 @@ The pass decides nothing. What the API server refuses is told to the plan, which
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -36,6 +36,7 @@ from holdfast.plan.observed import (
     TrainingOutput,
     Write,
 )
+from holdfast.plan.slo import Answer as SloAnswer
 
 SETTLE_SECONDS = 0.2
 """After writes to children: a moment for what others do next, so that one pass sees all of it."""
@@ -80,13 +81,17 @@ class Obstacles:
 class Reconciler:
     """Carries out plans. `reconcile` raises errors.ApiError and NotLeading; the key is then to be tried again."""
 
-    def __init__(self, client: Client, store: Store, recorder: Recorder, settings: Settings) -> None:
+    def __init__(
+        self, client: Client, store: Store, recorder: Recorder, settings: Settings, slo: Callable[[Key], SloAnswer]
+    ) -> None:
+        """`slo`: what Prometheus says of a ModelDeployment."""
         self._client = client
         self._store = store
         self._applier = Applier(client, store)
         self._reader = Reader(client)
         self._recorder = recorder
         self._settings = settings
+        self._slo = slo
         self._obstacles: dict[Key, Obstacles] = {}
 
     async def reconcile(self, key: Key) -> Outcome:
@@ -130,6 +135,7 @@ class Reconciler:
             spec=resource.spec,
             status=resource.status,
             training_output=self._training_output(resource),
+            slo=self._slo(key),
         )
         return _with(observed, children, obstacles)
 

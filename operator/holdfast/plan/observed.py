@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from holdfast.plan.slo import NOT_CONFIGURED
+from holdfast.plan.slo import Answer as SloAnswer
 from holdfast.plan.traffic import Mode, Report
 
 Json = Mapping[str, Any]
@@ -143,6 +145,8 @@ class Observed:
     """(kind, name) → the API server's words for the last refusal to write that child (a quota, an admission policy)."""
     routers: Mapping[str, Report | None] = field(default_factory=dict)
     """A pod's uid → what its router says; None: it did not answer, or not sensibly."""
+    slo: SloAnswer = NOT_CONFIGURED
+    """What Prometheus says of a ModelDeployment with `spec.slo`."""
     memory: Json = field(default_factory=dict)
     """What the last plan of this process wanted to be reminded of; empty in the first pass after a start."""
 

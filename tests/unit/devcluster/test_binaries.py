@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,12 @@ def test_a_checksum_is_found_in_each_form_that_projects_publish(listing: str) ->
 def test_a_listing_without_the_file_gives_no_checksum() -> None:
     with pytest.raises(ValueError, match=r"no checksum of file\.tar\.gz"):
         binaries.checksum_for("file.tar.gz", "a" * 64 + "  other.tar.gz\n")
+
+
+def test_prometheus_is_released_under_another_version_and_finds_what_kubernetes_runs() -> None:
+    prometheus = module("prometheus")
+    assert prometheus.version.startswith("v0.3")
+    assert prometheus.released == re.sub(r"^v0\.3", "3.", prometheus.version)
+    command = binaries.build_command(prometheus, ["promtool"], Path("out"))
+    assert command[command.index("-tags") + 1] == "remove_all_sd,enable_kubernetes_sd"
+    assert "-tags" not in binaries.build_command(module("etcd"), ["etcd"], Path("out"))

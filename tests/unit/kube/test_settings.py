@@ -1,8 +1,11 @@
 """The operator's environment."""
 
+from pathlib import Path
+
 import pytest
 
 from holdfast.settings import SettingsError, read
+from holdfast.signals.prometheus import Address
 
 REQUIRED = {"HOLDFAST_SERVING_IMAGE": "serving:1", "HOLDFAST_TRAINING_IMAGE": "training:1"}
 
@@ -34,3 +37,39 @@ def test_all_that_is_wrong_is_named_at_once() -> None:
 def test_workers_outside_their_bounds_are_refused(value: str) -> None:
     with pytest.raises(SettingsError, match="HOLDFAST_WORKERS"):
         read({**REQUIRED, "HOLDFAST_WORKERS": value})
+
+
+def test_prometheus_is_optional_and_asked_every_fifteen_seconds() -> None:
+    assert read(REQUIRED).prometheus is None
+    settings = read({**REQUIRED, "HOLDFAST_PROMETHEUS_URL": "https://prometheus.example.com:9090/path/"})
+    assert settings.prometheus == Address("https://prometheus.example.com:9090/path")
+    assert settings.prometheus_seconds == 15
+
+
+def test_prometheus_is_shown_a_token_and_checked_against_authorities() -> None:
+    files = {"HOLDFAST_PROMETHEUS_TOKEN_FILE": "/run/token", "HOLDFAST_PROMETHEUS_CA_FILE": "/run/ca.crt"}
+    settings = read({**REQUIRED, **files, "HOLDFAST_PROMETHEUS_URL": "http://[::1]:9090"})
+    assert settings.prometheus == Address("http://[::1]:9090", Path("/run/token"), Path("/run/ca.crt"))
+    with pytest.raises(SettingsError, match="need HOLDFAST_PROMETHEUS_URL"):
+        read({**REQUIRED, **files})
+    with pytest.raises(SettingsError, match="HOLDFAST_PROMETHEUS_CA_FILE must be an absolute path"):
+        read({**REQUIRED, "HOLDFAST_PROMETHEUS_URL": "http://p", "HOLDFAST_PROMETHEUS_CA_FILE": "ca.crt"})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "prometheus:9090",
+        "ftp://p",
+        "http://",
+        "http://p:no",
+        "http://u:canary@p",
+        "http://p?q=1",
+        "http://p#f",
+        "http://p/a b",
+    ],
+)
+def test_an_address_of_prometheus_that_is_none_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(SettingsError, match="HOLDFAST_PROMETHEUS_URL must be") as caught:
+        read({**REQUIRED, "HOLDFAST_PROMETHEUS_URL": url})
+    assert "canary" not in str(caught.value)
