@@ -11,12 +11,6 @@ from tests.unit.gitops.tools import CUSTOMIZATIONS, Json
 from tests.unit.plan import test_modeldeployment, test_trainingjob
 from tests.unit.plan.world import World
 
-AGREED = {
-    "Healthy": {"Current"},
-    "Progressing": {"InProgress"},
-    "Degraded": {"Failed"},
-    "Suspended": {"InProgress", "Current"},  # kstatus has no word for what a person holds
-}
 STATES = [path for path in sorted(CUSTOMIZATIONS.glob("*/testdata/*.yaml")) if "noStatus" not in path.name]
 WORLDS = [
     pytest.param(kind, row[0], row[2], id=f"{kind}-{reason}")
@@ -30,13 +24,13 @@ WORLDS = [
 
 @pytest.mark.parametrize("path", STATES, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
 def test_they_agree_on_the_test_data(path: Path) -> None:
-    agrees(tools.read(path))
+    tools.agreed(tools.read(path))
 
 
 @pytest.mark.parametrize(("kind", "make", "condition"), WORLDS)
 def test_they_agree_on_what_the_planner_says(kind: str, make: Callable[[], World], condition: str | None) -> None:
     world = make()
-    _, kstatus = agrees(seen(world, kind))
+    _, kstatus = tools.agreed(seen(world, kind))
     said = {"Reconciling": {"InProgress"}, "Stalled": {"Failed"}, None: {"Current", "InProgress"}}
     assert kstatus in said[condition]
 
@@ -47,19 +41,7 @@ def test_nothing_is_known_of_a_spec_that_was_not_seen(
 ) -> None:
     world = make()
     world.generation += 1
-    assert agrees(seen(world, kind)) == ("Progressing", "InProgress")
-
-
-def agrees(found: Json) -> tuple[str, str]:
-    """Argo CD's word for an object and that of kstatus, once they were seen to fit."""
-    argo, kstatus = tools.health(found)["status"], tools.kstatus(found)
-    conditions = {condition["type"]: condition for condition in found["status"]["conditions"]}
-    if argo == "Degraded" and "Stalled" not in conditions:  # pods come back by themselves: degraded, and not failed
-        assert conditions["Ready"]["reason"] == "PodsNotReady"
-        assert kstatus == "InProgress"
-    else:
-        assert kstatus in AGREED[argo], (argo, kstatus)
-    return argo, kstatus
+    assert tools.agreed(seen(world, kind)) == ("Progressing", "InProgress")
 
 
 def seen(world: World, kind: str) -> Json:

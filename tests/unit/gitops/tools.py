@@ -20,6 +20,12 @@ Json = dict[str, Any]
 ARGOCD = paths.REPOSITORY / "manifests" / "argocd"
 CUSTOMIZATIONS = ARGOCD / "resource_customizations" / "holdfast.dev"
 KINDS = ("ModelDeployment", "TrainingJob")
+AGREED = {
+    "Healthy": {"Current"},
+    "Progressing": {"InProgress"},
+    "Degraded": {"Failed"},
+    "Suspended": {"InProgress", "Current"},  # kstatus has no word for what a person holds
+}
 
 
 def kstatus(found: Json) -> str:
@@ -40,6 +46,18 @@ def discovered(found: Json) -> Json:
 def acted(found: Json, action: str) -> Json:
     """The object as Argo CD patches it."""
     return asked("action", found, CUSTOMIZATIONS / found["kind"] / "actions" / action / "action.lua")
+
+
+def agreed(found: Json) -> tuple[str, str]:
+    """Argo CD's word for an object and that of kstatus. Raises AssertionError where they do not fit."""
+    argo, other = str(health(found)["status"]), kstatus(found)
+    conditions = {condition["type"]: condition for condition in found["status"].get("conditions", ())}
+    if argo == "Degraded" and "Stalled" not in conditions:  # pods come back by themselves: degraded, and not failed
+        assert conditions["Ready"]["reason"] == "PodsNotReady"
+        assert other == "InProgress"
+    else:
+        assert other in AGREED[argo], (argo, other)
+    return argo, other
 
 
 def read(path: Path) -> Any:
