@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis.stateful import invariant
 from tests.unit.gitops import tools
 from tests.unit.gitops.tools import CUSTOMIZATIONS, Json
-from tests.unit.plan import test_modeldeployment, test_trainingjob
+from tests.unit.plan import test_modeldeployment, test_properties, test_trainingjob
 from tests.unit.plan.world import World
 
 STATES = [path for path in sorted(CUSTOMIZATIONS.glob("*/testdata/*.yaml")) if "noStatus" not in path.name]
@@ -42,6 +43,37 @@ def test_nothing_is_known_of_a_spec_that_was_not_seen(
     world = make()
     world.generation += 1
     assert tools.agreed(seen(world, kind)) == ("Progressing", "InProgress")
+
+
+class Fulfilled:
+    """Whatever happens to `world`: the tools agree, and take it for done when its spec is fulfilled and not before."""
+
+    kind: str
+    summary: str
+    world: World
+
+    @invariant()
+    def the_tools_agree(self) -> None:
+        if not hasattr(self, "world") or not self.world.status:
+            return
+        _, kstatus = tools.agreed(seen(self.world, self.kind))
+        current = self.world.status["observedGeneration"] == self.world.generation
+        done = current and (self.world.condition(self.summary) or {})["status"] == "True"
+        assert (kstatus == "Current") == done
+
+
+class ModelDeployments(Fulfilled, test_properties.ModelDeployments):
+    kind, summary = "ModelDeployment", "Ready"
+
+
+class TrainingJobs(Fulfilled, test_properties.TrainingJobs):
+    kind, summary = "TrainingJob", "Succeeded"
+
+
+TestModelDeployments = ModelDeployments.TestCase
+TestModelDeployments.settings = test_properties.LIMITS
+TestTrainingJobs = TrainingJobs.TestCase
+TestTrainingJobs.settings = test_properties.LIMITS
 
 
 def seen(world: World, kind: str) -> Json:
