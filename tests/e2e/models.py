@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 import numpy as np
 import onnx
+from examples.wine.users import users
 from skl2onnx import to_onnx
 from sklearn.datasets import load_wine
 from sklearn.linear_model import LogisticRegression
@@ -205,18 +206,18 @@ def _bring_grpcio(kube: Kube) -> None:
         subprocess.run(command, stdin=archive, check=True, timeout=120)
 
 
-def start_model_server(kube: Kube) -> ModelServer:
-    """Start it and wait until it is ready."""
-    files = all_files()
+def start_model_server(kube: Kube, files: dict[str, bytes] | None = None) -> ModelServer:
+    """Start it and wait until it is ready; without `files` it has the usual ones."""
+    files = files or all_files()
     encoded = {path.replace("/", "__"): base64.b64encode(content).decode() for path, content in files.items()}
-    code = {name: (HERE / name).read_text() for name in ("webserver.py", "client.py")}
+    code = {file.name: file.read_text() for file in (HERE / "webserver.py", HERE / "client.py", Path(users.__file__))}
     labels = {"app": "models"}
     container = {
         "name": "models",
         "image": TRAINING_IMAGE,
         "command": ["python", "-u", "/code/webserver.py", "/models"],
         "ports": [{"containerPort": 8000}],
-        "readinessProbe": {"httpGet": {"path": "/good.onnx", "port": 8000}, "periodSeconds": 1},
+        "readinessProbe": {"httpGet": {"path": f"/{next(iter(files))}", "port": 8000}, "periodSeconds": 1},
         "securityContext": RESTRICTED_CONTAINER,
         "volumeMounts": [
             {"name": "models", "mountPath": "/models"},

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from examples.wine.versions import users
+from examples.wine.users import users
 from tests.e2e.wine import Wine, trained
 from tests.unit.serving.server import REVISION, Server, serving, until
 
@@ -119,6 +119,17 @@ def test_a_defect_begins_when_the_users_change_their_rows(tmp_path: Path, wine: 
     assert not any(line["failed"] for line in lines if line["at"] < since)
     assert total["first_bad"] >= since
     assert "500" in total["errors"][0]
+
+
+def test_a_share_of_strong_wines_meets_a_share_of_the_defect(tmp_path: Path, wine: Wine) -> None:
+    with (
+        serving(tmp_path, wine.version("wrong", later=True)) as server,
+        asking(tmp_path, server, wine, "--rate=100", "--strong=0.3") as running,
+    ):
+        asked(running, 300)
+        total = running.stop()
+    assert 0.15 < total["wrong"] / total["requests"] < 0.45
+    assert total["strong_since"] is None
 
 
 def test_slow_and_late_answers_are_told_apart(tmp_path: Path, wine: Wine) -> None:

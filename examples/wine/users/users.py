@@ -13,8 +13,8 @@ slow: the same with `--slow` milliseconds; it is not bad by itself. wrong: anoth
 failed, late or wrong is bad. again: a kept connection was closed before a byte of the answer came, which every HTTP
 client answers with one try on a new connection.
 
-While the file `strong` is in `--control`, the rows are those of strong wines. SIGTERM, or a file `stop` there, ends it.
-It needs nothing but the standard library.
+`--strong` is the share of strong wines among the rows; while the file `strong` is in `--control`, all are. SIGTERM, or
+a file `stop` there, ends it. It needs nothing but the standard library.
 """
 
 import argparse
@@ -91,6 +91,7 @@ class Users:
             for kind in ("usual", "strong")
         )
         self._slow = given.slow / 1000
+        self._share = given.strong
         weights = [1 / (number + 1) for number in range(given.users)]
         self._rates = [given.rate * weight / sum(weights) for weight in weights]
         self._control: Path = given.control
@@ -143,7 +144,8 @@ class Users:
                 task.add_done_callback(self._asking.discard)
 
     async def _ask(self, idle: "list[Connection]") -> None:
-        rows = self._strong if self._strong_since is not None else self._usual
+        strong = self._strong_since is not None or random.random() < self._share  # noqa: S311
+        rows = self._strong if strong else self._usual
         number = random.randrange(len(rows.requests))  # noqa: S311
         connection = idle.pop() if idle else Connection(self._place)
         began = time.monotonic()
@@ -235,6 +237,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--slow", type=float, default=100, help="milliseconds")
+    parser.add_argument("--strong", type=float, default=0.0, help="share of strong wines")
     parser.add_argument("--control", type=Path, default=Path("/tmp/users"))  # noqa: S108
     asyncio.run(Users(parser.parse_args()).run())
 
