@@ -35,6 +35,7 @@ from holdfast_serving.receipts import RECEIPT
 from holdfast_serving.signature import Signature
 from holdfast_serving.v2_answer import Answers, NotANumberError, Run
 from holdfast_serving.v2_codec import NO_CLASSES, Codec
+from holdfast_serving.v2_form import Forms
 from holdfast_serving.v2_request import CLASSIFICATION, ROUTED, Input, attach, check_parameters, switch
 
 _BINARY = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
@@ -107,6 +108,8 @@ class RestCodec(Codec):
     def __init__(self, signature: Signature, model_name: str, version: str) -> None:
         super().__init__(signature)
         self._inputs = [Input(tensor) for tensor in signature.inputs]
+        columns = len(self._inputs) > 1 and all(given.is_column for given in self._inputs) and not self._halves
+        self._forms = Forms(self._inputs) if columns else None
         self._answers_of = partial(Answers, signature.outputs, model_name)
         self._answers = self._answers_of(version)
         self._other = ("", self._answers)  # the other revision that answered last, and its answers
@@ -118,6 +121,12 @@ class RestCodec(Codec):
             json_size: bytes of the body that are JSON; None for all of them.
         """
         call = RestCall(self, client)
+        forms = self._forms
+        if forms is not None and json_size is None and type(body) is bytes:
+            known = forms.read(body)
+            if known is not None:
+                call.inputs, call.shapes, call.rows, call.key = known, forms.shapes, 1, None
+                return call
         if json_size is None:
             document = parse(body)
         elif json_size == 0:
@@ -146,6 +155,8 @@ class RestCodec(Codec):
         self._count_rows(call)
         if len(document) > 1:
             self._read_options(document, call)
+        elif forms is not None and call.rows == 1 and json_size is None and type(body) is bytes:
+            forms.learn(body)
         if self._halves:
             for index in self._halves.intersection(call.wanted or self._all).difference(call.binary, call.classes):
                 name = quoted(self._answers.names[index])

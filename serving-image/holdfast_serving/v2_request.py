@@ -95,27 +95,41 @@ def listed(names: Iterable[str]) -> str:
 
 
 class Input:
-    """Reads one input of a request."""
+    """Reads one input of a request.
 
-    __slots__ = ("_accepts", "_code", "_datatype", "_dimensions", "_item_size", "_row", "_row_count", "name")
+    Attributes:
+        name: as the model calls it.
+        accepts: types that its elements have in JSON.
+        code: of its elements in an array; None for texts, and for FP16, which JSON cannot carry.
+        row: the shape of one row; empty where more than the number of rows varies.
+    """
+
+    __slots__ = ("_datatype", "_dimensions", "_item_size", "_row_count", "accepts", "code", "name", "row")
 
     def __init__(self, tensor: Tensor) -> None:
         self.name = tensor.name
         self._datatype = tensor.datatype
         self._dimensions = tensor.shape
-        self._code = _CODES.get(tensor.datatype)
+        self.code = _CODES.get(tensor.datatype)
         self._item_size = NUMPY[tensor.datatype].itemsize
-        self._accepts = _accepted(tensor.datatype)
+        self.accepts = _accepted(tensor.datatype)
         fixed = tensor.shape[:1] == (-1,) and -1 not in tensor.shape[1:]
-        self._row: Sequence[int] = [1, *tensor.shape[1:]] if fixed else ()  # a tuple, which no JSON equals
+        self.row: Sequence[int] = [1, *tensor.shape[1:]] if fixed else ()  # a tuple, which no JSON equals
         self._row_count = math.prod(tensor.shape[1:])
+
+    @property
+    def is_column(self) -> bool:
+        """Whether it has one element in each row."""
+        return bool(self.row) and self._row_count == 1 and self._datatype != "FP16"
 
     def read(self, item: dict[str, Any]) -> tuple[Data, Sequence[int]]:
         """(elements, shape). Raises Problem 400."""
         if item.get("datatype") != self._datatype:
             raise self._wrong(f"must have the datatype {self._datatype}")
         shape = item.get("shape")
-        usual = shape == self._row and type(shape[0]) is int
+        usual = shape == self.row and type(shape[0]) is int and type(shape[-1]) is int
+        if usual:
+            shape = self.row  # its numbers may be 4.0 in the text
         count = self._row_count if usual else self._checked(shape)
         data = item.get("data")
         if type(data) is not list:
@@ -123,16 +137,16 @@ class Input:
                 return self._binary(data, count), shape  # type: ignore[return-value]
             check_parameters(item.get("parameters"))
             raise self._wrong("must have its elements in a list, data")
-        if not self._accepts.issuperset(map(type, data)):
+        if not self.accepts.issuperset(map(type, data)):
             data = self._unusual(data, shape)  # type: ignore[arg-type]
         if len(data) != count:
             raise self._wrong(f"has {len(data)} elements, its shape asks for {count}")
         if len(item) > 4:
             check_parameters(item.get("parameters"))
-        if self._code is None:
+        if self.code is None:
             return data, shape  # type: ignore[return-value]
         try:
-            return array(self._code, data), shape  # type: ignore[return-value]
+            return array(self.code, data), shape  # type: ignore[return-value]
         except OverflowError:
             raise self._wrong(f"has elements outside the range of {self._datatype}") from None
 
@@ -214,9 +228,9 @@ class Input:
                 raise self._wrong("has nested data that does not fit its shape")
             data = list(chain.from_iterable(data))
             size *= inner
-        if self._accepts.issuperset(map(type, data)):
+        if self.accepts.issuperset(map(type, data)):
             return data
-        if float in self._accepts and (self._accepts | {type(None)}).issuperset(map(type, data)):
+        if float in self.accepts and (self.accepts | {type(None)}).issuperset(map(type, data)):
             return [math.nan if value is None else value for value in data]
         raise self._wrong(f"must have data of {_WORDS.get(self._datatype, 'integers')}, flat or nested as its shape")
 

@@ -250,7 +250,7 @@ class _Input(Input):
         if item.datatype != self._datatype:
             raise self._wrong(f"must have the datatype {self._datatype}")
         shape = list(item.shape)
-        count = self._row_count if shape == self._row else self._checked(shape)
+        count = self._row_count if shape == self.row else self._checked(shape)
         if item.parameters:
             _checked(item.parameters)
         if raw is not None:
@@ -282,10 +282,10 @@ class _Input(Input):
             raise self._wrong(f"must have its elements in {self._field}")
         if len(elements) != count:
             raise self._miscounted(len(elements), count)
-        if self._code is None:
+        if self.code is None:
             return [self._text(element) for element in elements]
         try:
-            return array(self._code, elements)
+            return array(self.code, elements)
         except OverflowError:
             raise self._wrong(f"has elements outside the range of {self._datatype}") from None
 
