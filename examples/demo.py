@@ -99,8 +99,8 @@ class Demo:
     def up(self) -> None:
         """The whole demo."""
         self.step("cluster", start_cluster)
-        self.step("images: operator, serving, training", load_images)
-        self.step("operator: kubectl apply -k manifests/base", install_operator)
+        self.step("images: operator, serving, training, Prometheus", load_images)
+        self.step("operator and Prometheus: kubectl apply -k manifests/monitored", install_operator)
         self.step("data: kubectl apply -k examples/wine/data", provide_data)
         self.step("examples: kubectl apply -k examples/wine", lambda: kubectl_apply("examples/wine"))
         self.step("training: waiting for TrainingJob wine", lambda: wait_for("tjob/wine", "condition=Succeeded"))
@@ -136,7 +136,7 @@ def kubectl_apply(folder: str) -> None:
 
 
 def install_operator() -> None:
-    kubectl_apply("manifests/base")
+    kubectl_apply("manifests/monitored")
     kubectl(
         "wait",
         "--for=condition=Established",

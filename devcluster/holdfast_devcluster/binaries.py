@@ -156,6 +156,11 @@ MODULES = (
 )
 
 
+def module(folder: str) -> Module:
+    """The one that is pinned in this folder below `devcluster/binaries`."""
+    return next(each for each in MODULES if each.folder == folder)
+
+
 @dataclass(frozen=True)
 class Found:
     path: Path

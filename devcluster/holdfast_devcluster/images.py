@@ -1,4 +1,4 @@
-"""Build the three images, without network and only when something they are made of has changed."""
+"""Build the images, without network and only when something they are made of has changed."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from holdfast_devcluster import packages, paths
+from holdfast_devcluster import binaries, oci, packages, paths
 from holdfast_devcluster.binaries import Report
 from holdfast_devcluster.errors import ClusterError
 from holdfast_devcluster.reach import reachable
@@ -36,10 +36,14 @@ class Image:
     """Folders with a pyproject.toml whose wheels go in."""
     sources: tuple[str, ...]
     """Files and folders that those wheels are made from."""
+    programs: tuple[str, ...] = ()
+    """Static programs, in place of all this: the image has these and nothing else."""
+    tag: str = ""
+    """Of an image that others publish, and ours stands in for."""
 
     @property
     def reference(self) -> str:
-        return f"localhost/holdfast-{self.name}:dev"
+        return self.tag or f"localhost/holdfast-{self.name}:dev"
 
     @property
     def lock(self) -> Path:
@@ -67,6 +71,14 @@ IMAGES = {
             ("model-bundle", "training-image"),
             ("model-bundle", "training-image"),
         ),
+        Image(
+            "prometheus",
+            dockerfile="",
+            distributions=(),
+            sources=(),
+            programs=("prometheus", "promtool"),
+            tag=f"docker.io/prom/prometheus:v{binaries.module('prometheus').released}",
+        ),
     )
 }
 
@@ -92,6 +104,8 @@ def build(image: Image, builder: Builder, report: Report) -> bool:
 
     Raises ClusterError with the last lines of the step that failed.
     """
+    if image.programs:
+        return _write_programs(image, report)
     reference = os.environ.get("HOLDFAST_BASE_IMAGE", BASE_IMAGE)
     with paths.locked(paths.cache() / "images" / ".lock"):
         digest = inputs_digest(image, f"{reference} {builder.base(reference)}")
@@ -108,6 +122,22 @@ def build(image: Image, builder: Builder, report: Report) -> bool:
         builder.save(image, new)
         new.rename(image.archive)
         _stamp(image).write_text(digest)
+    return True
+
+
+def _write_programs(image: Image, report: Report) -> bool:
+    programs = {name: found.path for name, found in binaries.find(*image.programs, report=report).items()}
+    with paths.locked(paths.cache() / "images" / ".lock"):
+        digest = hashlib.sha256(image.reference.encode())
+        for program in programs.values():
+            digest.update(program.read_bytes())
+        if built_from(image) == digest.hexdigest():
+            report(f"image {image.name} is up to date")
+            return False
+        report(f"writing image {image.name}")
+        _stamp(image).unlink(missing_ok=True)
+        oci.write_programs(image.archive, image.reference, programs)
+        _stamp(image).write_text(digest.hexdigest())
     return True
 
 

@@ -1,10 +1,10 @@
-"""An image of one layer, written without any tool: busybox, for pause containers and for tests."""
+"""Images of one layer, written without any tool: busybox, for pause containers and for tests; static programs."""
 
 import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from holdfast_devcluster.binaries import ARCHITECTURE
@@ -15,16 +15,21 @@ GROUPS = "root:x:0:\nnonroot:x:65532:\n"
 
 def write_busybox(archive: Path, image: str, busybox: Path, applets: Sequence[str]) -> None:
     """A docker archive of `image` with a static busybox as every applet; by default it sleeps for ever."""
-    layer = _layer(busybox.read_bytes(), applets)
+    links = dict.fromkeys({*applets} - {"busybox"}, "busybox")
+    _write(archive, image, _layer({"busybox": busybox}, links), {"Cmd": ["/bin/sleep", "2147483647"]})
+
+
+def write_programs(archive: Path, image: str, programs: Mapping[str, Path]) -> None:
+    """A docker archive of `image` with static programs by their names; it runs the first one."""
+    _write(archive, image, _layer(programs, {}), {"Entrypoint": [f"/bin/{next(iter(programs))}"]})
+
+
+def _write(archive: Path, image: str, layer: bytes, run: Mapping[str, Sequence[str]]) -> None:
     config = json.dumps(
         {
             "architecture": ARCHITECTURE,
             "os": "linux",
-            "config": {
-                "Cmd": ["/bin/sleep", "2147483647"],
-                "Env": ["PATH=/bin"],
-                "User": "65532:65532",
-            },
+            "config": {**run, "Env": ["PATH=/bin"], "User": "65532:65532"},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
         },
         sort_keys=True,
@@ -42,7 +47,8 @@ def write_busybox(archive: Path, image: str, busybox: Path, applets: Sequence[st
     new.rename(archive)
 
 
-def _layer(busybox: bytes, applets: Sequence[str]) -> bytes:
+def _layer(programs: Mapping[str, Path], links: Mapping[str, str]) -> bytes:
+    """Files in /bin, and links beside them."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for folder, mode in (("bin", 0o755), ("etc", 0o755), ("tmp", 0o1777)):
@@ -51,10 +57,11 @@ def _layer(busybox: bytes, applets: Sequence[str]) -> bytes:
             tar.addfile(entry)
         _add(tar, "etc/passwd", USERS.encode())
         _add(tar, "etc/group", GROUPS.encode())
-        _add(tar, "bin/busybox", busybox, 0o755)
-        for applet in sorted({*applets} - {"busybox"}):
-            entry = tarfile.TarInfo(f"bin/{applet}")
-            entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
+        for name, program in programs.items():
+            _add(tar, f"bin/{name}", program.read_bytes(), 0o755)
+        for name, target in sorted(links.items()):
+            entry = tarfile.TarInfo(f"bin/{name}")
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
             tar.addfile(entry)
     return buffer.getvalue()
 

@@ -35,14 +35,15 @@ def running() -> Iterator[Kube]:
     was_there = "running" in devcluster("status").lower()
     try:
         devcluster("up")
-        for image in ("operator", "serving", "training"):
+        for image in ("operator", "serving", "training", "prometheus"):
             devcluster("build-image", image)
             devcluster("load-image", image)
         admin = Kube(binaries.kubectl(), Path(devcluster("kubeconfig")), "holdfast-system")
-        admin("apply", "-k", str(ROOT / "manifests/base"))
+        admin("apply", "-k", str(ROOT / "manifests/monitored"))
         if was_there:  # with an operator of another content under the same name, perhaps
             admin("rollout", "restart", "deploy/holdfast-operator")
-        admin("rollout", "status", "deploy/holdfast-operator", "--timeout=180s", timeout=200)
+        for name in ("holdfast-operator", "prometheus"):
+            admin("rollout", "status", f"deploy/{name}", "--timeout=180s", timeout=200)
         yield admin
     finally:
         if not was_there and not os.environ.get("HOLDFAST_KEEP_CLUSTER"):

@@ -5,9 +5,7 @@ import pytest
 
 from holdfast_devcluster import ClusterError, binaries
 
-
-def module(folder: str) -> binaries.Module:
-    return next(each for each in binaries.MODULES if each.folder == folder)
+module = binaries.module
 
 
 def test_versions_come_from_go_mod() -> None:

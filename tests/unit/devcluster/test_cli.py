@@ -13,7 +13,7 @@ def devcluster(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_build_image_of_an_unknown_name_says_which_there_are() -> None:
     done = devcluster("build-image", "nothing")
     assert done.returncode == 2
-    assert "'operator', 'serving', 'training', 'all'" in done.stderr
+    assert "'operator', 'serving', 'training', 'prometheus', 'all'" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "Upper", "-dash", "x" * 41])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
+from holdfast.build import labels
 from holdfast.kube.controller import LEASE_NAME
 from holdfast.settings import read
-from holdfast_devcluster import binaries
+from holdfast.signals.prometheus import Address
+from holdfast_devcluster import binaries, images
 
 ROOT = Path(__file__).parents[3] / "manifests"
 Json = dict[str, Any]
@@ -84,6 +87,67 @@ def test_the_namespaced_operator_has_no_right_outside_its_namespace() -> None:
         d for d in rendered("namespaced") if d["kind"] == "RoleBinding" and d["metadata"]["namespace"] == "models"
     )
     assert binding["roleRef"]["kind"] == "Role"
+
+
+@pytest.fixture(scope="module")
+def scraping() -> Json:
+    """The configuration of the Prometheus that comes along."""
+    (text,) = one("monitored", "ConfigMap", "prometheus")["data"].values()
+    configuration: Json = yaml.safe_load(text)
+    return configuration
+
+
+def test_prometheus_comes_with_its_address_for_the_operator_and_runs_restricted() -> None:
+    settings = read({**one("monitored", "ConfigMap", "holdfast-settings")["data"], "POD_NAME": "operator-0"})
+    service = one("monitored", "Service", "prometheus")
+    assert settings.prometheus == Address(
+        f"http://prometheus.holdfast-system.svc:{service['spec']['ports'][0]['port']}"
+    )
+    pod = one("monitored", "Deployment", "prometheus")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert (pod["securityContext"]["runAsNonRoot"], pod["securityContext"]["runAsUser"]) == (True, 65534)
+    assert container["image"] == images.IMAGES["prometheus"].reference
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_prometheus_may_find_pods_and_nothing_else() -> None:
+    role = one("monitored", "ClusterRole", "holdfast-prometheus")
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}]
+
+
+def test_what_prometheus_is_told_is_what_it_understands(scraping: Json) -> None:
+    program = binaries.find("promtool")["promtool"].path
+    file = ROOT / "monitoring" / "prometheus" / "prometheus.yml"
+    done = subprocess.run(
+        [program, "check", "config", "--lint=all", "--lint-fatal", file], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert scraping == yaml.safe_load(file.read_text())
+
+
+def test_who_a_sample_is_about_comes_from_kubernetes_for_both_kinds_of_prometheus(scraping: Json) -> None:
+    job, operator_job = scraping["scrape_configs"]
+    monitor = one("monitoring/podmonitors", "PodMonitor", "holdfast-models")["spec"]
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    assert job["honor_labels"] is endpoint["honorLabels"] is False
+
+    def rules(found: list[Json]) -> list[Json]:
+        def camel(name: str) -> str:
+            return re.sub(r"_(.)", lambda match: match[1].upper(), name)
+
+        return [{camel(name): value for name, value in rule.items()} for rule in found]
+
+    assert rules(job["metric_relabel_configs"]) == endpoint["metricRelabelings"]
+    named = [rule for rule in rules(job["relabel_configs"]) if rule.get("targetLabel") in ("model", "revision")]
+    assert named == endpoint["relabelings"]  # namespace and pod are the Prometheus operator's own
+    (selector,) = job["kubernetes_sd_configs"][0]["selectors"]
+    assert dict(each.split("=") for each in selector["label"].split(",")) == monitor["selector"]["matchLabels"]
+    assert labels.serving("wine").items() >= monitor["selector"]["matchLabels"].items()
+    for name in (labels.MODEL_DEPLOYMENT, labels.REVISION):
+        meta = f"__meta_kubernetes_pod_label_{re.sub('[^a-z]', '_', name)}"
+        assert meta in {rule["sourceLabels"][0] for rule in named}
+    assert operator_job["kubernetes_sd_configs"][0]["namespaces"] == {"names": ["holdfast-system"]}
 
 
 def test_users_roles_join_those_that_clusters_have() -> None:
