@@ -42,7 +42,7 @@ MAX_QUEUED = 4096
 """Calls that may wait, whatever their deadlines: the queue's share of memory."""
 
 MAX_QUEUED_BYTES = 128 << 20
-"""That the inputs of waiting calls may take, where a row has a size of its own: JSON grows when it is read."""
+"""That the inputs of waiting calls may take: JSON grows when it is read."""
 
 INLINE_SECONDS = 0.0005
 """Runs that take longer go to a thread: the hop costs about a tenth of this."""
@@ -58,6 +58,7 @@ PATIENCE, LEAST_PATIENCE = 0.8, 0.3
 same, as on a node whose CPU comes and goes, it shrinks, and it grows again with every batch in time."""
 
 _NEVER = math.inf
+_TEXT_BYTES = 64  # an object of its own; the characters count with the body
 _WATCH_SECONDS = 0.5
 _NODE = re.compile(r"while running (\w+ node)")
 
@@ -99,6 +100,7 @@ class Batcher:
         self._most_queued_rows = MAX_QUEUED_BYTES // row_bytes if self._uniform else _NEVER
         self._queue: deque[Call] = deque()
         self._queued_rows = 0
+        self._queued_bytes = 0  # where rows are of different sizes
         self._earliest = _NEVER  # no call in the queue has a deadline before this
         self._scheduled = False  # a flush is
         self._patience = PATIENCE
@@ -149,7 +151,12 @@ class Batcher:
         """Take a checked call; it is answered later. Raises Problem 503 as `admit` does."""
         self.admit(call.deadline - time.perf_counter(), call.rows)
         if self._queued_rows + call.rows > self._most_queued_rows and self._queue:
-            raise busy("the requests that wait are too large for one more; try again")
+            raise _full()
+        if not self._uniform:
+            size = _size(call)
+            if self._queued_bytes + size > MAX_QUEUED_BYTES and self._queue:
+                raise _full()
+            self._queued_bytes += size
         if self._idle and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._flush)
@@ -208,8 +215,10 @@ class Batcher:
         else:
             batch = self._choose(now, most)
             self._queued_rows -= sum([call.rows for call in batch])
+            if not self._uniform:
+                self._queued_bytes -= sum(map(_size, batch))
         if not queue:
-            self._queued_rows = 0
+            self._queued_rows = self._queued_bytes = 0
             self._earliest = _NEVER
         return batch
 
@@ -251,6 +260,8 @@ class Batcher:
     def _drop(self, call: Call, problem: Problem | None = None) -> None:
         """Leave a call of the queue alone; without a problem its client has gone."""
         self._queued_rows -= call.rows
+        if not self._uniform:
+            self._queued_bytes -= _size(call)
         self._metrics.in_flight -= 1
         if problem is None:
             self._metrics.requests[call.protocol].outcomes[ABANDONED] += 1
@@ -371,9 +382,20 @@ class Batcher:
         return Problem(500, "the model failed on this request")
 
 
+def _full() -> Problem:
+    return busy("the requests that wait are too large for one more; try again")
+
+
 def _row_bytes(tensor: Tensor) -> int:
-    """Of an input, as it waits; a text is an object of its own."""
-    return math.prod(tensor.shape[1:]) * (64 if tensor.datatype == "BYTES" else NUMPY[tensor.datatype].itemsize)
+    """Of an input, as it waits."""
+    return math.prod(tensor.shape[1:]) * (
+        _TEXT_BYTES if tensor.datatype == "BYTES" else NUMPY[tensor.datatype].itemsize
+    )
+
+
+def _size(call: Call) -> int:
+    """Bytes of a call's inputs, as it waits."""
+    return sum([_TEXT_BYTES * len(data) if isinstance(data, list) else memoryview(data).nbytes for data in call.inputs])
 
 
 def _watch(batcher: weakref.ref[Batcher], seconds: float) -> None:

@@ -393,3 +393,26 @@ def test_what_waits_takes_no_more_memory_than_it_may(tmp_path: Path, monkeypatch
         return {"name": "x", "datatype": "FP32", "shape": [rows, 4], "data": [0.5] * (4 * rows)}
 
     run(models.echo("FP32", None, 4), tmp_path, test, Cost(0.0001, 0.0))
+
+
+@pytest.mark.parametrize(("datatype", "bytes_each"), [("FP32", 4), ("BYTES", 64), ("BOOL", 1)])
+def test_rows_of_different_sizes_count_by_what_they_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, datatype: str, bytes_each: int
+) -> None:
+    monkeypatch.setattr(batching, "MAX_QUEUED_BYTES", 100 * bytes_each)
+    value = {"FP32": 0.5, "BYTES": "text", "BOOL": True}[datatype]
+
+    async def test(bench: Bench) -> None:
+        for _ in range(3):  # what has been answered does not count any more
+            clients = [bench.submit(row(60)), bench.submit(row(10)), bench.submit(row(30))]
+            with pytest.raises(Problem, match="too large for one more") as refused:
+                bench.submit(row(1))
+            assert refused.value.status == 503
+            clients[1].transport = None  # has left
+            await bench.wait([clients[0], clients[2]])
+        await bench.wait([bench.submit(row(101))])  # alone
+
+    def row(length: int) -> dict[str, Any]:
+        return {"inputs": [{"name": "x", "datatype": datatype, "shape": [1, length], "data": [value] * length}]}
+
+    run(models.echo(datatype, None, None), tmp_path, test, Cost(0.0001, 0.0))
