@@ -77,6 +77,10 @@ bench-rollouts: venv ## 20 rollouts, scaling, deleted and evicted pods under loa
 bench-router: venv ## What the router and the way to another revision cost a request; the last line is JSON
 	@$(PY) -m bench.bench_router $(ARGUMENTS)
 
+.PHONY: bench-decisions
+bench-decisions: venv ## How often the statistics decide wrongly, and how soon rightly (simulated); the last line is JSON
+	@$(PY) -m bench.bench_decisions $(ARGUMENTS)
+
 .PHONY: bench-overload
 bench-overload: venv ## Twice as many requests as a server can answer; the last line is JSON
 	@$(PY) -m bench.overload

@@ -32,9 +32,13 @@ TOLERANCES = (
 CASH = 0.05
 """Of the wealth at the start. Without it an outage of both arms would cost a rollout all it has shown until then."""
 
+PRIOR = (0.5, 500.0)
+"""Bad ones and requests of the control before the first: a rate of 0.1 %."""
+
+HALF_LIFE = 2000
+"""Requests of the control after which older ones count half for what is expected of the next."""
+
 _ENOUGH = -math.log(BETA)
-_PRIOR = (0.5, 500.0)  # bad and requests of the control before the first: a rate of 0.1 %
-_HALF_LIFE = 2000  # requests of the control after which older ones count half for what is expected of the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +61,18 @@ class NonInferiority:
         """With one block more, in which the share of the draw was the same throughout."""
         logs = self.logs
         if treated.requests:
-            expected = (self.lately[0] + _PRIOR[0]) / (self.lately[1] + _PRIOR[1])
+            expected = (self.lately[0] + PRIOR[0]) / (self.lately[1] + PRIOR[1])
             *bets, cash = wealth.staked(logs, 1.0)
             won = (_won(control, treated, expected, tolerance) for tolerance in TOLERANCES)
             logs = (*map(sum, zip(bets, won, strict=True)), cash)
-        kept = 2 ** (-control.requests / _HALF_LIFE)
+        kept = 2 ** (-control.requests / HALF_LIFE)
         lately = (self.lately[0] * kept + control.bad, self.lately[1] * kept + control.requests)
         return NonInferiority(logs, self.control + control, self.treated + treated, lately)
 
     @property
     def upper(self) -> float:
         """A bound of the treated arm's rate minus the control's, by 95 %, at all looks together; 1 if none is known."""
-        return next((tolerance for tolerance in TOLERANCES if self._log_e(tolerance) >= _ENOUGH), 1.0)
+        return next((tolerance for tolerance in TOLERANCES if self.log_e(tolerance) >= _ENOUGH), 1.0)
 
     def is_no_worse(self, tolerance: float) -> bool:
         return self.upper <= tolerance
@@ -86,7 +90,11 @@ class NonInferiority:
         share = self.control.requests / self.treated.requests if self.treated.requests else 1.0
         nearest = _nearest(share, 1.0, rate, tolerance)
         growth = share * _divergence(rate, nearest) + _divergence(rate, nearest + tolerance)
-        return math.ceil((_ENOUGH - self._log_e(tolerance)) / growth)
+        return math.ceil((_ENOUGH - self.log_e(tolerance)) / growth)
+
+    def log_e(self, tolerance: float) -> float:
+        """Logarithm of what the bet against one of `TOLERANCES` has won."""
+        return wealth.log_sum((self.logs[TOLERANCES.index(tolerance)], self.logs[-1]))
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -106,9 +114,6 @@ class NonInferiority:
                         bets = wealth.parse(logs, len(TOLERANCES))
                         return cls(bets, Arm.parse(control), Arm.parse(treated), (bad, requests))
         raise ValueError("a sequence has the members logs, control, treated and lately")
-
-    def _log_e(self, tolerance: float) -> float:
-        return wealth.log_sum((self.logs[TOLERANCES.index(tolerance)], self.logs[-1]))
 
 
 def _won(control: Arm, treated: Arm, expected: float, tolerance: float) -> float:
