@@ -3,7 +3,7 @@
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from holdfast.stats.burnrate import DAY, HOUR, PAIRS, Burn, Ratio, budget_left, burns
 
@@ -84,6 +84,7 @@ def test_a_budget_is_left_spent_or_overspent() -> None:
     assert budget_left(Ratio(300, 100_000), 0.001) == pytest.approx(-2)
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1e6), st.floats(0, 1e6), st.sampled_from([0.5, 0.01, 0.00001]))
 def test_any_counts_have_an_answer(bad: float, more: float, allowed: float) -> None:
     """Prometheus extrapolates: counts are no whole numbers."""

@@ -5,7 +5,7 @@ import math
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from holdfast.stats.divergence import DisagreementTest, critical, psi
 
@@ -84,6 +84,7 @@ def test_bins_that_one_arm_lacks_are_empty() -> None:
 counts = st.lists(st.integers(0, 10_000), min_size=2, max_size=12)
 
 
+@settings(deadline=None)
 @given(counts, st.data())
 def test_the_index_is_the_same_both_ways_and_never_below_nothing(one: list[int], data: st.DataObject) -> None:
     other = data.draw(st.lists(st.integers(0, 10_000), min_size=len(one), max_size=len(one)))
@@ -92,6 +93,7 @@ def test_the_index_is_the_same_both_ways_and_never_below_nothing(one: list[int],
     assert psi(one, one) == 0
 
 
+@settings(deadline=None)
 @given(st.floats(100, 1e5), st.floats(100, 1e5), st.integers(2, 30), st.floats(0.001, 1))
 def test_more_rows_make_the_limit_tighter_and_it_is_never_below_what_is_tolerated(
     n: float, m: float, bins: int, tolerated: float

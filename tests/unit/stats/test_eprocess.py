@@ -6,7 +6,7 @@ from functools import reduce
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from holdfast.stats.arms import Arm
 from holdfast.stats.eprocess import Evidence, is_worse
@@ -42,6 +42,7 @@ def binomial(n: int, x: int, rate: float) -> float:
     return math.comb(n, x) * rate**x * (1 - rate) ** (n - x)
 
 
+@settings(deadline=None)
 @given(histories, st.integers(0, 12), st.integers(0, 8), rates, rates)
 def test_no_block_is_expected_to_raise_the_evidence_against_an_arm_that_is_no_worse(
     history: list[Block], n_control: int, n_treated: int, one: float, other: float
@@ -58,6 +59,7 @@ def test_no_block_is_expected_to_raise_the_evidence_against_an_arm_that_is_no_wo
     assert expected <= 1 + 1e-9
 
 
+@settings(deadline=None)
 @given(histories, st.integers(1, 30), st.integers(1, 30), st.data())
 def test_whatever_made_requests_bad_the_draw_alone_is_no_evidence(
     history: list[Block], n_control: int, n_treated: int, data: st.DataObject
@@ -76,6 +78,7 @@ def test_whatever_made_requests_bad_the_draw_alone_is_no_evidence(
     assert expected == pytest.approx(1, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(arms(), arms())
 def test_a_failure_more_in_the_treated_arm_is_more_evidence(control: Arm, treated: Arm) -> None:
     if not control.bad or treated.bad == treated.requests:
@@ -84,12 +87,14 @@ def test_a_failure_more_in_the_treated_arm_is_more_evidence(control: Arm, treate
     assert moved.log_e >= Evidence.none().observed(control, treated).log_e - 1e-9
 
 
+@settings(deadline=None)
 @given(histories)
 def test_evidence_is_read_back_as_it_was_written(history: list[Block]) -> None:
     evidence = after(history)
     assert Evidence.parse(json.loads(json.dumps(evidence.to_json()))) == evidence
 
 
+@settings(deadline=None)
 @given(histories)
 def test_totals_are_those_of_all_blocks(history: list[Block]) -> None:
     evidence = after(history)
@@ -97,6 +102,7 @@ def test_totals_are_those_of_all_blocks(history: list[Block]) -> None:
     assert evidence.treated == sum((treated for _, treated in history), Arm(0, 0))
 
 
+@settings(deadline=None)
 @given(arms())
 def test_one_arm_alone_says_nothing(arm: Arm) -> None:
     assert Evidence.none().observed(arm, Arm(0, 0)).log_e == 0

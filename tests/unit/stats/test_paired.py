@@ -4,11 +4,12 @@ import math
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from holdfast.stats.paired import ALPHA, TOLERATED, Comparison
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200), st.data(), st.floats(0.01, TOLERATED))
 def test_no_row_is_expected_to_raise_the_evidence_where_the_disagreement_is_tolerated(
     rows: int, data: st.DataObject, rate: float
@@ -56,6 +57,7 @@ def test_rows_that_come_ten_at_a_time_count_a_tenth() -> None:
     assert Comparison(60, 60).log_e(effect=10) == pytest.approx(Comparison(6, 6).log_e())
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**7), st.data())
 def test_any_counts_have_an_answer(rows: int, data: st.DataObject) -> None:
     disagreeing = data.draw(st.integers(0, rows))

@@ -119,6 +119,7 @@ def test_control_alone_says_nothing_of_the_treated_arm() -> None:
     assert NonInferiority.none().observed(Arm(1000, 3), Arm(0, 0)).upper == 1
 
 
+@settings(deadline=None)
 @given(histories)
 def test_a_sequence_is_read_back_as_it_was_written(history: list[Block]) -> None:
     sequence = after(history)
