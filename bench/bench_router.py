@@ -58,11 +58,11 @@ class Stable:
     def enter(self, state: str, seconds: float) -> None:
         """Be in a state for so long at least."""
         if state == "ended":
-            self._grant("share", 0.01, weight=0)
+            self._grant("share", 0.01, weight=0, syntheticPerSecond=0)
             while self.read()["lease"] is not None:
                 time.sleep(0.05)
         elif state == "local":
-            self._grant("share", seconds, weight=0)
+            self._grant("share", seconds, weight=0, syntheticPerSecond=0)
         elif state == "shadow":
             self._grant("shadow", seconds, weight=1, tolerance={"relative": 1e-4, "absolute": 1e-5})
         elif state == "all":

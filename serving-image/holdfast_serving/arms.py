@@ -90,9 +90,10 @@ class Arms:
         client: seconds from a request's last byte to its answer, as its client sees it, of the requests that were drawn
             for the target, whoever answered them; not of copies.
         comparison: of copies' answers.
+        synthetic: how many of the requests drawn, in both arms, were golden requests of the pod's own.
     """
 
-    __slots__ = ("client", "comparison", "revision", "steady", "warming")
+    __slots__ = ("client", "comparison", "revision", "steady", "synthetic", "warming")
 
     def __init__(
         self, revision: str, comparison: Comparison, predictions: Callable[[], Predictions | None] = lambda: None
@@ -103,6 +104,7 @@ class Arms:
         self.warming = Pair(predictions)
         self.client = Histogram(LATENCY_EDGES)
         self.comparison = comparison
+        self.synthetic = 0
 
     def document(self) -> dict[str, Any]:
         """For JSON."""
@@ -113,6 +115,7 @@ class Arms:
             "warming": self.warming.document(),
             "client": {"counts": self.client.counts, "sum": self.client.sum},
             "comparison": self.comparison.document(),
+            "synthetic": self.synthetic,
         }
 
 

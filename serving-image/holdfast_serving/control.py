@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # the router is imported with the first lease
     from prometheus_client.core import Metric
 
     from holdfast_serving.router import Router
+    from holdfast_serving.smoke import Smoke
 
 log = logging.getLogger(__name__)
 
@@ -51,18 +52,21 @@ class Control:
         self._began = time.monotonic()
         self._make_router: Callable[[Lease], Router] | None = None
         self._oldest: Callable[[], float] | None = None
+        self._golden_kept = 0
         self._router: Router | None = None
         self._quiet_until = 0.0
 
-    def open(self, make_router: Callable[[Lease], Router], oldest: Callable[[], float]) -> None:
+    def open(self, make_router: Callable[[Lease], Router], oldest: Callable[[], float], golden_kept: int) -> None:
         """The model is there: leases may come.
 
         Args:
             make_router: called with the first lease.
             oldest: tells the age of the oldest request in the model, in seconds.
+            golden_kept: golden requests that can be put to another revision.
         """
         self._make_router = make_router
         self._oldest = oldest
+        self._golden_kept = golden_kept
 
     def put_lease(self, connection: Connection, body: bytes | bytearray) -> None:
         """Take a lease, and answer as `get` does. Raises Problem."""
@@ -109,8 +113,11 @@ class Control:
                 "mode": lease.mode,
                 "target": lease.target.revision,
                 "weight": lease.weight,
+                "syntheticPerSecond": lease.synthetic,
                 "secondsLeft": router.seconds_left,
             },
+            "golden": router.smoke.document() if router is not None and router.smoke is not None else None,
+            "goldenKept": self._golden_kept,
             "arms": router.arms.document() if router is not None else None,
             "peer": None
             if router is None
@@ -191,10 +198,13 @@ class Control:
             ("holdfast_router_retries", "Requests sent again: an old connection had just been closed.", peer.retries),
             ("holdfast_router_compared_rows", "Rows answered by both revisions.", arms.comparison.rows),
             ("holdfast_router_disagreeing_rows", "Of them, with another answer.", arms.comparison.disagreeing),
+            ("holdfast_router_synthetic", "Of the requests drawn, the pod's own golden ones.", arms.synthetic),
         ):
             counter = CounterMetricFamily(name, text, labels=labels[:2])
             counter.add_metric(theirs, value)
             yield counter
+        if router.smoke is not None:
+            yield from _golden(router.smoke, dict(zip(labels[:2], theirs, strict=True)))
         outputs = CounterMetricFamily(
             "holdfast_router_disagreeing_outputs",
             "Rows with another answer in this output.",
@@ -203,6 +213,23 @@ class Control:
         for output, count in zip(arms.comparison.names, arms.comparison.by_output, strict=True):
             outputs.add_metric([*theirs, output], count)
         yield outputs
+
+
+def _golden(smoke: Smoke, theirs: dict[str, str]) -> Iterator[Metric]:
+    from prometheus_client.core import CounterMetricFamily
+
+    requests = CounterMetricFamily(
+        "holdfast_router_golden_requests", "Golden requests by how they ended.", labels=[*theirs, "outcome"]
+    )
+    requests.add_metric([*theirs.values(), "answered"], smoke.answered)
+    requests.add_metric([*theirs.values(), "failed"], smoke.failed)
+    rows = CounterMetricFamily("holdfast_router_golden_rows", "Rows of their answers.", labels=[*theirs])
+    rows.add_metric([*theirs.values()], smoke.comparison.rows)
+    disagreeing = CounterMetricFamily(
+        "holdfast_router_golden_disagreeing_rows", "Of them, with another answer than ours.", labels=[*theirs]
+    )
+    disagreeing.add_metric([*theirs.values()], smoke.comparison.disagreeing)
+    yield from (requests, rows, disagreeing)
 
 
 def _add(family: Any, values: list[str], histogram: Histogram) -> None:

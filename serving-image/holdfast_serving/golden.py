@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import orjson
 
 from holdfast_bundle.errors import BundleError
 from holdfast_serving.codec import RestCodec
-from holdfast_serving.inference import Array, feeds
+from holdfast_serving.inference import Array, Call, Data, feeds
 from holdfast_serving.json_body import MAX_DECODED_BYTES, decoded_size
 from holdfast_serving.problems import Problem
 from holdfast_serving.rows import Row, close
@@ -20,6 +21,37 @@ from holdfast_serving.signature import NUMPY
 
 GOLDEN = "golden.json"
 _MAX_BYTES = 64 << 20
+
+MAX_KEPT, MAX_KEPT_BYTES = 1024, 4 << 20
+"""Of golden requests that stay in memory, and of their tensors."""
+
+_TEXT_BYTES = 64  # of a text beside its characters
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A golden request, to be put to another revision.
+
+    Attributes:
+        call: decoded; it has no client.
+        answers: this revision's, per output of the signature.
+    """
+
+    call: Call
+    answers: list[Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Golden requests that were answered as they should be.
+
+    Attributes:
+        rows: of all.
+        kept: as many requests as there is room for, in the order of the bundle.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    kept: list[Kept] = field(default_factory=list)
 
 
 class _Nobody:
@@ -32,27 +64,34 @@ class _Nobody:
     def respond_problem(self, problem: Problem) -> None: ...
 
 
-def check(model: Model, codec: RestCodec, folder: Path) -> list[Row]:
-    """Answer all golden requests and return their rows; nothing in a bundle without any.
+def check(model: Model, codec: RestCodec, folder: Path) -> Checked:
+    """Answer all golden requests; there may be none in a bundle.
 
     Raises:
         BundleError: `Invalid` with the number of the request and the output, never with values.
     """
     path = folder / GOLDEN
     if not path.exists():
-        return []
+        return Checked()
     document = _read(path)
-    rows: list[Row] = []
+    checked, left = Checked(), MAX_KEPT_BYTES
     try:
         relative, absolute = (float(document["tolerance"][kind]) for kind in ("relative", "absolute"))
         for number, request in enumerate(document["requests"], 1):
             where = f"golden request {number} of {len(document['requests'])}"
-            given = _feeds(model, codec, request, where)
-            _compare(model, given, request["outputs"], relative, absolute, where)
-            rows += _rows(given)
+            call = _call(codec, request, where)
+            given = feeds(model.signature, [call])
+            answers = _answers(model, given, request["outputs"], relative, absolute, where)
+            rows = _rows(given)
+            checked.rows.extend(rows)
+            size = sum(map(_size, call.inputs)) + sum(map(_array_size, answers))
+            # Where inputs do not have equally many rows, a server whose requests share runs would refuse it.
+            if size <= left and len(checked.kept) < MAX_KEPT and (rows or not model.signature.has_rows):
+                left -= size
+                checked.kept.append(Kept(call, answers))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError("Invalid", f"{GOLDEN} is not of the agreed form ({type(error).__name__})") from error
-    return rows
+    return checked
 
 
 def _read(path: Path) -> Any:
@@ -67,15 +106,16 @@ def _read(path: Path) -> Any:
         raise BundleError("Invalid", f"{GOLDEN} is not JSON: {error}") from error
 
 
-def _feeds(model: Model, codec: RestCodec, request: Any, where: str) -> dict[str, Array]:
+def _call(codec: RestCodec, request: Any, where: str) -> Call:
     try:
-        call = codec.decode(orjson.dumps({"inputs": request["inputs"]}), _Nobody())
+        return codec.decode(orjson.dumps({"inputs": request["inputs"]}), _Nobody())
     except Problem as problem:
         raise BundleError("Invalid", f"{where} does not fit the model: {problem.message}") from problem
-    return feeds(model.signature, [call])
 
 
-def _compare(model: Model, given: Row, expected: Sequence[Any], relative: float, absolute: float, where: str) -> None:
+def _answers(
+    model: Model, given: Row, expected: Sequence[Any], relative: float, absolute: float, where: str
+) -> list[Array]:
     try:
         answers = model.run(given)
     except Exception as error:
@@ -89,6 +129,7 @@ def _compare(model: Model, given: Row, expected: Sequence[Any], relative: float,
         wanted = np.array(output["data"], NUMPY[tensor.datatype]).reshape(output["shape"])
         if answer.shape != wanted.shape or not close(answer, wanted, relative, absolute):
             raise BundleError("Invalid", f"{where} gets another answer in {name!r} than its trainer wrote down")
+    return answers
 
 
 def _rows(given: Row) -> list[Row]:
@@ -97,3 +138,16 @@ def _rows(given: Row) -> list[Row]:
     if len(counts) != 1:
         return []
     return [{name: values[row : row + 1] for name, values in given.items()} for row in range(counts.pop())]
+
+
+def _size(data: Data) -> int:
+    """Bytes that a call's input takes."""
+    return _texts_size(data) if isinstance(data, list) else memoryview(data).nbytes
+
+
+def _array_size(array: Array) -> int:
+    return _texts_size(array.ravel().tolist()) if array.dtype.kind == "O" else array.nbytes
+
+
+def _texts_size(texts: Sequence[str]) -> int:
+    return sum(_TEXT_BYTES + len(text.encode()) for text in texts)

@@ -22,12 +22,16 @@ from holdfast_serving.problems import Problem
 if TYPE_CHECKING:
     from nacl.signing import VerifyKey
 
-SHARE, ALL, SHADOW = "share", "all", "shadow"
-"""Modes: some requests go to the other revision; all do; it gets copies and its answers are only compared."""
+SHARE, ALL, SHADOW, GOLDEN = "share", "all", "shadow", "golden"
+"""Modes: some requests go to the other revision; all do; it gets copies and its answers are only compared; it gets the
+pod's golden requests, once."""
 
 PAYLOAD_TYPE = b"application/vnd.holdfast.router-lease+json"
 MAX_SECONDS = 15
 """A lease's longest life."""
+
+MAX_SYNTHETIC = 100
+"""Golden requests per second that a pod draws of its own."""
 
 MAX_AGE_SECONDS = 30
 """Between a lease's writing and its arrival, on two clocks that may be this far apart."""
@@ -43,7 +47,12 @@ _STATUS = {NO_KEY: 403, GARBLED: 400, UNSIGNED: 403, FOREIGN: 403, EXPIRED: 403,
 _COMMON = frozenset(
     {"sequence", "issuedAt", "seconds", "model", "revision", "instance", "mode", "target", "hedgeMilliseconds"}
 )
-_OWN = {SHARE: {"weight"}, ALL: {"closeConnections"}, SHADOW: {"weight", "tolerance"}}
+_OWN = {
+    SHARE: {"weight", "syntheticPerSecond"},
+    ALL: {"closeConnections"},
+    SHADOW: {"weight", "tolerance"},
+    GOLDEN: {"tolerance"},
+}
 _TARGET = {"revision", "address", "tlsName", "readySeconds"}
 _TOLERANCE = {"relative", "absolute"}
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -95,10 +104,11 @@ class Lease:
 
     Attributes:
         seconds: from its arrival to its end.
-        weight: the probability with which a request goes to the target, or is copied to it.
+        weight: the probability with which a request goes to the target, or is copied to it; 0 in `GOLDEN`.
         hedge: seconds that the target gets for an answer.
-        relative, absolute: how far the numbers of a copy's answer may be from the local ones; 0 unless `SHADOW`.
+        relative, absolute: how far the target's numbers may be from the local ones where answers are compared.
         close: whether every client is told to close its connection after its next answer.
+        synthetic: golden requests per second that the pod draws of its own.
     """
 
     sequence: int
@@ -110,6 +120,7 @@ class Lease:
     relative: float = 0.0
     absolute: float = 0.0
     close: bool = False
+    synthetic: float = 0.0
 
 
 class Reader:
@@ -233,11 +244,12 @@ def _lease(document: dict[str, Any]) -> Lease:
         seconds=_number(document, "seconds", 0, MAX_SECONDS),
         mode=mode,
         target=_target(document["target"]),
-        weight=1.0 if mode == ALL else _number(document, "weight", 0, 1),
+        weight=_number(document, "weight", 0, 1) if "weight" in document else float(mode == ALL),
         hedge=_number(document, "hedgeMilliseconds", 1, 600_000) / 1000,
         relative=_number(tolerance, "relative", 0),
         absolute=_number(tolerance, "absolute", 0),
         close=close,
+        synthetic=_number(document, "syntheticPerSecond", 0, MAX_SYNTHETIC) if mode == SHARE else 0.0,
     )
 
 

@@ -113,7 +113,7 @@ async def serve(settings: Settings) -> int:
                 http.draining = rpc.draining = away or stopping.is_set()
 
             make_router = partial(_router, served, loaded, batcher.submit, turn_away, certificates)
-            control.open(make_router, batcher.oldest_seconds)
+            control.open(make_router, batcher.oldest_seconds, len(loaded.golden))
             metrics.load_seconds = time.monotonic() - started
             log.info("ready after %.1f s", metrics.load_seconds)
             await stopping.wait()
@@ -237,6 +237,7 @@ def _router(
         turn_away,
         lease,
         rows=loaded.apart is None,
+        golden=loaded.golden,
         prediction=loaded.profile.prediction if loaded.profile else None,
         tls=(lambda: certificates.outgoing) if certificates else None,
     )

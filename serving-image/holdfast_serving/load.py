@@ -22,6 +22,7 @@ from holdfast_serving import example, golden, profile, rows, session, topology
 from holdfast_serving.batching import BATCH_SECONDS
 from holdfast_serving.codec import RestCodec
 from holdfast_serving.cost import Cost
+from holdfast_serving.golden import Kept
 from holdfast_serving.probe import probe
 from holdfast_serving.profile import Profile
 from holdfast_serving.session import Model
@@ -106,6 +107,7 @@ class Loaded:
         topology: how it uses the pod's CPUs.
         seconds: that each phase took.
         example: inputs of a request as JSON has them; None where it cannot.
+        golden: requests of the bundle with this model's answers.
     """
 
     model: Model
@@ -116,6 +118,7 @@ class Loaded:
     apart: str | None
     seconds: dict[str, float]
     example: list[dict[str, Any]] | None
+    golden: list[Kept]
 
     def metadata(self, name: str, revision: str, max_rows: int) -> dict[str, Any]:
         """The model's metadata in V2, with what was found out about batching as parameters.
@@ -156,7 +159,8 @@ def load(fetched: Fetched, name: str, revision: str, cpus: int, max_batch_rows: 
     if fetched.bundle is not None:
         model.signature = model.signature.with_manifest(fetched.bundle)
     codec = RestCodec(model.signature, name, revision)
-    samples = golden.check(model, codec, fetched.folder) if fetched.bundle is not None else []
+    checked = golden.check(model, codec, fetched.folder) if fetched.bundle is not None else golden.Checked()
+    samples = checked.rows
     laps.end("golden")
     unwanted = "its deployment asks for no batching" if max_batch_rows == 1 else None
     apart = unwanted or rows.why_apart(model, fetched.model, samples)
@@ -183,7 +187,7 @@ def load(fetched: Fetched, name: str, revision: str, cpus: int, max_batch_rows: 
             cost = _measure(model, row, joins=apart is None)
             laps.end("warm")
     inputs = example.inputs(model.signature, samples)
-    return Loaded(model, codec, cost, chosen, found, apart, laps.seconds, inputs)
+    return Loaded(model, codec, cost, chosen, found, apart, laps.seconds, inputs, checked.kept)
 
 
 class _Laps:

@@ -14,29 +14,21 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 
-from holdfast_serving.arms import (
-    CLIENT_ERROR,
-    FAILED,
-    INVALID,
-    OK,
-    OUTCOMES,
-    REFUSED,
-    REJECTED,
-    TIMEOUT,
-    Arm,
-    Arms,
-    outcome_of,
-)
+from holdfast_serving.arms import CLIENT_ERROR, INVALID, OUTCOMES, Arm, Arms, outcome_of
+from holdfast_serving.golden import Kept
 from holdfast_serving.inference import Array, Call, Outputs, Proxy
-from holdfast_serving.lease import SHADOW, Lease, Target
-from holdfast_serving.peer import Answer, Exchange, Peer
+from holdfast_serving.lease import GOLDEN, SHADOW, Lease, Target
+from holdfast_serving.peer import Peer
 from holdfast_serving.predictions import Predictions
 from holdfast_serving.problems import Problem
 from holdfast_serving.profile import Prediction
+from holdfast_serving.question import Question
 from holdfast_serving.served import Served, Submit
 from holdfast_serving.shadow import Comparison
 from holdfast_serving.signature import Signature
-from holdfast_serving.v2_client import Client, InvalidAnswer
+from holdfast_serving.smoke import Smoke
+from holdfast_serving.synthetic import Synthetic
+from holdfast_serving.v2_client import Client
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +53,7 @@ class Router:
         arms: what was counted against the target of the last lease.
         peer: the connections to it.
         client: writes and reads what goes over them.
+        smoke: the test of the target by golden requests; None where no lease has asked for it.
     """
 
     def __init__(
@@ -72,6 +65,7 @@ class Router:
         lease: Lease,
         *,
         rows: bool,
+        golden: Sequence[Kept],
         prediction: Prediction | None,
         tls: Callable[[], ssl.SSLContext] | None,
     ) -> None:
@@ -81,13 +75,16 @@ class Router:
             turn_away: is told whether clients shall close their connections after their next answer.
             lease: the first one.
             rows: whether every output has a row per row of input.
+            golden: requests with this revision's answers.
             prediction: how both arms' predictions are counted.
             tls: gives the context of a new connection to a target that speaks TLS.
         """
         self.lease: Lease | None = lease
+        self.smoke: Smoke | None = None
         self.has_rows = rows
         self._served = served
         self._signature = signature
+        self._golden = golden
         self._prediction = prediction
         self._tls = tls
         self._run = run
@@ -97,6 +94,7 @@ class Router:
         self._timers: list[asyncio.TimerHandle] = []
         self._quiet_until = 0.0
         self._told: object = None
+        self._synthetic = Synthetic(golden, self._draw_own, served.timeout)
         self._begin(lease.target)
         self._connect(lease.target)
         self._follow(lease)
@@ -134,12 +132,22 @@ class Router:
         # Who gives less time than two attempts need is not drawn: that would be unfair to the target.
         self._least_time = 2 * self._hedge
         self._weight = lease.weight
-        self._served.submit = self._copy if lease.mode == SHADOW else self._draw
+        self._served.submit = {GOLDEN: self._run, SHADOW: self._copy}.get(lease.mode, self._draw)
         self._turn_away(lease.close)
+        self._synthetic.draw(lease.synthetic)
+        if lease.mode == GOLDEN:
+            if self.smoke is None:
+                self.smoke = Smoke(self, self._golden, self._comparison())
+            self.smoke.go_on(lease)
+        elif self.smoke is not None:
+            self.smoke.rest()
 
     def _begin(self, target: Target) -> None:
-        comparison = Comparison(self._signature.outputs, has_rows=self.has_rows)
-        self.arms = Arms(target.revision, comparison, self._predictions)
+        self.arms = Arms(target.revision, self._comparison(), self._predictions)
+        self.smoke = None
+
+    def _comparison(self) -> Comparison:
+        return Comparison(self._signature.outputs, has_rows=self.has_rows)
 
     def _predictions(self) -> Predictions | None:
         return Predictions(self._prediction) if self._prediction is not None else None
@@ -161,6 +169,9 @@ class Router:
         self.lease = None
         self._served.submit = self._run
         self._turn_away(False)
+        self._synthetic.draw(0)
+        if self.smoke is not None:
+            self.smoke.rest()
         self.peer.retire()
 
     def _cancel_timers(self) -> None:
@@ -190,6 +201,17 @@ class Router:
         self._run_counted(_Original(call, pair.local, copy), pair.local)
         pair.target.drawn += 1
         self._send(copy)
+
+    def _draw_own(self, call: Call) -> None:
+        """Draw a golden request of the pod's own, beside its users'. Nobody waits for its answer."""
+        self.arms.synthetic += 1
+        if random.random() < self._weight:  # noqa: S311
+            arm = self._pair.target
+            arm.drawn += 1
+            self._send(_Question(self, call, arm))
+        else:
+            arm = self._pair.local
+            self._run_counted(_Counted(call, arm), arm)
 
     def _send(self, question: _Question) -> None:
         parts, size = self.client.request(question.call)
@@ -240,38 +262,24 @@ class _Counted(Proxy):
         self.call.fail(problem)
 
 
-class _Question(Exchange):
-    """A call as it is put to the target."""
+class _Question(Question):
+    """A call that was drawn for the target."""
 
-    __slots__ = ("arm", "arms", "call", "client", "router")
+    __slots__ = ("arm", "arms", "router")
 
     def __init__(self, router: Router, call: Call, arm: Arm) -> None:
+        super().__init__(router.client, call)
         self.router = router
         self.arms = router.arms
-        self.client = router.client
-        self.call = call
         self.arm = arm
 
-    def answered(self, answer: Answer) -> None:
-        outcome = _outcome_at_target(answer.status)
-        if outcome != OK:
-            self.failed(outcome)
-            return
-        try:
-            arrays, seconds = self.client.read(answer.fields, answer.body, self.call.rows)
-        except InvalidAnswer as problem:
-            self.router.report(self.client.revision, INVALID, str(problem))
-            self.failed(INVALID)
-        else:
-            self.take(arrays, seconds)
-
-    def failed(self, outcome: int) -> None:
+    def failed(self, outcome: int, why: str = "") -> None:
         self.arm.outcomes[outcome] += 1
-        self.router.report(self.client.revision, outcome)
+        self.router.report(self.client.revision, outcome, why)
 
     def take(self, arrays: list[Array], seconds: float) -> None:
-        """An answer is there that fits the question. `seconds`: that the target had it."""
-        raise NotImplementedError
+        has_rows = self.router.has_rows
+        self.arm.answered(seconds, Outputs(arrays, has_rows), 0, self.call.rows if has_rows else 1)
 
 
 class _Forward(_Question):
@@ -279,8 +287,8 @@ class _Forward(_Question):
 
     __slots__ = ()
 
-    def failed(self, outcome: int) -> None:
-        super().failed(outcome)
+    def failed(self, outcome: int, why: str = "") -> None:
+        super().failed(outcome, why)
         self.router.fall_back(_Fallback(self.call, self.arms))
 
     def take(self, arrays: list[Array], seconds: float) -> None:
@@ -347,8 +355,7 @@ class _Copy(_Question):
         self._theirs: Sequence[Array] | None = None
 
     def take(self, arrays: list[Array], seconds: float) -> None:
-        has_rows = self.router.has_rows
-        self.arm.answered(seconds, Outputs(arrays, has_rows), 0, self.call.rows if has_rows else 1)
+        super().take(arrays, seconds)
         self._theirs = arrays
         self._compare()
 
@@ -380,14 +387,3 @@ class _Original(_Counted):
             self._copy.expect(outputs, first, last)
         except Exception:  # the client has its answer, and must not get another
             log.exception("an answer could not be compared with another revision's")
-
-
-def _outcome_at_target(status: int) -> int:
-    """How a request ended at the target: one that this pod has found to be in order."""
-    if status == 200:
-        return OK
-    if status < 400:
-        return INVALID
-    if status < 500:
-        return REFUSED
-    return {503: REJECTED, 504: TIMEOUT}.get(status, FAILED)

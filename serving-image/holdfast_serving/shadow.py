@@ -21,13 +21,14 @@ class Comparison:
         rows: compared.
         disagreeing: of them, those where at least one output differs.
         by_output: of them, those where this output of the signature does.
+        pending: comparisons that are under way in a thread.
     """
 
     def __init__(self, outputs: Sequence[Tensor], *, has_rows: bool) -> None:
         """`has_rows`: whether the first dimension of every output is that of the rows; else an answer is one row."""
         self.names = [tensor.name for tensor in outputs]
         self._has_rows = has_rows
-        self.rows = self.disagreeing = 0
+        self.rows = self.disagreeing = self.pending = 0
         self.by_output = [0] * len(outputs)
 
     def compare(self, ours: Sequence[Array], theirs: Sequence[Array], relative: float, absolute: float) -> None:
@@ -40,7 +41,8 @@ class Comparison:
             self._count(self._differences(ours, theirs, relative, absolute))
             return
         future = asyncio.get_running_loop().run_in_executor(None, self._differences, ours, theirs, relative, absolute)
-        future.add_done_callback(lambda done: self._count(done.result()))
+        self.pending += 1
+        future.add_done_callback(self._end)
 
     def document(self) -> dict[str, Any]:
         """For JSON."""
@@ -49,6 +51,10 @@ class Comparison:
             "disagreeing": self.disagreeing,
             "outputs": dict(zip(self.names, self.by_output, strict=True)),
         }
+
+    def _end(self, done: asyncio.Future[Array]) -> None:
+        self.pending -= 1
+        self._count(done.result())
 
     def _count(self, differences: Array) -> None:
         self.rows += differences.shape[1]

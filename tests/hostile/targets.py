@@ -416,8 +416,8 @@ def lease() -> Target:
     document = {
         "sequence": 1, "issuedAt": 1000, "seconds": 15, "model": "wine", "revision": "1", "instance": "instance",
         "mode": "share",
-        "target": {"revision": "2", "address": "10.0.0.1:8080", "readySeconds": 1}, "hedgeMilliseconds": 5,
-        "weight": 0.5,
+        "target": {"revision": "2", "address": "10.0.0.1:8080", "tlsName": None, "readySeconds": 1},
+        "hedgeMilliseconds": 5, "weight": 0.5, "syntheticPerSecond": 1,
     }  # fmt: skip
     return run, [b"\0" + json.dumps(document).encode(), b"\1" + envelope(document, KEY)]
 

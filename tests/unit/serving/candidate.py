@@ -125,14 +125,14 @@ class Candidate:
         connections: that were made.
     """
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: Fault, port: int) -> None:
         self.fault = fault
         self.asked: list[Asked] = []
         self.connections = 0
         self._going = threading.Event()
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=512)
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._accepting = threading.Thread(target=self._accept)
         self._accepting.start()
@@ -197,8 +197,8 @@ def _request(sock: socket.socket, rest: bytes) -> tuple[bytes, bytes, bytes] | N
 
 
 @contextmanager
-def candidate(fault: Fault) -> Iterator[Candidate]:
-    made = Candidate(fault)
+def candidate(fault: Fault, port: int = 0) -> Iterator[Candidate]:
+    made = Candidate(fault, port)
     try:
         yield made
     finally:

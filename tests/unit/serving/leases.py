@@ -63,9 +63,10 @@ class Operator:
     def document(self, mode: str = "share", **changes: Any) -> dict[str, Any]:
         """A lease that is in order, but for what `changes` make of it."""
         own = {
-            "share": {"weight": 1.0},
+            "share": {"weight": 1.0, "syntheticPerSecond": 0},
             "all": {"closeConnections": False},
             "shadow": {"weight": 1.0, "tolerance": {"relative": 1e-4, "absolute": 1e-5}},
+            "golden": {"tolerance": {"relative": 1e-4, "absolute": 1e-5}},
         }
         return {
             "sequence": next(self._sequence),

@@ -60,6 +60,10 @@ REFUSALS: dict[str, tuple[Callable[[dict[str, Any]], object], int, str, str]] = 
     "a member of another mode": (set_to(closeConnections=True), 400, "garbled", "exactly these members"),
     "a sequence of nonsense": (set_to(sequence="9"), 400, "garbled", "sequence"),
     "a fraction of a sequence": (set_to(sequence=1e18), 400, "garbled", "sequence"),
+    "no rate": (lambda d: d.pop("syntheticPerSecond"), 400, "garbled", "syntheticPerSecond"),
+    "a rate too much": (set_to(syntheticPerSecond=101), 400, "garbled", "syntheticPerSecond must be a number"),
+    "a rate of nonsense": (set_to(syntheticPerSecond=None), 400, "garbled", "syntheticPerSecond"),
+    "a rate where nothing is shared": (set_to(mode="golden"), 400, "garbled", "exactly these members"),
     "no hedge": (set_to(hedgeMilliseconds=0), 400, "garbled", "hedgeMilliseconds"),
     "itself": (in_target(revision=REVISION), 400, "garbled", "its target is this pod's own revision"),
     "a target with a path": (in_target(revision="a/../b"), 400, "garbled", "target.revision"),
@@ -96,7 +100,7 @@ def test_a_lease_that_is_not_in_order_is_refused_in_words(operator: Operator, na
     assert operator.read()["lease"]["sequence"] == before["lease"]["sequence"]
 
 
-@pytest.mark.parametrize("mode", ["share", "all", "shadow"])
+@pytest.mark.parametrize("mode", ["share", "all", "shadow", "golden"])
 def test_each_mode_is_told(operator: Operator, mode: str) -> None:
     assert operator.grant(mode)["lease"]["mode"] == mode
 

@@ -259,6 +259,31 @@ def test_two_pods_that_send_to_each_other_send_nothing_back(stable: Server, tmp_
         assert there.outcomes() == back.outcomes() == {"ok": 10}
 
 
+def test_a_new_pod_that_has_a_control_group_and_an_old_one_that_sends_all_on_are_no_circle(
+    stable: Server, tmp_path: Path
+) -> None:
+    """Right after a promotion: old pods send everything to Service X, new ones a share to the previous revision."""
+    with serving(tmp_path, models.iris(), HOLDFAST_REVISION=TARGET, **KEYS) as new:
+        there, back = Operator(stable, address(new)), Operator(new, address(stable), REVISION)
+        there.grant("all", closeConnections=True)
+        back.grant(weight=0.5)
+        seen = ask(new, 200)
+        assert seen[200, TARGET] + seen[200, REVISION] == 200
+        drawn = back.arm("target")["drawn"]
+        assert back.outcomes() == {"ok": drawn}
+        assert there.arm("target")["drawn"] == 0  # what came from the new pod was answered where it came to
+        assert ask(stable, 40, 0) == {(200, TARGET): 40}
+        assert there.outcomes() == {"ok": 40}
+        assert back.arm("target")["drawn"] == drawn
+
+
+def test_a_service_that_still_points_to_this_pod_leads_to_no_circle(stable: Server) -> None:
+    operator = Operator(stable, address(stable))
+    operator.grant("all")
+    assert ask(stable, 20) == {(200, REVISION): 20}
+    assert operator.outcomes() == {"refused": 20}  # it is asked for a revision that it does not have
+
+
 def test_a_target_that_hangs_holds_no_more_than_it_may_and_its_age_is_told(tmp_path: Path) -> None:
     """The kernel takes the connections; nobody else does."""
     with (
