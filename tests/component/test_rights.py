@@ -59,7 +59,20 @@ def test_every_right_is_used(plane: ControlPlane) -> None:
     assert granted(plane) - used(plane) == set()
 
 
-def test_no_right_is_a_wildcard_or_about_secrets(plane: ControlPlane) -> None:
+def test_no_right_is_a_wildcard_or_about_what_is_not_the_operators(plane: ControlPlane) -> None:
     for group, resource, verb in granted(plane):
         assert "*" not in (group, resource, verb)
-        assert resource not in {"secrets", "serviceaccounts", "serviceaccounts/token", "pods/exec", "nodes"}
+        assert resource not in {"serviceaccounts", "serviceaccounts/token", "pods/exec", "nodes"}
+
+
+def test_the_only_secret_is_its_own_key(plane: ControlPlane) -> None:
+    rules = {
+        (role["metadata"].get("namespace"), verb, name)
+        for role in rendered("base", plane)
+        if role["kind"] in {"Role", "ClusterRole"} and role["metadata"]["name"].startswith("holdfast-operator")
+        for rule in role["rules"]
+        if "secrets" in rule["resources"]
+        for verb in rule["verbs"]
+        for name in rule.get("resourceNames", [None])
+    }
+    assert rules == {("holdfast-system", "create", None), ("holdfast-system", "get", "holdfast-router-key")}

@@ -43,6 +43,7 @@ _PLURALS = {
     "Pod": "api/v1/{}pods",
     "Event": "api/v1/{}events",
     "ConfigMap": "api/v1/{}configmaps",
+    "Secret": "api/v1/{}secrets",
     "ServiceAccount": "api/v1/{}serviceaccounts",
     "ResourceQuota": "api/v1/{}resourcequotas",
     "Lease": "apis/coordination.k8s.io/v1/{}leases",

@@ -69,6 +69,8 @@ class RevisionManifest:
     request_timeout_milliseconds: int | None = None
     """None for the server's own default: variables that say nothing new would change every pod there is."""
     max_batch_rows: int | None = None
+    router_public_key: str = ""
+    """Whose leases the pods take."""
 
     def render(self, replicas: int) -> dict[str, Any]:
         """The manifest for server-side apply."""
@@ -108,6 +110,8 @@ class RevisionManifest:
             variables["HOLDFAST_REQUEST_TIMEOUT_MILLISECONDS"] = str(self.request_timeout_milliseconds)
         if self.max_batch_rows is not None:
             variables["HOLDFAST_MAX_BATCH_ROWS"] = str(self.max_batch_rows)
+        if self.router_public_key:
+            variables["HOLDFAST_ROUTER_PUBLIC_KEYS"] = self.router_public_key
         mounts, volumes = self.source.mounts(), []
         if self.tls:
             variables |= {"HOLDFAST_TLS_SECRET": self.tls.secret, "HOLDFAST_TLS_CLIENT_AUTH": self.tls.client_auth}

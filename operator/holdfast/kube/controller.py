@@ -12,7 +12,7 @@ from typing import Any
 
 from kubernetes.aio.client import Configuration
 
-from holdfast.kube import errors, metrics
+from holdfast.kube import errors, keys, metrics
 from holdfast.kube.client import Client
 from holdfast.kube.events import Recorder
 from holdfast.kube.health import MAX_LAG, Health, HealthServer, Ticker
@@ -26,6 +26,8 @@ from holdfast.kube.store import Store
 from holdfast.kube.watches import Scope, Watches
 from holdfast.kube.workers import PASS_SECONDS, Workers
 from holdfast.settings import Settings
+from holdfast.signals.leases import Signer
+from holdfast.signals.routers import Routers
 
 LEASE_NAME = "holdfast-operator"
 COALESCE_SECONDS = 0.1
@@ -61,8 +63,9 @@ class Controller:
         self._slo = SloWatch(
             settings.prometheus, settings.prometheus_seconds, settings.namespaces, self.store, self.queue
         )
-        reconciler = Reconciler(self.client, self.store, recorder, settings.plan, self._slo.signal)
-        self.workers = Workers(self.queue, reconciler.reconcile, settings.workers)
+        self._routers = Routers(self.elector.guard)
+        self._reconciler = Reconciler(self.client, self.store, recorder, settings.plan, self._slo.signal, self._routers)
+        self.workers = Workers(self.queue, self._reconciler.reconcile, settings.workers)
         self._ticker = Ticker()
         self._health = HealthServer(settings.health_port, self.judge)
         self._tasks: list[asyncio.Task[None]] = []
@@ -85,6 +88,7 @@ class Controller:
         log.info("standing by", extra={"fields": {"identity": self.elector.identity}})
         await self.elector.acquire()
         await self._wait_for_kinds()
+        self._reconciler.open(Signer(await self._router_seeds()))
         self.watches.begin()
         self._spawn(self.resync.run(), "resync")
         self._spawn(self._work(), "start of the workers")
@@ -115,6 +119,7 @@ class Controller:
     async def close(self) -> None:
         """Stop, whatever went before, and close all connections."""
         await self.stop()
+        await self._routers.close()
         await self.client.close()
         await self._lease_client.close()
 
@@ -132,6 +137,15 @@ class Controller:
                 if not told:
                     log.warning("waiting for the CustomResourceDefinitions of %s: apply crds/", ", ".join(missing))
                     told = True
+            await asyncio.sleep(2.0)
+
+    async def _router_seeds(self) -> tuple[bytes, ...]:
+        """Waited for: a pod that is made without the key can never take part in a rollout."""
+        while True:
+            try:
+                return await keys.router_seeds(self.client, self._settings.pod_namespace)
+            except (errors.ApiError, keys.Unusable) as error:
+                log.warning("there is no key to sign leases with yet, trying again: %s", error)
             await asyncio.sleep(2.0)
 
     async def _work(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 
 from holdfast.build.deployment import MANAGEMENT_PORT
+from holdfast.signals.routers import management_url
 
 SECONDS = 0.5
 """For all pods together: who does not answer at once has nothing to say."""
@@ -33,9 +34,8 @@ async def words(pods: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 async def ask(session: aiohttp.ClientSession, address: str, port: int = MANAGEMENT_PORT) -> str | None:
     """What the pod at an address says; None when it is ready, or says nothing."""
-    host = f"[{address}]" if ":" in address else address
     try:
-        async with session.get(f"http://{host}:{port}/readyz", allow_redirects=False) as answer:
+        async with session.get(management_url(address, port) + "/readyz", allow_redirects=False) as answer:
             if answer.status != 503:
                 return None
             text = (await answer.content.read(4 * _MAX_CHARACTERS)).decode(errors="replace")

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from holdfast.signals import metrics as signals
+
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
+REGISTRY.register(signals.READS)
+REGISTRY.register(signals.LEASES)
 
 WRITES = Counter("holdfast_writes", "Mutating requests sent to the API server.", ["verb", "kind"], registry=REGISTRY)
 REQUEST_ERRORS = Counter(

@@ -86,7 +86,7 @@ def pod(raw: Object, mount_message: str | None = None, doing: str | None = None)
     state: Object = container.get("state") or {}
     waiting: Object = state.get("waiting") or {}
     ended: Object = state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
-    scheduled = _condition(status, "PodScheduled")
+    scheduled, ready = _condition(status, "PodScheduled"), _condition(status, "Ready")
     unschedulable = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
     return Pod(
         name=metadata["name"],
@@ -94,7 +94,7 @@ def pod(raw: Object, mount_message: str | None = None, doing: str | None = None)
         labels=metadata.get("labels") or {},
         phase=status.get("phase", ""),
         created=datetime.fromisoformat(metadata["creationTimestamp"]),
-        ready=_condition(status, "Ready").get("status") == "True",
+        ready=ready.get("status") == "True",
         unschedulable=scheduled.get("message", "") if unschedulable else None,
         waiting_reason=waiting.get("reason"),
         waiting_message=waiting.get("message"),
@@ -105,7 +105,15 @@ def pod(raw: Object, mount_message: str | None = None, doing: str | None = None)
         image_id=container.get("imageID") or None,
         mount_message=mount_message,
         doing=doing,
+        uid=metadata["uid"],
+        address=status.get("podIP") or "",
+        ready_since=_since(ready) if ready.get("status") == "True" else None,
     )
+
+
+def _since(condition: Object) -> datetime | None:
+    time = condition.get("lastTransitionTime")
+    return datetime.fromisoformat(time) if time else None
 
 
 def _condition(status: Object, type_: str) -> Object:

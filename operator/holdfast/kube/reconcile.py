@@ -5,13 +5,14 @@ The pass decides nothing. What the API server refuses is told to the plan, which
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from holdfast.build import names
+from holdfast.build import labels, names
 from holdfast.kube import errors
 from holdfast.kube.apply import Applier, NameTaken
 from holdfast.kube.client import Client
@@ -26,6 +27,7 @@ from holdfast.plan.observed import (
     Create,
     Delete,
     Foreign,
+    Json,
     Metadata,
     Needs,
     Observed,
@@ -37,6 +39,8 @@ from holdfast.plan.observed import (
     Write,
 )
 from holdfast.plan.slo import Answer as SloAnswer
+from holdfast.signals.leases import Signer
+from holdfast.signals.routers import Routers
 
 SETTLE_SECONDS = 0.2
 """After writes to children: a moment for what others do next, so that one pass sees all of it."""
@@ -82,7 +86,13 @@ class Reconciler:
     """Carries out plans. `reconcile` raises errors.ApiError and NotLeading; the key is then to be tried again."""
 
     def __init__(
-        self, client: Client, store: Store, recorder: Recorder, settings: Settings, slo: Callable[[Key], SloAnswer]
+        self,
+        client: Client,
+        store: Store,
+        recorder: Recorder,
+        settings: Settings,
+        slo: Callable[[Key], SloAnswer],
+        routers: Routers,
     ) -> None:
         """`slo`: what Prometheus says of a ModelDeployment."""
         self._client = client
@@ -92,24 +102,33 @@ class Reconciler:
         self._recorder = recorder
         self._settings = settings
         self._slo = slo
+        self._routers = routers
+        self._signer: Signer | None = None
         self._obstacles: dict[Key, Obstacles] = {}
+        self._memories: dict[Key, tuple[str, Json]] = {}
+
+    def open(self, signer: Signer) -> None:
+        """From now on passes may come. New pods take leases from this signer."""
+        self._signer = signer
+        self._settings = replace(self._settings, router_public_key=signer.public_key)
 
     async def reconcile(self, key: Key) -> Outcome:
         """One pass."""
         resource = self._store.resource(key)
         if resource is None or resource.deleting or self._store.is_left_alone(key.namespace):
             self._obstacles.pop(key, None)
+            self._memories.pop(key, None)
             return Outcome()
         planner = PLANNERS[key.kind]
         obstacles = before = await self._still_there(resource)
         children = await self._adopted(resource)
         observed = await self._read(resource, planner, self._observe(resource, children, obstacles))
-        plan = planner.plan(observed)
+        plan = self._planned(planner, observed, resource)
         wrote = refused = False
         for write in plan.writes:
             target = _target(resource, write)
             try:
-                wrote |= await self._carry_out(resource, write)
+                wrote |= await self._carry_out(resource, write, observed)
             except NameTaken as taken:
                 obstacles = replace(obstacles, foreign={**obstacles.foreign, target: taken.foreign})
                 break
@@ -120,7 +139,7 @@ class Reconciler:
             obstacles = obstacles.without(target)
         self._remember(key, obstacles)
         if obstacles != before:
-            plan = planner.plan(_with(observed, self._children(resource), obstacles))
+            plan = self._planned(planner, _with(observed, self._children(resource), obstacles), resource)
         await self._report(resource, plan)
         return Outcome(SETTLE_SECONDS if wrote else plan.requeue_after, refused)
 
@@ -136,6 +155,7 @@ class Reconciler:
             status=resource.status,
             training_output=self._training_output(resource),
             slo=self._slo(key),
+            memory=self._memory(resource),
         )
         return _with(observed, children, obstacles)
 
@@ -145,8 +165,11 @@ class Reconciler:
     async def _read(self, resource: Resource, planner: Planner, observed: Observed) -> Observed:
         needs = planner.needs(observed)
         namespace = resource.key.namespace
-        if needs.pods:
+        if needs.pods or needs.routers:
             observed = replace(observed, pods=await self._reader.pods(resource.key))
+        if needs.routers:
+            asked = [pod for pod in observed.pods if pod.labels.get(labels.REVISION) in needs.routers]
+            observed = replace(observed, routers=await self._routers.read(asked))
         if needs.claims:
             observed = replace(observed, claims=await self._reader.claims(namespace, needs.claims))
         if needs.config_maps:
@@ -181,6 +204,17 @@ class Reconciler:
         else:
             self._obstacles.pop(key, None)
 
+    def _planned(self, planner: Planner, observed: Observed, resource: Resource) -> Plan:
+        """The plan, whose memory is kept whatever becomes of its writes."""
+        plan = planner.plan(observed)
+        if plan.memory is not None:
+            self._memories[resource.key] = (resource.uid, plan.memory)
+        return plan
+
+    def _memory(self, resource: Resource) -> Json:
+        uid, memory = self._memories.get(resource.key, ("", {}))
+        return memory if uid == resource.uid else {}
+
     # --- Writing ----------------------------------------------------------------------------------------------------
 
     async def _adopted(self, resource: Resource) -> list[Live]:
@@ -191,7 +225,8 @@ class Reconciler:
             await self._applier.adopt(resource, live)
         return self._children(resource) if orphans else children
 
-    async def _carry_out(self, resource: Resource, write: Write) -> bool:
+    async def _carry_out(self, resource: Resource, write: Write, observed: Observed) -> bool:
+        """Whether anything was written to the API server."""
         match write:
             case Apply(manifest):
                 return await self._applier.apply(resource, manifest)
@@ -202,7 +237,18 @@ class Reconciler:
             case Delete(_, _, uid):
                 return await self._applier.delete(resource, _target(resource, write), uid)
             case Route():
-                raise NotImplementedError  # no plan makes one yet
+                await self._lease(resource, write, observed)
+                return False
+
+    async def _lease(self, resource: Resource, route: Route, observed: Observed) -> None:
+        """Put one lease to each of a route's pods. What they do is in their next reports."""
+        assert self._signer is not None
+        leases = [
+            (pod, self._signer.envelope(route, resource.key.name, report))
+            for pod in observed.pods
+            if pod.uid in route.pods and (report := observed.routers.get(pod.uid)) is not None
+        ]
+        await asyncio.gather(*(self._routers.put(pod, envelope) for pod, envelope in leases))
 
     async def _report(self, resource: Resource, plan: Plan) -> None:
         key = resource.key

@@ -131,6 +131,7 @@ def manifest(
         feedback=Feedback(**shape["feedback"]) if "feedback" in shape else None,
         request_timeout_milliseconds=shape.get("requestTimeoutMilliseconds"),
         max_batch_rows=shape.get("maxBatchRows"),
+        router_public_key=settings.router_public_key,
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from holdfast.build import labels
+from holdfast.kube import keys
 from holdfast.kube.controller import LEASE_NAME
 from holdfast.settings import read
 from holdfast.signals.prometheus import Address
@@ -74,6 +75,14 @@ def test_the_lease_that_may_be_written_is_the_one_that_is_used() -> None:
     (named,) = (rule for rule in role["rules"] if "resourceNames" in rule)
     assert named["resourceNames"] == [LEASE_NAME]
     assert role["metadata"]["namespace"] == "holdfast-system"
+
+
+def test_the_secret_that_may_be_read_is_the_operators_own_key() -> None:
+    role = one("base", "Role", "holdfast-operator-key")
+    (named,) = (rule for rule in role["rules"] if "resourceNames" in rule)
+    assert (named["resourceNames"], named["verbs"]) == ([keys.NAME], ["get"])
+    assert role["metadata"]["namespace"] == "holdfast-system"
+    assert one("namespaced", "Role", "holdfast-operator-key") == role
 
 
 def test_the_namespaced_operator_has_no_right_outside_its_namespace() -> None:

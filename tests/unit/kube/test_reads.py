@@ -12,6 +12,7 @@ from holdfast.kube.store import Resource
 def raw(**status: Any) -> dict[str, Any]:
     metadata = {
         "name": "wine-0",
+        "uid": "p1",
         "creationTimestamp": "2026-11-24T01:02:03Z",
         "labels": {"a": "b"},
         "ownerReferences": [{"uid": "rs1", "controller": True}],
@@ -65,8 +66,13 @@ def test_a_container_that_has_ended_tells_of_this_end_and_not_of_the_one_before(
     assert (seen.exit_code, seen.termination_message) == (0, "now")
 
 
-def test_a_ready_pod_is_ready() -> None:
-    assert pod(raw(phase="Running", conditions=[{"type": "Ready", "status": "True"}])).ready
+def test_a_ready_pod_is_ready_since_some_time() -> None:
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-24T01:02:30Z"}
+    seen = pod(raw(phase="Running", podIP="10.0.0.7", conditions=[ready]))
+    assert (seen.uid, seen.address, seen.ready) == ("p1", "10.0.0.7", True)
+    assert seen.ready_since == datetime(2026, 11, 24, 1, 2, 30, tzinfo=UTC)
+    unready = pod(raw(phase="Running", conditions=[ready | {"status": "False"}]))
+    assert (unready.ready, unready.ready_since, unready.address) == (False, None, "")
 
 
 def run(**status: Any) -> Resource:
