@@ -144,7 +144,9 @@ class Router:
 
     def _begin(self, target: Target) -> None:
         self.arms = Arms(target.revision, self._comparison(), self._predictions)
-        self.smoke = None
+        if self.smoke is not None:
+            self.smoke.rest()  # or what is left of it would be put to this target
+            self.smoke = None
 
     def _comparison(self) -> Comparison:
         return Comparison(self._signature.outputs, has_rows=self.has_rows)

@@ -61,6 +61,9 @@ class Smoke:
     def rest(self) -> None:
         """Put no more for now."""
         self._lease = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def document(self) -> dict[str, Any]:
         """For JSON."""

@@ -105,8 +105,19 @@ def test_another_target_is_tested_anew(three: Server) -> None:
     with candidate(right) as target:
         operator = Operator(three, target.address)
         assert smoked(operator)["disagreeing"] == 3
-        other = operator.target | {"revision": "another", "address": NOTHING}
-        assert operator.grant("golden", target=other)["golden"]["answered"] == 0
+        other = operator.target | {"revision": "another"}
+        operator.grant("golden", target=other)
+        until(lambda: operator.read()["golden"]["done"], "the end of the smoke test")
+        assert operator.read()["golden"] == said(asked=3, failed=3) | {"target": "another"}  # by what it says it is
+
+
+def test_what_is_left_of_a_test_is_not_put_to_another_target(three: Server) -> None:
+    with candidate(right) as target:
+        operator = Operator(three, target.address)
+        operator.grant("golden", target=operator.target | {"revision": "another", "address": NOTHING})
+        operator.grant(weight=0)
+        time.sleep(1.2)  # in which it would have been tried again
+        assert target.asked == []
 
 
 @pytest.mark.parametrize(
