@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+from collections.abc import AsyncIterator
 
 import pytest
+from kubernetes.aio.client import Configuration
+from kubernetes.aio.config import load_kube_config
 from tests.component.world import ACCOUNT, GROUPS, SYSTEM, Json, Place, mutations, operator, stop, until
 
 from holdfast.kube import errors, keys
-from holdfast.kube.client import Client, load_configuration
+from holdfast.kube.client import Client
 from holdfast.kube.kinds import SECRET
 from holdfast.signals.leases import Signer
 from holdfast_devcluster import ControlPlane
@@ -22,10 +25,13 @@ def system(plane: ControlPlane) -> Place:
 
 
 @pytest.fixture
-async def client(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Client:
+async def client(plane: ControlPlane) -> AsyncIterator[Client]:
     """With the operator's rights."""
-    monkeypatch.setenv("KUBECONFIG", str(plane.kubeconfig_for(ACCOUNT, GROUPS)))
-    return Client(await load_configuration(), "router-key")
+    configuration = Configuration()
+    await load_kube_config(str(plane.kubeconfig_for(ACCOUNT, GROUPS)), client_configuration=configuration)
+    made = Client(configuration, "holdfast/router-key")
+    yield made
+    await made.close()
 
 
 def seed(system: Place, name: str = "current") -> bytes:
@@ -50,7 +56,6 @@ async def test_of_operators_that_start_together_one_makes_the_key_and_all_have_i
     assert len(seed(system)) == 32
     made = [event for event in mutations(plane, "router-key") if event["objectRef"]["resource"] == "secrets"]
     assert [event["responseStatus"]["code"] for event in made].count(201) == 1
-    await client.close()
 
 
 async def test_the_operator_may_read_no_other_secret(system: Place, client: Client) -> None:
@@ -59,7 +64,6 @@ async def test_the_operator_may_read_no_other_secret(system: Place, client: Clie
         await client.get(SECRET, SYSTEM, "another")
     with pytest.raises(errors.NotPermitted):
         await client.list(SECRET, SYSTEM)
-    await client.close()
 
 
 def test_new_pods_know_the_key_and_a_new_key_restarts_none(plane: ControlPlane, system: Place, place: Place) -> None:
