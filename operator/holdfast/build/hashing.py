@@ -20,11 +20,11 @@ def with_desired_hash(manifest: dict[str, Any], *, without_replicas: bool = Fals
     The owner is left out: an orphan that is adopted is still what it was. `without_replicas` leaves `spec.replicas` out
     as well: the hash then tells whether the *template* is the one that would be rendered now.
     """
-    metadata, spec = dict(manifest["metadata"]), dict(manifest["spec"])
+    metadata = dict(manifest["metadata"])
     metadata.pop("ownerReferences", None)
+    hashed = {**manifest, "metadata": metadata}
     if without_replicas:
-        spec.pop("replicas")
-    hashed = {**manifest, "metadata": metadata, "spec": spec}
+        hashed["spec"] = {name: value for name, value in manifest["spec"].items() if name != "replicas"}
     value = hashlib.sha256(canonical_json(hashed).encode()).hexdigest()[:16]
     annotations = {**metadata.get("annotations", {}), labels.DESIRED_HASH: value}
     return {**manifest, "metadata": {**manifest["metadata"], "annotations": annotations}}

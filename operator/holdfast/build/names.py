@@ -24,6 +24,11 @@ def revision_deployment(name: str, revision: str) -> str:
     return f"{name}-{revision}"
 
 
+def rules_config_map(name: str) -> str:
+    """Where the rules of a ModelDeployment are when there is no Prometheus operator."""
+    return f"{name}-rules"
+
+
 def helper_job(name: str, uid: str, purpose: str, key: str) -> str:
     """A helper Job of a ModelDeployment; the same key means the same Job."""
     return f"{cut(name, MAX_HELPER_PREFIX)}-{digest10(uid, purpose, key)}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
+from holdfast.build.rules import Alarm, Objective, span
 from holdfast.plan import conditions
 from holdfast.plan.conditions import Condition
 from holdfast.stats.burnrate import DAY, PAIRS, Burn, Ratio, budget_left, burns
@@ -20,16 +21,6 @@ SLO_HEALTHY = "SLOHealthy"
 MAX_PERCENT = 1_000_000
 """What is overspent has no bound, a status has."""
 NOTHING = Ratio(0.0, 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Objective:
-    """So many of all requests may be bad."""
-
-    name: Literal["availability", "latency"]
-    allowed: float
-    threshold_milliseconds: int = 0
-    """latency: an answer that takes longer is bad."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +40,11 @@ class Objectives:
     def period(self) -> int:
         """Seconds of the window that has the budget."""
         return self.window_days * DAY
+
+
+def alarms(window_days: int) -> tuple[Alarm, ...]:
+    """The pairs of windows as rules have them."""
+    return tuple(Alarm(pair.short, pair.long, pair.factor(window_days), pair.fast) for pair in PAIRS)
 
 
 def objectives(spec: Mapping[str, Any]) -> Objectives | None:
@@ -204,20 +200,13 @@ def _pairs(wanted: Objectives, counts: Counts) -> Iterable[tuple[Objective, Mapp
 def _words(objective: Objective, burn: Burn) -> str:
     pair, allowed = burn.pair, objective.allowed
     return (
-        f"{_percent(burn.long * allowed)} bad in {_span(pair.long)}, {_percent(burn.short * allowed)} in "
-        f"{_span(pair.short)}; allowed {_percent(allowed)}, alarm above {burn.factor:.3g} times that"
+        f"{_percent(burn.long * allowed)} bad in {span(pair.long)}, {_percent(burn.short * allowed)} in "
+        f"{span(pair.short)}; allowed {_percent(allowed)}, alarm above {burn.factor:.3g} times that"
     )
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
-
-
-def _span(seconds: int) -> str:
-    for unit, length in (("d", DAY), ("h", 3600)):
-        if seconds % length == 0:
-            return f"{seconds // length}{unit}"
-    return f"{seconds // 60}m"
 
 
 def _allowed(percent: str) -> float:

@@ -1,7 +1,6 @@
 """Questions to Prometheus, and which of its answers can be believed.
 
-An answer is numbers that somebody acts on, or it is a `Fault`; there is nothing in between. What a label's value may be
-is not ours to say, so values reach a query only as quoted text.
+An answer is numbers that somebody acts on, or it is a `Fault`; there is nothing in between.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import json
 import math
 import re
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,6 @@ FaultKind = Literal[
 ]
 _LATEST = 1e12
 """No answer is from a later second."""
-_SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$]")
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
@@ -122,21 +120,6 @@ async def session(address: Address) -> AsyncIterator[Session]:
     connector = aiohttp.TCPConnector(limit=1, ssl=trust)
     async with aiohttp.ClientSession(connector=connector, headers=headers, auto_decompress=False) as http:
         yield Session(address.url, http)
-
-
-# --- Queries ----------------------------------------------------------------------------------------------------------
-
-
-def quoted(text: str) -> str:
-    """A PromQL string literal that means `text`."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
-
-
-def one_of(label: str, values: Iterable[str]) -> str:
-    """A matcher: the label is exactly one of these values."""
-    pattern = "|".join(_SPECIAL.sub(r"\\\g<0>", value) for value in sorted(values))
-    return f"{label}=~{quoted(pattern)}"
 
 
 # --- Answers ----------------------------------------------------------------------------------------------------------

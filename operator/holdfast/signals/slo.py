@@ -12,16 +12,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from holdfast.build.promql import one_of, quoted, selector
+from holdfast.build.requests import BAD, DURATIONS, REQUESTS, UNCOUNTED, edge_texts
 from holdfast.plan.slo import NOTHING, Counts, Objectives, SloSignal
-from holdfast.signals.prometheus import Fault, Sample, Session, Vector, one_of, quoted
+from holdfast.signals.prometheus import Fault, Sample, Session, Vector
 from holdfast.stats.burnrate import Ratio
 
-REQUESTS = "holdfast_inference_requests_total"
-DURATIONS = "holdfast_inference_duration_seconds_bucket"
-BAD = frozenset({"failed", "late", "rejected", "timeout"})
-"""Outcomes that count against availability: what a server owes its clients."""
-UNCOUNTED = "abandoned"
-"""Its client had gone before its turn: nobody's success and nobody's failure."""
 STALE_SECONDS = 150.0
 """A model whose newest sample is older has no metrics. So it has to be scraped once a minute."""
 _REFRESH_SECONDS = 300.0
@@ -73,7 +69,7 @@ class SloReader:
         return {model: signal for model in wanted if model in fresh and (signal := self._signal(model, wanted[model]))}
 
     async def _fresh(self, session: Session) -> frozenset[Model]:
-        series = _selector(REQUESTS, self._matchers)
+        series = selector(REQUESTS, *self._matchers)
         answer = await session.ask(f"time() - max by (namespace, model) (timestamp({series}))")
         if answer.samples and answer.time == self._time:
             raise Fault("stale", "Prometheus gives the same answer as before")
@@ -85,13 +81,13 @@ class SloReader:
         )
 
     async def _ask(self, session: Session, seconds: int, thresholds: frozenset[int], now: float) -> _Window:
-        requests = _selector(REQUESTS, [*self._matchers, f"outcome!={quoted(UNCOUNTED)}"])
+        requests = selector(REQUESTS, *self._matchers, f"outcome!={quoted(UNCOUNTED)}")
         by = "namespace, model, revision"
         outcomes = await session.ask(f"sum by ({by}, outcome) (increase({requests}[{seconds}s]))")
         latencies = Vector(outcomes.time, ())
         if thresholds:
-            edges = one_of("le", {text for edge in thresholds for text in _edge_texts(edge)})
-            buckets = _selector(DURATIONS, [*self._matchers, edges])
+            edges = one_of("le", {"+Inf", *(text for edge in thresholds for text in edge_texts(edge))})
+            buckets = selector(DURATIONS, *self._matchers, edges)
             latencies = await session.ask(f"sum by ({by}, le) (increase({buckets}[{seconds}s]))")
         doubtful = frozenset(
             _model(sample) for sample in (*outcomes.samples, *latencies.samples) if not _counts(sample)
@@ -123,16 +119,6 @@ class SloReader:
 def _is_due(known: _Window, seconds: int, thresholds: frozenset[int], now: float) -> bool:
     """Whether a window may have moved by a hundredth of itself, or not all was asked about it."""
     return now - known.asked >= min(seconds / 120, _REFRESH_SECONDS) or not thresholds <= known.thresholds
-
-
-def _selector(metric: str, matchers: Iterable[str]) -> str:
-    return f"{metric}{{{', '.join(matchers)}}}"
-
-
-def _edge_texts(milliseconds: int) -> tuple[str, ...]:
-    """How an edge may be written: servers say `1`, newer versions of Prometheus keep it as `1.0`."""
-    seconds = milliseconds / 1000
-    return (f"{seconds:g}", str(seconds), "+Inf")
 
 
 def _model(sample: Sample) -> Model:
