@@ -482,6 +482,14 @@ def documents() -> Iterator[Demand]:
     ):
         yield said(f"outputs: {json.dumps(value)[:50]}", whole(outputs=value), 200 if value == {} else 400)
     yield said("outputs: 10^5 times the same", lambda: whole(outputs=[{"name": "label"}] * 100_000))
+    for count in (0, -1, 1.5, "2", True, None, [], {}):
+        wanted = [{"name": "scores", "parameters": {"classification": count}}]
+        yield said(f"a classification: {json.dumps(count)}", whole(outputs=wanted))
+    for count in (1, 2**62, 2**63, 2**64):
+        wanted = [{"name": "scores", "parameters": {"classification": count}}]
+        yield said(f"a classification: {count}", whole(outputs=wanted), 200 if count < 2**64 else 400)
+    labels = [{"name": "label", "parameters": {"classification": 2**40}}]
+    yield said("a classification of labels", whole(outputs=labels))
     region = {"shared_memory_region": "a", "shared_memory_byte_size": 16, "shared_memory_offset": 1 << 40}
     yield said("shared memory as an input", tensor(data=None, parameters=region))
     yield said("shared memory as an output", whole(outputs=[{"name": "label", "parameters": region}]))
