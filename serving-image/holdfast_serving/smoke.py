@@ -44,7 +44,7 @@ class Smoke:
         self._target = router.arms.revision
         self._waiting = deque(requests)
         self._loop = asyncio.get_running_loop()
-        self._gives_up = self._loop.time() + CONNECT_SECONDS
+        self._gives_up = 0.0
         self._lease: Lease | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -55,8 +55,11 @@ class Smoke:
 
     def go_on(self, lease: Lease) -> None:
         """Put the requests that are left, as this lease says."""
+        if self._lease is None:
+            self._gives_up = self._loop.time() + CONNECT_SECONDS
         self._lease = lease
-        self._put()
+        if self._timer is None:
+            self._put()
 
     def rest(self) -> None:
         """Put no more for now."""
@@ -105,8 +108,8 @@ class Smoke:
     def compare(self, kept: Kept, answer: list[Array], lease: Lease) -> None:
         """There is an answer."""
         self.answered += 1
-        self.comparison.compare(kept.answers, answer, lease.relative, lease.absolute)
         self._put_soon()
+        self.comparison.compare(kept.answers, answer, lease.relative, lease.absolute)
 
     def _put_soon(self) -> None:
         if self._timer is None:

@@ -211,3 +211,27 @@ def test_no_more_is_kept_than_there_is_room_for(tmp_path: Path) -> None:
     kept = loading.load(bundle, "wine", "1", 1).golden
     each = rows * 2 * (4 + 4 + 1)
     assert [len(request.answers[0]) for request in kept] == [rows] * (MAX_KEPT_BYTES // each) + [1]
+
+
+def test_large_answers_are_compared_before_it_is_done(tmp_path: Path) -> None:
+    rows = 40_000
+    values = [float(index % 100) for index in range(2 * rows)]
+    requests = [request(x=("FP32", [rows, 2], values)) | {"outputs": []} for _ in range(3)]
+    described = {
+        "inputs": [Tensor("x", "FP32", (-1, 2))],
+        "outputs": [Tensor("y", "FP32", (-1, 2)), Tensor("big", "BOOL", (-1, 2))],
+    }
+    document = {"requests": requests, "tolerance": {"relative": 0, "absolute": 0}}
+    digest = write_bundle(claim(tmp_path / "ours") / "scaled", scaled(2.0), document, **described)
+    (tmp_path / "theirs").mkdir()
+    with (
+        Server(tmp_path / "ours", "pvc://models/scaled", digest, **KEYS) as server,
+        serving(tmp_path / "theirs", scaled(2.0, "Less"), HOLDFAST_REVISION=TARGET) as other,
+    ):
+        until(server.ready, "readiness")
+        operator = Operator(server, address(other))
+        seen = [operator.grant("golden", hedgeMilliseconds=60_000)["golden"]]
+        while not seen[-1]["done"]:
+            seen.append(operator.read()["golden"])
+    ones = sum(value == 1 for value in values[::2])  # of these both models say that they are not
+    assert seen[-1] == said(asked=3, answered=3, rows=3 * rows, disagreeing=3 * (rows - ones))
