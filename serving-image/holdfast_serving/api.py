@@ -24,6 +24,7 @@ from holdfast_serving.connection import (
 from holdfast_serving.documents import Document
 from holdfast_serving.json_body import parse
 from holdfast_serving.metrics import REST
+from holdfast_serving.pod import added
 from holdfast_serving.problems import Problem, quoted
 from holdfast_serving.routes import Endpoint, Operation, Routes
 from holdfast_serving.served import VERSION, Served, loading
@@ -68,6 +69,9 @@ class Api:
         self._example: list[dict[str, Any]] | None = None
         self._page = Document(self._make_page)
         self._openapi = Document(self._make_openapi)
+        served.tells["statistics"] = lambda _: description.statistics(served)
+        if served.feedback is not None:
+            served.tells["feedback"] = served.feedback.take
         self.routes = Routes(self._paths(served.name, served.revision), self._missing)
 
     def open(self, codec: RestCodec, example: list[dict[str, Any]] | None) -> None:
@@ -157,7 +161,10 @@ class Api:
         connection.respond(200, orjson.dumps(description.configuration(self._served)))
 
     def _get_statistics(self, connection: Connection, body: bytes | bytearray) -> None:
-        connection.respond(200, orjson.dumps(description.statistics(self._served)))
+        def answer(said: list[Any]) -> None:
+            connection.respond(200, orjson.dumps(added(said)))
+
+        connection.ask(self._served.gather, "statistics", None, answer)
 
     def _get_models(self, connection: Connection, body: bytes | bytearray) -> None:
         connection.respond(200, orjson.dumps({"models": [self._served.name]}))
@@ -174,13 +181,18 @@ class Api:
             raise Problem(404, "feedback is off: this server has no key for receipts")
         if feedback.certified and not connection.has_certificate:
             raise Problem(403, "feedback is for clients that show a certificate")
-        rows, refused, wait = feedback.take(parse(body))
-        answer: dict[str, Any] = {"rows": rows, "refused": refused}
-        if not wait:
-            connection.respond(200, orjson.dumps(answer))
-            return
-        answer["error"] = "more labels than are taken in a minute; send those again that are refused as capped"
-        connection.respond(429, orjson.dumps(answer), JSON + b"retry-after: %d\r\n" % math.ceil(wait))
+
+        def answer(said: tuple[int, list[dict[str, Any]], float]) -> None:
+            rows, refused, wait = said
+            document: dict[str, Any] = {"rows": rows, "refused": refused}
+            if not wait:
+                connection.respond(200, orjson.dumps(document))
+                return
+            document["error"] = "more labels than are taken in a minute; send those again that are refused as capped"
+            connection.respond(429, orjson.dumps(document), JSON + b"retry-after: %d\r\n" % math.ceil(wait))
+
+        # Each receipt counts once: one process remembers those that have been here.
+        connection.ask(self._served.consult, "feedback", parse(body), answer)
 
     def _infer(
         self,

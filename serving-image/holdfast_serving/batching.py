@@ -20,7 +20,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from holdfast_bundle.manifest import Tensor
 from holdfast_serving.cost import Cost, Forecast
 from holdfast_serving.inference import Call, Outputs, feeds
-from holdfast_serving.metrics import ABANDONED, OWN, Metrics, outcome_of
+from holdfast_serving.metrics import ABANDONED, PROTOCOLS, Metrics, outcome_of
 from holdfast_serving.problems import Problem, busy
 from holdfast_serving.session import Model
 from holdfast_serving.signature import NUMPY
@@ -75,6 +75,7 @@ class Batcher:
         joins: bool,
         runs: int = 1,
         max_rows: int | None = None,
+        queued_bytes: int | None = None,
         drift: Drift | None = None,
         most_seconds: float = math.inf,
     ) -> None:
@@ -84,6 +85,7 @@ class Batcher:
             joins: whether calls may share a run; False runs them one by one.
             runs: that may go on at the same time.
             max_rows: of a batch of several calls; None for what runs in `BATCH_SECONDS`.
+            queued_bytes: that the inputs of waiting calls may take; None for `MAX_QUEUED_BYTES`.
             drift: counts the rows of all runs.
             most_seconds: that a run may take before it is stopped.
         """
@@ -97,7 +99,8 @@ class Batcher:
         self._forecast = Forecast(cost)
         self._uniform = all(-1 not in tensor.shape[1:] for tensor in model.signature.inputs)
         row_bytes = sum(map(_row_bytes, model.signature.inputs))
-        self._most_queued_rows = MAX_QUEUED_BYTES // row_bytes if self._uniform else _NEVER
+        self._most_queued_bytes = queued_bytes or MAX_QUEUED_BYTES
+        self._most_queued_rows = self._most_queued_bytes // row_bytes if self._uniform else _NEVER
         self._queue: deque[Call] = deque()
         self._queued_rows = 0
         self._queued_bytes = 0  # where rows are of different sizes
@@ -154,7 +157,7 @@ class Batcher:
             raise _full()
         if not self._uniform:
             size = _size(call)
-            if self._queued_bytes + size > MAX_QUEUED_BYTES and self._queue:
+            if self._queued_bytes + size > self._most_queued_bytes and self._queue:
                 raise _full()
             self._queued_bytes += size
         if self._idle and not self._scheduled:
@@ -308,8 +311,8 @@ class Batcher:
         metrics.batch.observe(batch.rows)
         metrics.in_flight -= len(batch.calls)
         answered = 0
-        took: list[list[float]] = [[] for _ in metrics.requests]
-        late = [0 for _ in metrics.requests]
+        took: list[list[float]] = [[] for _ in PROTOCOLS]
+        late = [0 for _ in PROTOCOLS]
         for calls, outputs in batch.parts:
             first = last = 0
             for call in calls:
@@ -345,22 +348,7 @@ class Batcher:
                 rows = batch.rows if len(batch.parts) == 1 else calls[0].rows
                 statistics.count_run(rows, len(calls), share * batch.seconds, share * (ended - began))
                 if self._drift is not None:
-                    for theirs in self._of_users(calls, outputs) if took[OWN] else (outputs,):
-                        self._note(theirs, self._drift)
-
-    def _of_users(self, calls: Sequence[Call], outputs: Outputs) -> Iterator[Outputs]:
-        """A run without the rows of the pod's own requests."""
-        if len(calls) == 1:
-            if calls[0].protocol != OWN:
-                yield outputs
-            return
-        first = last = 0
-        for call in calls:
-            first, last = last, last + call.rows
-            if call.protocol != OWN:
-                part = Outputs([array[first:last] for array in outputs.arrays], outputs.has_rows)
-                part.inputs = {name: array[first:last] for name, array in outputs.inputs.items()}
-                yield part
+                    self._note(outputs, self._drift)
 
     def _note(self, outputs: Outputs, drift: Drift) -> None:
         """Have a run's rows counted, once their answers are on their way."""

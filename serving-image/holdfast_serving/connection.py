@@ -24,6 +24,7 @@ from holdfast_serving.coding import unpacking
 from holdfast_serving.limits import Limits
 from holdfast_serving.port import BaseConnection, BasePort
 from holdfast_serving.problems import Problem, busy
+from holdfast_serving.served import Ask
 
 log = logging.getLogger(__name__)
 
@@ -359,6 +360,14 @@ class Connection(BaseConnection):
         except Exception:
             log.exception("a request failed inside the server")
             self.respond_problem(Problem(500, "the server failed on this request"))
+
+    def ask(self, asked: Ask, what: str, argument: Any, answer: Callable[[Any], None]) -> None:
+        """Ask the pod's processes, and answer with what they say or with why they do not."""
+
+        def then(said: Any) -> None:
+            self.run(lambda connection, body: answer(said), b"")
+
+        asked(what, argument, then, self.respond_problem)
 
     def hold(self, size: int) -> None:
         """Take `size` more bytes of `Limits.buffered_bytes` until the request is answered. Raises Problem 503."""

@@ -16,6 +16,7 @@ from holdfast_serving.arms import OUTCOMES as REQUEST_OUTCOMES
 from holdfast_serving.connection import Connection
 from holdfast_serving.lease import ACCEPTED, NOT_READY, OUTCOMES, Lease, Reader, Refused
 from holdfast_serving.metrics import Histogram
+from holdfast_serving.pod import added
 from holdfast_serving.served import Served, loading
 
 if TYPE_CHECKING:  # the router is imported with the first lease
@@ -32,10 +33,10 @@ _QUIET_SECONDS = 10.0
 
 
 class Control:
-    """Takes leases for one process and shows what its router did.
+    """Takes leases for a pod and shows what its router did. In each of its processes it has the router's counters.
 
     Attributes:
-        instance: the name of this process, to which leases are made out.
+        instance: the name of this pod's first process, to which leases are made out.
     """
 
     def __init__(self, served: Served, keys: Sequence[bytes], *, secured: bool) -> None:
@@ -46,6 +47,8 @@ class Control:
         """
         self.instance = f"{socket.gethostname()}-{os.urandom(8).hex()}"
         self._served = served
+        served.tells["router"] = lambda _: self._document()
+        served.tells["lease"] = self.apply
         self._has_keys = bool(keys)
         self._reader = Reader(keys, served.name, served.revision, self.instance, secured=secured)
         self._outcomes = [0] * len(OUTCOMES)
@@ -80,15 +83,25 @@ class Control:
             self._report(problem)
             raise
         self._outcomes[ACCEPTED] += 1
-        if self._router is not None:
-            self._router.apply(lease)
-        else:
-            self._router = self._make_router(lease)
-        self.get(connection, b"")
+        self._answer(connection, "lease", lease)
 
     def get(self, connection: Connection, body: bytes | bytearray) -> None:
         """Everything that was counted, at one instant."""
-        connection.respond(200, orjson.dumps(self._document()))
+        self._answer(connection, "router", None)
+
+    def apply(self, lease: Lease) -> dict[str, Any]:
+        """Do as a lease says that has been checked; returns what there is to tell after it."""
+        if self._router is not None:
+            self._router.apply(lease)
+        elif self._make_router is not None:
+            self._router = self._make_router(lease)
+        return self._document()
+
+    def _answer(self, connection: Connection, what: str, argument: Any) -> None:
+        def answer(said: list[Any]) -> None:
+            connection.respond(200, orjson.dumps(added(said)))
+
+        connection.ask(self._served.gather, what, argument, answer)
 
     def _document(self) -> dict[str, Any]:
         router = self._router

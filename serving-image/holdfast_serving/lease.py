@@ -226,6 +226,11 @@ def _object(text: bytes, what: str) -> dict[str, Any]:
     return document
 
 
+def of_document(document: dict[str, Any]) -> Lease:
+    """A lease that another process of this pod has checked, from the JSON of its fields."""
+    return Lease(**document | {"target": Target(**document["target"])})
+
+
 def _lease(document: dict[str, Any]) -> Lease:
     mode = document.get("mode")
     if type(mode) is not str or mode not in _OWN:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +37,12 @@ class Limits:
     ping_seconds: float = 60
     write_seconds: float = 30.0
     linger_seconds: float = 2.0
+
+    def shared(self, processes: int) -> Self:
+        """For each of so many processes, which together take no more; but any body that is allowed finds room."""
+        least = 2 * self.body_bytes
+        return replace(
+            self,
+            buffered_bytes=min(self.buffered_bytes, max(self.buffered_bytes // processes, least)),
+            unread_bytes=self.unread_bytes // processes,
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -128,7 +129,12 @@ class Loaded:
         """
         signature = self.model.signature
         parameters: dict[str, Any] = {"batching": self.apart is None}
-        parameters |= {"threads": self.topology.threads, "parallel_runs": self.topology.runs}
+        topology = self.topology
+        parameters |= {
+            "threads": topology.threads,
+            "parallel_runs": topology.runs,
+            "processes": topology.processes,
+        }
         if self.apart is None:
             parameters["max_batch_rows"] = max_rows
         else:
@@ -183,11 +189,44 @@ def load(fetched: Fetched, name: str, revision: str, cpus: int, max_batch_rows: 
         laps.end("topology")
         if model is not tried:
             if fetched.bundle is not None:
-                golden.check(model, codec, fetched.folder)
+                checked = golden.check(model, codec, fetched.folder)
             cost = _measure(model, row, joins=apart is None)
             laps.end("warm")
     inputs = example.inputs(model.signature, samples)
     return Loaded(model, codec, cost, chosen, found, apart, laps.seconds, inputs, checked.kept)
+
+
+def again(
+    folder: Path,
+    file: Path,
+    name: str,
+    revision: str,
+    *,
+    is_bundle: bool,
+    cost: Cost,
+    topology: Topology,
+    apart: str | None,
+    example: list[dict[str, Any]] | None,
+) -> Loaded:
+    """Load what another process of this pod has fetched, verified and tried: that is not done again.
+
+    That one also keeps the golden requests, of which a pod puts each only once.
+
+    Args:
+        folder, file: the bundle, or the folder around a bare file, and the ONNX file.
+        cost, topology, apart, example: as `Loaded` has them there.
+    """
+    model = session.load(file, topology.threads)
+    if is_bundle:
+        model.signature = model.signature.with_manifest(manifest.read(folder))
+    codec = RestCodec(model.signature, name, revision)
+    codec.same_rows = apart is None
+    if apart is None:
+        model.signature = model.signature.with_rows()
+    found = profile.read(folder, model.signature) if is_bundle else None
+    with contextlib.suppress(Exception):  # made-up values are not for every model
+        model.run(rows.made_up(model.signature, 1)[0])
+    return Loaded(model, codec, cost, topology, found, apart, {}, example, [])
 
 
 class _Laps:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from holdfast_serving.connection import JSON_TYPE, Connection
 from holdfast_serving.control import Control
-from holdfast_serving.metrics import Collector, exposition
+from holdfast_serving.metrics import exposition
+from holdfast_serving.pod import Families
 from holdfast_serving.routes import Endpoint, Routes
 from holdfast_serving.served import Served
 
@@ -22,8 +24,8 @@ def helper_routes(doing: Callable[[], str]) -> Routes:
     return Routes({"/readyz": {"GET": Endpoint(readyz)}})
 
 
-def routes(served: Served, control: Control, *collectors: Collector) -> Routes:
-    """/livez, /readyz, the router's, and /metrics with what `collectors` have counted beside the model's own."""
+def routes(served: Served, control: Control) -> Routes:
+    """/livez, /readyz, the router's, and /metrics; of the whole pod."""
 
     def livez(connection: Connection, body: bytes | bytearray) -> None:
         connection.respond(200, b"ok", _TEXT)
@@ -35,8 +37,11 @@ def routes(served: Served, control: Control, *collectors: Collector) -> Routes:
             connection.respond(503, served.doing.encode(), _TEXT)
 
     def scrape(connection: Connection, body: bytes | bytearray) -> None:
-        text, kind = exposition(*served.collectors, control, *collectors)
-        connection.respond(200, text, f"content-type: {kind}\r\n".encode())
+        def answer(said: list[Any]) -> None:
+            text, kind = exposition(Families(said[0], said[1:]))
+            connection.respond(200, text, f"content-type: {kind}\r\n".encode())
+
+        connection.ask(served.gather, "metrics", None, answer)
 
     return Routes(
         {

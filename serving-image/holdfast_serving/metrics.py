@@ -21,9 +21,6 @@ PROTOCOLS = ("rest", "grpc")
 
 REST, GRPC = range(len(PROTOCOLS))
 
-OWN = len(PROTOCOLS)
-"""In place of a protocol: a request that the pod drew of its own. None of its users' counters has it."""
-
 OUTCOMES = ("ok", "client_error", "rejected", "failed", "abandoned", "timeout", "late")
 """How a request ended: answered in its time; 4xx; 503 before it was tried; 5xx; its client was gone before its turn;
 504: its time was up before its turn; its time was up before its answer was there."""
@@ -115,7 +112,7 @@ class Metrics:
     """What is counted about a revision of a model.
 
     Attributes:
-        requests: by index in `PROTOCOLS`, and behind them the pod's own.
+        requests: by index in `PROTOCOLS`.
         queue: seconds that a request waited before the model saw it.
         batch: rows per run of the model.
         statistics: what V2 tells beyond this.
@@ -127,7 +124,7 @@ class Metrics:
 
     def __init__(self, model: str, revision: str) -> None:
         self.labels = {"model": model, "revision": revision}
-        self.requests = tuple([Requests() for _ in range(OWN + 1)])
+        self.requests = tuple([Requests() for _ in PROTOCOLS])
         self.queue = Histogram(LATENCY_EDGES)
         self.batch = Histogram(BATCH_EDGES)
         self.statistics = Statistics()
@@ -156,7 +153,7 @@ class Metrics:
             "From a request's last byte to its answer, answered requests.",
             labels=[*names, "protocol"],
         )
-        for protocol, requests in zip(PROTOCOLS, self.requests, strict=False):
+        for protocol, requests in zip(PROTOCOLS, self.requests, strict=True):
             for outcome, count in zip(OUTCOMES, requests.outcomes, strict=True):
                 ended.add_metric([*values, protocol, outcome], count)
             buckets = requests.duration.buckets()
@@ -192,12 +189,20 @@ class Metrics:
         yield info
 
 
-def exposition(*collectors: Collector) -> tuple[bytes, str]:
-    """(text, content type) of a scrape, with the process's own metrics."""
-    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+def families(*collectors: Collector) -> list[Metric]:
+    """What all of them have counted, with the process's own metrics."""
+    from prometheus_client import ProcessCollector
+
+    return [
+        *ProcessCollector(registry=None).collect(),
+        *[family for collector in collectors for family in collector.collect()],
+    ]
+
+
+def exposition(collector: Collector) -> tuple[bytes, str]:
+    """(text, content type) of a scrape."""
+    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
     registry = CollectorRegistry(auto_describe=False)
-    ProcessCollector(registry=registry)
-    for collector in collectors:
-        registry.register(collector)
+    registry.register(collector)
     return generate_latest(registry), CONTENT_TYPE_LATEST

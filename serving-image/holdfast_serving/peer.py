@@ -96,18 +96,21 @@ class Peer:
         patience: float,
         tls_name: str | None = None,
         tls: Callable[[], ssl.SSLContext] | None = None,
+        processes: int = 1,
     ) -> None:
         """
         Args:
             patience: seconds that a connection is left to a request that has no answer.
             tls_name: that the peer's certificate must be for; None for plain HTTP.
             tls: gives the context of a new connection, if there is a name.
+            processes: that share what there may be of connections and requests.
         """
         self._host = host
         self._port = port
         self._patience = patience
         self._tls_name = tls_name
         self._tls = tls
+        self._most_connections, self._most_bytes = MAX_CONNECTIONS // processes, MAX_BYTES // processes
         self.late = self.retries = 0
         self._loop = asyncio.get_running_loop()
         self.connections: set[_Connection] = set()
@@ -132,7 +135,7 @@ class Peer:
         """
         exchange.over = False
         now = self._loop.time()
-        if self._bytes and self._bytes + size > MAX_BYTES:
+        if self._bytes and self._bytes + size > self._most_bytes:
             self._end(exchange, SATURATED)
             return
         connection = self._free_connection(now)
@@ -168,7 +171,7 @@ class Peer:
     def again(self, exchange: Exchange, parts: Sequence[Data], size: int) -> bool:
         """Send a request once more, on a connection of its own, if that can be."""
         now = self._loop.time()
-        if self._retired or now < self._no_attempt_before or len(self.connections) >= MAX_CONNECTIONS:
+        if self._retired or now < self._no_attempt_before or len(self.connections) >= self._most_connections:
             return False
         self.retries += 1
         self._bytes += size
@@ -222,7 +225,7 @@ class Peer:
             if connection.made > now - LIFETIME_SECONDS:
                 return connection
             connection.close()
-        if now < self._no_attempt_before or len(self.connections) >= MAX_CONNECTIONS:
+        if now < self._no_attempt_before or len(self.connections) >= self._most_connections:
             return None
         return self._new_connection(now)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from abc import ABC, abstractmethod
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 from holdfast_serving import tls
 from holdfast_serving.certificates import Certificates
@@ -13,6 +13,12 @@ from holdfast_serving.limits import Limits
 from holdfast_serving.unread import Unread
 
 TICK_SECONDS = 0.25
+
+
+class Listener(Protocol):
+    """Takes new connections until it is closed."""
+
+    def close(self) -> None: ...
 
 
 class BaseConnection(asyncio.Protocol, ABC):
@@ -43,11 +49,12 @@ class BasePort(ABC, Generic[C]):
 
     Attributes:
         alpn: what TLS calls the protocol.
-        loop: the event loop, once it listens.
+        loop: the event loop, once it is open.
         now: the loop's time, up to `TICK_SECONDS` old.
         unread: what waits for clients that do not read.
         connections: those that are there.
         newest: when the last connection was made.
+        listener: brings them; None where another process does.
         draining: clients are asked to go elsewhere; those that come all the same are answered.
     """
 
@@ -59,7 +66,7 @@ class BasePort(ABC, Generic[C]):
         self.connections: set[C] = set()
         self.draining = False
         self.now = self.newest = 0.0
-        self._server: asyncio.Server | None = None
+        self.listener: Listener | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     @abstractmethod
@@ -70,12 +77,23 @@ class BasePort(ABC, Generic[C]):
     def tick(self) -> None:
         """`now` is new: look after what has a time limit."""
 
-    async def listen(self, sock: socket.socket, certificates: Certificates | None = None) -> None:
-        """Accept connections on a bound socket, over TLS if there are certificates."""
+    def open(self, certificates: Certificates | None = None) -> None:
+        """Be ready for connections, over TLS if there are certificates."""
         self.loop = asyncio.get_running_loop()
         self._tick()
-        factory = tls.secured(self.connection, certificates, self.alpn) if certificates else self.connection
-        self._server = await self.loop.create_server(factory, sock=sock, backlog=2048)
+        self._factory = tls.secured(self.connection, certificates, self.alpn) if certificates else self.connection
+
+    async def adopt(self, sock: socket.socket) -> None:
+        """Serve a connection that somebody else has accepted."""
+        try:
+            await self.loop.connect_accepted_socket(self._factory, sock)
+        except OSError:  # its client has left meanwhile
+            sock.close()
+
+    async def listen(self, sock: socket.socket, certificates: Certificates | None = None) -> None:
+        """Accept connections on a bound socket, over TLS if there are certificates."""
+        self.open(certificates)
+        self.listener = await self.loop.create_server(self._factory, sock=sock, backlog=2048)
 
     def is_sought(self, seconds: float) -> bool:
         """Whether a connection was made in the last `seconds`."""
@@ -83,8 +101,8 @@ class BasePort(ABC, Generic[C]):
 
     def stop_listening(self) -> None:
         """Refuse new connections; those that are there go on."""
-        if self._server is not None:
-            self._server.close()
+        if self.listener is not None:
+            self.listener.close()
 
     def close_idle(self, seconds: float) -> int:
         """Close connections that have been quiet for so long; return how many are left."""

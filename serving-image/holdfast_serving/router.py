@@ -68,6 +68,7 @@ class Router:
         golden: Sequence[Kept],
         prediction: Prediction | None,
         tls: Callable[[], ssl.SSLContext] | None,
+        processes: int,
     ) -> None:
         """
         Args:
@@ -78,6 +79,7 @@ class Router:
             golden: requests with this revision's answers.
             prediction: how both arms' predictions are counted.
             tls: gives the context of a new connection to a target that speaks TLS.
+            processes: of the pod, each with a router.
         """
         self.lease: Lease | None = lease
         self.smoke: Smoke | None = None
@@ -87,8 +89,8 @@ class Router:
         self._golden = golden
         self._prediction = prediction
         self._tls = tls
+        self._processes = processes
         self._run = run
-        self._admit = served.admit
         self._turn_away = turn_away
         self._loop = asyncio.get_running_loop()
         self._ends = 0.0
@@ -134,8 +136,6 @@ class Router:
         self._least_time = 2 * self._hedge
         self._weight = lease.weight
         self._served.submit = {GOLDEN: self._run, SHADOW: self._copy}.get(lease.mode, self._draw)
-        # Whether there is room here says nothing about a request that goes elsewhere: the draw comes first.
-        self._served.admit = _anybody if self._served.submit == self._draw else self._admit
         self._turn_away(lease.close)
         self._synthetic.draw(lease.synthetic)
         if lease.mode == GOLDEN:
@@ -160,7 +160,7 @@ class Router:
     def _connect(self, target: Target) -> None:
         self._place = target.place
         patience = max(PATIENCE_SECONDS, 2 * self._served.timeout)
-        self.peer = Peer(target.host, target.port, patience, target.tls_name, self._tls)
+        self.peer = Peer(target.host, target.port, patience, target.tls_name, self._tls, self._processes)
         self.client = Client(self._signature, self._served.name, target, rows=self.has_rows)
 
     def _settle(self) -> None:
@@ -173,7 +173,6 @@ class Router:
         self._cancel_timers()
         self.lease = None
         self._served.submit = self._run
-        self._served.admit = self._admit
         self._turn_away(False)
         self._synthetic.draw(0)
         if self.smoke is not None:
@@ -393,7 +392,3 @@ class _Original(_Counted):
             self._copy.expect(outputs, first, last)
         except Exception:  # the client has its answer, and must not get another
             log.exception("an answer could not be compared with another revision's")
-
-
-def _anybody(seconds: float) -> None:
-    """Let every request in: the batcher asks again, when one is drawn for it."""

@@ -22,6 +22,16 @@ Submit: TypeAlias = "Callable[[Call], None]"
 """Takes a checked call, which is answered later. Raises Problem when it cannot be taken."""
 
 
+Tell: TypeAlias = Callable[[Any], Any]
+"""Says something about this process, or has it do something, and returns what can be written as JSON."""
+
+Then: TypeAlias = Callable[[Any], None]
+Fail: TypeAlias = Callable[[Problem], None]
+
+Ask: TypeAlias = Callable[[str, Any, Then, Fail], None]
+"""Asks by a name in `Served.tells`, with an argument: one of the two is called, now or later. Raises Problem."""
+
+
 class Served:
     """A model's name and revision, and the model once it is there.
 
@@ -36,6 +46,9 @@ class Served:
         submit: where protocols put calls. Whoever wants to have a say in where a call is run stands here.
         signature: None until the model is loaded.
         metadata: the model's metadata in V2; empty until it is loaded.
+        tells: what this process can be asked by another one of the pod, or by itself.
+        gather: asks all processes of the pod, `then` gets a list of answers. The first one is that of the pod's first.
+        consult: asks the first process, which knows what there may be only one of.
     """
 
     def __init__(self, name: str, revision: str, metrics: Metrics, timeout: float) -> None:
@@ -51,6 +64,9 @@ class Served:
         self.submit: Submit = _refuse
         self.signature: Signature | None = None
         self.metadata: dict[str, Any] = {}
+        self.tells: dict[str, Tell] = {}
+        self.gather: Ask = lambda what, argument, then, fail: then([self.tells[what](argument)])
+        self.consult: Ask = lambda what, argument, then, fail: then(self.tells[what](argument))
 
     def open(self, signature: Signature, metadata: dict[str, Any], admit: Admit, submit: Submit) -> None:
         """The model is there: requests may come."""

@@ -20,6 +20,7 @@ _ARGUMENTS = (
     "grpc_port",
     "management_port",
     "cpus",
+    "memory",
     "drain_seconds",
     "tls",
     "feedback",
@@ -46,6 +47,7 @@ class Settings:
         request_timeout_seconds: from a request's last byte to its answer.
         max_batch_rows: rows of different requests in one run; None for what the model's speed allows.
         cpus: that the model may use; 0 for whole ones of the container's limit.
+        memory: bytes that all processes may take; 0 for the container's limit.
         grpcio: whether gRPC is left to grpcio, and not to the protocol of our own.
         drain_seconds: after SIGTERM, in which new connections are taken all the same: endpoints are removed meanwhile.
         tls_secret: Secret with the certificate that connections are secured with; empty: there is no TLS.
@@ -75,6 +77,7 @@ class Settings:
     request_timeout_seconds: float = 10.0
     max_batch_rows: int | None = None
     cpus: int = 0
+    memory: int = 0
     grpcio: bool = False
     drain_seconds: float = 8.0
     tls_secret: str = ""

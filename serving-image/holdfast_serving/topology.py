@@ -1,7 +1,8 @@
-"""How a model uses several CPUs, found out by trying: threads for each run, or runs side by side.
+"""How a model uses several CPUs, found out by trying: more processes, threads for each run, or runs side by side.
 
-Threads make a lone request fast, if the model's operators can use them; runs side by side answer more requests, if
-they do not keep each other from memory. Which of the two it is lies in the model, and in the machine.
+With a small model the protocol is what takes time, and one process speaks it on one CPU. Otherwise, threads make a lone
+request fast, if the model's operators can use them; runs side by side answer more requests, if they do not keep each
+other from memory. Which of the two it is lies in the model, and in the machine.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ WORTH = 1.2
 """Times as much that runs side by side must answer."""
 
 _THREADS_WORTH = 0.75  # of what runs side by side answer: then threads are better, for they serve lone requests, too
+_SHARE = 0.6  # of the container's memory that processes may take before the first request
 _BUDGET_SECONDS = 0.3
 _LEAST_SECONDS = 0.04  # of a trial
 _LONG_SECONDS = 0.05  # a run that leaves no time for a trial
@@ -39,11 +41,32 @@ class Topology:
 
     Attributes:
         threads: of one run.
-        runs: at the same time.
+        runs: at the same time, in one process.
+        processes: of the pod.
     """
 
     threads: int = 1
     runs: int = 1
+    processes: int = 1
+
+
+def affordable(processes: int, limit: int | None) -> int:
+    """Of so many processes like this one, those that fit into the container's memory with room for requests.
+
+    Args:
+        limit: bytes; None for no limit.
+    """
+    if limit is None:
+        return processes
+    return max(1, min(processes, int(_SHARE * limit) // _memory()))
+
+
+def _memory() -> int:
+    """Bytes that this process takes; what others share with it is counted in part."""
+    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) << 10
+    raise RuntimeError("the kernel does not tell how much memory a process takes")
 
 
 def threads_to_begin_with(file: Path, cpus: int) -> int:
@@ -62,6 +85,8 @@ def choose(model: Model, file: Path, row: Mapping[str, Array], seconds: float, c
     """
     began = time.perf_counter()
     threads = threads_to_begin_with(file, cpus)
+    if seconds < INLINE_SECONDS and threads == 1:
+        return model, Topology(processes=cpus)  # what takes time is the protocol, and that is Python's
     if seconds > _LONG_SECONDS or seconds < INLINE_SECONDS:
         return _with_threads(model, file, threads, cpus), Topology(cpus)
     trial = max(_LEAST_SECONDS, 1.5 * seconds)

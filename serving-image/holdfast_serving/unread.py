@@ -14,11 +14,14 @@ class Reader(Protocol):
 
 
 class Unread:
-    """How much waits for whom. Above the limit, who has let it wait longest is dropped."""
+    """How much waits for whom. Above the limit, who has let it wait longest is dropped.
+
+    Attributes:
+        limit: bytes. One answer alone may be larger.
+    """
 
     def __init__(self, limit: int) -> None:
-        """`limit`: bytes. One answer alone may be larger."""
-        self._limit = limit
+        self.limit = limit
         self._sizes: dict[Reader, int] = {}  # who has waited longest first
         self._total = 0
 
@@ -29,7 +32,7 @@ class Unread:
             self._sizes[reader] = size  # it keeps its place
         else:
             self._sizes.pop(reader, None)
-        while self._total > self._limit and len(self._sizes) > 1:
+        while self._total > self.limit and len(self._sizes) > 1:
             slowest = next(iter(self._sizes))
             self._total -= self._sizes.pop(slowest)
             slowest.abort()

@@ -13,6 +13,7 @@ from holdfast_serving.grpc.exchange import Conversation, Exchange, Method, Strea
 from holdfast_serving.grpc.frames import Buffer
 from holdfast_serving.grpc.health import Health
 from holdfast_serving.metrics import GRPC
+from holdfast_serving.pod import added
 from holdfast_serving.problems import Problem, quoted
 from holdfast_serving.served import VERSION, Served, loading
 
@@ -34,6 +35,7 @@ class Service:
 
     def __init__(self, served: Served) -> None:
         self._served = served
+        served.tells["statistics"] = lambda _: description.statistics(served)
         self._codec: GrpcCodec | None = None
         self.health = Health(served)
         inference: dict[str, Method] = {
@@ -45,7 +47,7 @@ class Service:
             "ModelInfer": Unary(self.infer),
             "ModelStreamInfer": Streaming(partial(ModelStream, self)),
             "ModelConfig": self._unary("ModelConfig", self._model_config),
-            "ModelStatistics": self._unary("ModelStatistics", self._model_statistics),
+            "ModelStatistics": Unary(self._model_statistics),
             "RepositoryIndex": self._unary("RepositoryIndex", self._repository_index),
             "RepositoryModelLoad": self._unary("RepositoryModelLoad", _refuse_change),
             "RepositoryModelUnload": self._unary("RepositoryModelUnload", _refuse_change),
@@ -86,8 +88,7 @@ class Service:
             from holdfast_serving.grpc import messages
 
             request = messages.parse(messages.inference(f"{name}Request"), message)
-            response = messages.inference(f"{name}Response")(**answer(request))
-            exchange.reply((response.SerializeToString(),))
+            exchange.reply(_response(name, answer(request)))
 
         return Unary(call)
 
@@ -115,14 +116,28 @@ class Service:
         self._check_model(request.name, request.version)
         return {"config": description.configuration(self._served)}
 
-    def _model_statistics(self, request: Any) -> dict[str, Any]:
+    def _model_statistics(self, exchange: Exchange, message: Buffer) -> None:
+        from holdfast_serving.grpc import messages
+
+        request = messages.parse(messages.inference("ModelStatisticsRequest"), message)
         if request.name or request.version:
             self._check_model(request.name, request.version)
-        return description.statistics(self._served)
+
+        def answer(said: list[Any]) -> None:
+            if not exchange.gone:
+                exchange.reply(_response("ModelStatistics", added(said)))
+
+        self._served.gather("statistics", None, answer, exchange.fail)
 
     def _repository_index(self, request: Any) -> dict[str, Any]:
         models = [] if request.repository_name else description.index(self._served, ready_only=request.ready)
         return {"models": models}
+
+
+def _response(name: str, fields: dict[str, Any]) -> tuple[bytes]:
+    from holdfast_serving.grpc import messages
+
+    return (messages.inference(f"{name}Response")(**fields).SerializeToString(),)
 
 
 def _refuse_change(request: Any) -> dict[str, Any]:

@@ -224,7 +224,7 @@ def test_a_deployment_can_ask_for_no_batching(tmp_path: Path) -> None:
     with serving(tmp_path, models.lookup(), HOLDFAST_MAX_BATCH_ROWS="1") as server:
         parameters = server.get("/v2/models/wine").json()["parameters"]
         assert parameters.pop("batching_reason") == "its deployment asks for no batching"
-        assert parameters == {"batching": False, "threads": 1, "parallel_runs": 1}
+        assert parameters == {"batching": False, "threads": 1, "parallel_runs": 1, "processes": 1}
         assert server.infer(body(3)).json()["outputs"][0]["data"] == [6.0, 7.0]
 
 

@@ -8,10 +8,12 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
 from tests.unit.serving import models
 from tests.unit.serving.server import Server, Wire, http, request, serving, until
 
 POST = http("POST", "/v2/models/wine/infer", json.dumps(request(X=("FP32", [1, 4], [5.1, 3.5, 1.4, 0.2]))).encode())
+PROCESSES = pytest.mark.parametrize("cpus", ["1", "2"], ids=["one process", "two processes"])
 
 
 class Client(threading.Thread):
@@ -47,8 +49,9 @@ class Client(threading.Thread):
                 return
 
 
-def test_under_load_no_answer_is_lost(tmp_path: Path) -> None:
-    with serving(tmp_path, models.iris(), "--drain-seconds", "3") as server:
+@PROCESSES
+def test_under_load_no_answer_is_lost(tmp_path: Path, cpus: str) -> None:
+    with serving(tmp_path, models.iris(), "--cpus", cpus, "--drain-seconds", "3") as server:
         heard = threading.Event()
         clients = [Client(server, heard) for _ in range(8)]
         for client in clients:
@@ -101,9 +104,10 @@ def test_while_a_heavy_run_lasts_the_server_answers_everything_else(tmp_path: Pa
         assert server.metric("holdfast_inference_in_flight") == 1
 
 
-def test_connections_are_taken_as_long_as_they_come(tmp_path: Path) -> None:
+@PROCESSES
+def test_connections_are_taken_as_long_as_they_come(tmp_path: Path, cpus: str) -> None:
     """The only pod of a model is deleted: clients have nowhere else to go until another is ready."""
-    with serving(tmp_path, models.iris(), "--drain-seconds", "1") as server:
+    with serving(tmp_path, models.iris(), "--cpus", cpus, "--drain-seconds", "1") as server:
         server.terminate()
         until(lambda: "draining" in server.log, "the drain")
         end = time.monotonic() + 6
@@ -118,9 +122,10 @@ def test_connections_are_taken_as_long_as_they_come(tmp_path: Path) -> None:
         assert server.wait(10) == 0, server.log
 
 
-def test_whatever_has_begun_when_the_signal_comes_is_answered(tmp_path: Path) -> None:
+@PROCESSES
+def test_whatever_has_begun_when_the_signal_comes_is_answered(tmp_path: Path, cpus: str) -> None:
     """Also what goes on beyond the moment in which the port is closed."""
-    with serving(tmp_path, models.iris(), "--drain-seconds", "1") as server, ExitStack() as stack:
+    with serving(tmp_path, models.iris(), "--cpus", cpus, "--drain-seconds", "1") as server, ExitStack() as stack:
         idle, silent, head, body, behind, late = (Wire(stack.enter_context(server.connect())) for _ in range(6))
         idle.send(POST)
         assert idle.reply() is not None

@@ -7,7 +7,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.unit.serving import models
 from tests.unit.serving.server import serving
 
-from holdfast_serving.metrics import GRPC, LATENCY_EDGES, Histogram, Metrics, exposition
+from holdfast_serving.metrics import GRPC, LATENCY_EDGES, Histogram, Metrics, exposition, families
+from holdfast_serving.pod import Families
 
 
 def test_a_value_on_an_edge_counts_below_it() -> None:
@@ -38,20 +39,20 @@ def test_prometheus_can_read_all_of_it() -> None:
     metrics = Metrics('wi"ne', "5f3a9c0d1e")
     metrics.requests[GRPC].answered([0.004], 0)
     metrics.info = {"digest": "sha256:0"}
-    text, kind = exposition(metrics)
+    text, kind = exposition(Families(families(metrics), []))
     assert kind.startswith("text/plain")
-    families = {family.name: family for family in text_string_to_metric_families(text.decode())}
+    found = {family.name: family for family in text_string_to_metric_families(text.decode())}
     labels = {"model": 'wi"ne', "revision": "5f3a9c0d1e"}
-    for name, family in families.items():
+    for name, family in found.items():
         if name.startswith("holdfast_"):
             assert all(sample.labels | labels == sample.labels for sample in family.samples), name
     buckets = {
         sample.labels["le"]: sample.value
-        for sample in families["holdfast_inference_duration_seconds"].samples
+        for sample in found["holdfast_inference_duration_seconds"].samples
         if sample.name.endswith("_bucket") and sample.labels["protocol"] == "grpc"
     }
     assert (buckets["0.003"], buckets["0.005"], buckets["+Inf"]) == (0, 1, 1)
-    assert "process_resident_memory_bytes" in families
+    assert "process_resident_memory_bytes" in found
 
 
 def test_the_load_time_is_told_by_its_phases(tmp_path: Path) -> None:

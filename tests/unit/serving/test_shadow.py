@@ -85,6 +85,9 @@ def test_requests_of_one_batch_are_compared_row_by_row(tmp_path: Path) -> None:
     with both(tmp_path, scaled(1), scaled(1)) as (server, operator), ExitStack() as stack:
         operator.grant("shadow", tolerance={"relative": 0, "absolute": 0})
         wires = [Wire(stack.enter_context(server.connect())) for _ in range(32)]
+        for wire in wires:  # until it has accepted all of them
+            wire.send(http("GET", "/v2/health/live"))
+            assert wire.reply() is not None
         server.process.send_signal(signal.SIGSTOP)  # so that it finds all of them at once
         for number, wire in enumerate(wires):
             wire.send(http("POST", server.infer_path, json.dumps(rows(number, -number)).encode()))

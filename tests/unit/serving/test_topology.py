@@ -70,12 +70,20 @@ def test_threads_are_better_where_they_make_a_run_as_much_faster(file: Path) -> 
     assert not isinstance(chosen, Sleeper)
 
 
-@pytest.mark.parametrize("seconds", [0.0001, 0.3])
-def test_what_is_tiny_or_long_is_not_tried(file: Path, seconds: float) -> None:
+@pytest.mark.parametrize(("seconds", "how"), [(0.0001, Topology(processes=2)), (0.3, Topology(threads=2))])
+def test_what_is_tiny_or_long_is_not_tried(file: Path, seconds: float, how: Topology) -> None:
     model = sleeper(file, nullcontext())
     began = time.perf_counter()
-    assert topology.choose(model, file, ROW, seconds, 2)[1] == Topology(threads=2, runs=1)
+    assert topology.choose(model, file, ROW, seconds, 2)[1] == how
     assert time.perf_counter() - began < 0.1
+
+
+def test_there_are_no_more_processes_than_memory_for_them() -> None:
+    assert topology.affordable(4, None) == topology.affordable(4, 1 << 40) == 4
+    assert topology.affordable(4, 1 << 20) == 1
+    halves = [topology.affordable(1000, limit) for limit in (20 << 30, 10 << 30)]
+    assert halves[1] < halves[0] < 1000
+    assert halves[0] // 2 - halves[1] in (-1, 0, 1)
 
 
 def test_a_trial_ends_though_its_runs_do_not(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_model_metadata_has_the_revision_as_its_version(iris: Server) -> None:
             {"name": "label", "datatype": "INT64", "shape": [-1]},
             {"name": "probabilities", "datatype": "FP32", "shape": [-1, 3]},
         ],
-        "parameters": {"batching": True, "max_batch_rows": 256, "threads": 1, "parallel_runs": 1},
+        "parameters": {"batching": True, "max_batch_rows": 256, "threads": 1, "parallel_runs": 1, "processes": 1},
     }
     for path in (
         "/v2/models/wine",
