@@ -1,9 +1,10 @@
 """`make bench-serving`: our model server beside those that a Python team would take otherwise, in one run.
 
-The server has one core, the load another. All servers take turns, several times over. Each answer's status and size
-is checked, some answers down to the last number; a server that answers wrongly has no figure. The last line on
-standard output is one JSON object: medians under the names of the goals, and `rows` with median, smallest and largest
-of everything that was measured of each server.
+The server has one core, the load another (in the part `cpus`, servers with one core and with two: then the load shares
+them). All servers take turns, several times over. Each answer's status and size is checked, some answers down to the
+last number; a server that answers wrongly has no figure. The last line on standard output is one JSON object: medians
+under the names of the goals, and `rows` with median, smallest and largest of everything that was measured of each
+server.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from holdfast_devcluster import packages
 SERVERS = ("holdfast", "null", *PEER_NAMES)
 PARTS: dict[str, Callable[[Bench, argparse.Namespace], None]] = {
     "iris": lambda bench, options: bench.iris(options.servers),
+    "cpus": lambda bench, _: bench.cpus(),
     "counters": lambda bench, _: bench.counters(),
     # The runtime's limit is taken at batches of 32, and so is the server's. A row alone is bound by HTTP, see `null`.
     "mlp": lambda bench, _: bench.against_raw("mlp_c64", zoo.perceptron, connections=64, batches=(32,), rows_each=32),
@@ -78,6 +80,7 @@ def _result(found: Findings, options: argparse.Namespace) -> dict[str, Any]:
     result = {
         "iris_json_c32": found.medians("iris_json_c32"),
         "grpc_c32": found.medians("grpc_c32"),
+        "cpus_json_c32": found.medians("cpus_json_c32"),
         "iris_json_c1_p50_us": found.medians("iris_json_c1_p50_us"),
         "mlp_c64_of_raw": own("mlp_c64_of_raw"),
         "cnn_of_raw": own("cnn_of_raw"),

@@ -16,7 +16,7 @@ from pathlib import Path
 from bench.serving.calls import INFER, Call, Caller
 from bench.serving.client import Client, Witness
 from bench.serving.questions import Question, WrongAnswerError
-from bench.serving.running import LOAD_CORE, Running
+from bench.serving.running import Running
 
 _PREFIX = struct.Struct(">BI")
 _REQUESTS = re.compile(
@@ -94,7 +94,7 @@ def _run(
         witness.start()
         before = server.cpu_seconds()
         done = subprocess.run(
-            ["taskset", "--cpu-list", str(LOAD_CORE), *(part.replace("{body}", file.name) for part in command)],
+            ["taskset", "--cpu-list", server.load_cores, *(part.replace("{body}", file.name) for part in command)],
             capture_output=True,
             text=True,
             check=True,

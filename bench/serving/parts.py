@@ -94,6 +94,25 @@ class Bench:
         self.found.add(server.name, grpc_c32=taken.rate, grpc_c32_cpu_us=taken.cpu_us)
         return f"{taken.rate:,.0f}/s over gRPC at {taken.cpu_us:.1f} us of CPU, "
 
+    def cpus(self) -> None:
+        """Iris over JSON on 32 connections with one core and with two, beside one peer.
+
+        With two the load has no core of its own: CPU time per request tells more than the rate.
+        """
+        chosen = []
+        for name in ("holdfast", "fastapi"):
+            with self.found.guarded(name):
+                server = self._server(name)
+                chosen += [server, servers.on_two_cores(server)]
+        for _ in range(self.rounds):
+            for server in chosen:
+                with self.found.guarded(server.name), self._running(server, self._questions) as process:
+                    pss = process.pss_mb()
+                    taken = self._load(process, self._questions, 32)
+                    figures = {"cpus_json_c32": taken.rate, "cpus_json_c32_cpu_us": taken.cpu_us, "cpus_pss_mb": pss}
+                    self.found.add(server.name, **figures)
+                    say(f"cpus, {server.name}: {taken.rate:,.0f}/s at {taken.cpu_us:.1f} us of CPU, {pss:.0f} MB")
+
     def counters(self) -> None:
         """Iris on 32 connections with all that is counted, and with nothing counted.
 
@@ -154,5 +173,7 @@ class Bench:
     @contextmanager
     def _running(self, server: Server, asked: Sequence[Question]) -> Iterator[Running]:
         log = self.scratch / f"{server.name}.log"
-        with running(server.command, server.environment, server.folder, asked[0], log=log) as process:
+        with running(
+            server.command, server.environment, server.folder, asked[0], log=log, cores=server.cores
+        ) as process:
             yield process

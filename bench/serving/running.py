@@ -16,6 +16,7 @@ from bench.serving.client import Client
 from bench.serving.questions import Question, WrongAnswerError
 
 SERVER_CORE, LOAD_CORE = 0, 1
+_BOTH = f"{SERVER_CORE},{LOAD_CORE}"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -29,6 +30,7 @@ class Running:
 
     Attributes:
         ready_ms: from exec to that answer.
+        load_cores: which the load may use, as taskset takes them: those of the server only if there are no others.
     """
 
     process: subprocess.Popen[bytes]
@@ -36,6 +38,7 @@ class Running:
     grpc_port: int
     other_port: int
     ready_ms: float
+    load_cores: str
 
     def cpu_seconds(self) -> float:
         """Of all its processes, in user and kernel mode."""
@@ -71,6 +74,7 @@ def running(
     question: Question,
     *,
     log: Path,
+    cores: int = 1,
     seconds: float = 60,
 ) -> Iterator[Running]:
     """Start a server and ask it until it answers rightly.
@@ -78,6 +82,7 @@ def running(
     Args:
         command: `{port}`, `{grpc_port}` and `{other_port}` stand for free ports, which are in the environment too.
         folder: its working directory.
+        cores: that it has; with 2 it shares them with the load.
 
     Raises:
         ServerError: it does not come up.
@@ -87,7 +92,12 @@ def running(
     with log.open("wb") as output:
         started = time.perf_counter()
         process = subprocess.Popen(
-            ["taskset", "--cpu-list", str(SERVER_CORE), *(part.format(**ports) for part in command)],
+            [
+                "taskset",
+                "--cpu-list",
+                _BOTH if cores > 1 else str(SERVER_CORE),
+                *(part.format(**ports) for part in command),
+            ],
             env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **filled},
             cwd=folder,
             stdin=subprocess.DEVNULL,
@@ -99,7 +109,8 @@ def running(
             port = int(ports["port"])
             _first_answer(process, port, question, started + seconds, log)
             ready_ms = (time.perf_counter() - started) * 1000
-            yield Running(process, port, int(ports["grpc_port"]), int(ports["other_port"]), ready_ms)
+            load_cores = _BOTH if cores > 1 else str(LOAD_CORE)
+            yield Running(process, port, int(ports["grpc_port"]), int(ports["other_port"]), ready_ms, load_cores)
             if process.poll() is not None:
                 raise ServerError(f"it died: {_end_of(log)}")
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.serving.calls import Call
@@ -27,6 +27,7 @@ class Server:
     Attributes:
         folder: its working directory.
         reads: whether its answer depends on what it is asked.
+        cores: that it has.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Server:
     folder: Path = HERE
     speaks_grpc: bool = False
     reads: bool = True
+    cores: int = 1
 
 
 def holdfast(
@@ -65,6 +67,17 @@ def holdfast(
             "HOLDFAST_REVISION": REVISION,
         },
         speaks_grpc=True,
+    )
+
+
+def on_two_cores(server: Server) -> Server:
+    """The same with a process for each of two cores."""
+    return replace(
+        server,
+        name=f"{server.name}_2",
+        command=[*server.command, *(("--cpus", "2") if server.name == "holdfast" else ())],
+        environment=server.environment | {"WORKERS": "2"},
+        cores=2,
     )
 
 

@@ -67,8 +67,10 @@ app.post("/v2/models/iris/infer")(usual if os.environ.get("HANDLER") == "def" el
 
 
 if __name__ == "__main__":
+    workers = int(os.environ.get("WORKERS", "1"))
     uvicorn.run(
-        app,
+        "fastapi_server:app" if workers > 1 else app,
+        workers=workers,
         host="127.0.0.1",
         port=int(os.environ["PORT"]),
         loop="uvloop",
