@@ -9,8 +9,10 @@ from pydantic import Field
 
 from holdfast.api.meta import (
     AGE,
+    MAX_MESSAGE,
     Column,
     Conditions,
+    Count,
     Digest,
     Kind,
     Model,
@@ -21,9 +23,13 @@ from holdfast.api.meta import (
     ObservedGeneration,
     Resources,
     Scale,
+    ShortText,
+    Time,
     Tolerations,
+    atomic_list,
     condition_column,
     list_map,
+    rules,
     validated,
 )
 
@@ -34,6 +40,10 @@ class ModelDeploymentCondition(StrEnum):
     READY = "Ready"
     AVAILABLE = "Available"
     PROGRESSING = "Progressing"
+    ROLLED_BACK = "RolledBack"
+    """There only while it is True."""
+    SLO_HEALTHY = "SLOHealthy"
+    """There only with spec.slo."""
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
 
@@ -48,8 +58,27 @@ class ModelDeploymentReason(StrEnum):
     WAITING_FOR_TRAINING_JOB = "WaitingForTrainingJob"
     RESOLVING = "Resolving"
     STARTING = "Starting"
+    SMOKE_TESTING = "SmokeTesting"
+    SHADOWING = "Shadowing"
+    CANARY_STEP = "CanaryStep"
     PROMOTING = "Promoting"
+    ROLLING_BACK = "RollingBack"
     SCALING = "Scaling"
+    # Held.
+    INSUFFICIENT_TRAFFIC = "InsufficientTraffic"
+    METRICS_UNAVAILABLE = "MetricsUnavailable"
+    PAUSED = "Paused"
+    AWAITING_PROMOTION = "AwaitingPromotion"
+    SUSPENDED = "Suspended"
+    # Decided against.
+    REVISION_REJECTED = "RevisionRejected"
+    ROLLBACK_INEFFECTIVE = "RollbackIneffective"
+    # Service level objectives.
+    WITHIN_BUDGET = "WithinBudget"
+    FAST_BURN = "FastBurn"
+    SLOW_BURN = "SlowBurn"
+    BUDGET_SPENT = "BudgetSpent"
+    PROMETHEUS_NOT_CONFIGURED = "PrometheusNotConfigured"
     # The wanted revision serves, with fewer pods than asked; or none does.
     PODS_NOT_READY = "PodsNotReady"
     NO_READY_PODS = "NoReadyPods"
@@ -79,6 +108,35 @@ class ModelDeploymentReason(StrEnum):
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
     # Somebody else's object.
     NAME_CONFLICT = "NameConflict"
+    # Of Events alone.
+    ACTION_IGNORED = "ActionIgnored"
+
+
+class Rejection(StrEnum):
+    """Why a revision was rejected. The reasons of RolledBack are among them."""
+
+    MORE_FAILURES = "MoreFailures"
+    SLO_BREACH = "SLOBreach"
+    HARD_FAILURE = "HardFailure"
+    CRASH_LOOP = "CrashLoop"
+    OUT_OF_MEMORY = "OutOfMemory"
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    SMOKE_TEST_FAILED = "SmokeTestFailed"
+    SIGNATURE_CHANGED = "SignatureChanged"
+    SHADOW_FAILED = "ShadowFailed"
+    REQUESTED_BY_USER = "RequestedByUser"
+
+
+class Action(StrEnum):
+    """What was decided."""
+
+    PROMOTED = "Promoted"
+    ABORTED = "Aborted"
+    ROLLED_BACK = "RolledBack"
+    HELD = "Held"
+    RESUMED = "Resumed"
+    CLEARED = "Cleared"
+    NOTIFIED = "Notified"
 
 
 REQUEST_TIMEOUT_MILLISECONDS = 10_000
@@ -215,13 +273,167 @@ class Serving(Model):
     )
 
 
+class Step(Model):
+    """A share of the traffic, and how long it lasts at least."""
+
+    weight_percent: int = Field(ge=1, le=99, description="Share of requests, each drawn on its own.")
+    min_seconds: int = Field(ge=0, le=86400, description="How long at least.")
+
+
+class Shadow(Model):
+    """Copies of requests to the candidate before it answers any."""
+
+    percent: int = Field(100, ge=1, le=100, description="Share of requests that are copied.")
+    min_seconds: int = Field(60, ge=10, le=86400, description="How long at least.")
+
+
+class Rollout(Model):
+    """How a new revision takes over. A change makes no revision."""
+
+    model_config = validated(
+        ("!has(self.steps) || has(self.strategy) && self.strategy == 'Canary'", "steps belong to strategy Canary"),
+        (
+            "!has(self.shadow) || has(self.strategy) && self.strategy != 'Immediate'",
+            "shadow needs strategy Canary or Manual",
+        ),
+    )
+
+    strategy: Literal["Immediate", "Canary", "Manual"] = Field(
+        "Immediate",
+        description="Immediate: as soon as its pods are ready. Canary: in steps, decided by its answers. Manual: when a"
+        " person says promote.",
+    )
+    steps: (
+        Annotated[
+            tuple[Step, ...],
+            list_map(
+                "weightPercent",
+                10,
+                ("self.map(s, s.weightPercent).isSorted()", "steps must rise in weightPercent"),
+                least=1,
+            ),
+        ]
+        | None
+    ) = Field(None, description="Steps of a Canary. Absent: 10 % and 50 %, 60 s each.")
+    tolerance_per_mille: int = Field(
+        5, ge=1, le=100, description="More bad answers than stable's, in a thousand, that still count as no worse."
+    )
+    on_insufficient_traffic: Literal["Hold", "Synthetic"] = Field(
+        "Hold",
+        description="Where there are too few requests to decide: wait, or let pods ask golden requests of their own.",
+    )
+    progress_deadline_seconds: int = Field(
+        600, ge=30, le=86400, description="Time for the pods of a new revision to become ready."
+    )
+    shadow: Shadow | None = Field(None, description="Copies of requests to the candidate first. Absent: none.")
+
+
+class Guard(Model):
+    """The watch after promotion. A change makes no revision."""
+
+    model_config = validated(
+        (
+            "!has(self.warmSeconds) || !has(self.rollbackWindowSeconds)"
+            " || self.warmSeconds <= self.rollbackWindowSeconds",
+            "warmSeconds must not be longer than rollbackWindowSeconds",
+        )
+    )
+
+    action: Literal["Rollback", "Notify"] = Field("Rollback", description="What a breach of its own leads to.")
+    warm_seconds: int = Field(600, ge=0, le=86400, description="How long the previous revision keeps its pods.")
+    control_percent: int = Field(
+        2,
+        ge=0,
+        le=20,
+        description="Share that the previous revision goes on answering meanwhile, with slo, as the control group.",
+    )
+    rollback_window_seconds: int = Field(
+        86400, ge=0, le=2_592_000, description="How long after its promotion a revision may be rolled back."
+    )
+
+
+def _percentage(what: str) -> tuple[tuple[str, str], ...]:
+    return (
+        (
+            "self.matches('^[5-9][0-9]([.][0-9]{1,3})?$')",
+            f'{what}: give a percentage from 50 to 99.999 in quotes, like "99.9"',
+        ),
+    )
+
+
+def _fast_burn_can_fire(field: str, of: str) -> tuple[str, str]:
+    given = f"self.{of}"
+    has = f"has(self.{of.split('.')[0]})"
+    return (
+        f"!{has} || !{given}.matches('^[5-9][0-9]([.][0-9]{{1,3}})?$')"
+        f" || (100.0 - double({given})) * 0.0048 * double(has(self.windowDays) ? self.windowDays : 30) < 1.0",
+        f"{field} is too low for this window: its fast burn alert could never fire; raise it or shorten windowDays",
+    )
+
+
+LATENCY_EDGES_MILLISECONDS = (
+    1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200, 250, 300, 400, 500, 750, 1000, 1500, 2000, 3000,
+    5000, 7500, 10000, 15000, 30000, 60000,
+)  # fmt: skip
+"""The server's histogram has these edges, so that what is asked can be counted exactly."""
+
+
+class Latency(Model):
+    """How many of the answers come in which time."""
+
+    threshold_milliseconds: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=60000,
+            json_schema_extra=rules(
+                (
+                    f"self in [{', '.join(map(str, LATENCY_EDGES_MILLISECONDS))}]",
+                    "thresholdMilliseconds must be an edge of the histogram, one of "
+                    + " ".join(map(str, LATENCY_EDGES_MILLISECONDS)),
+                )
+            ),
+        ),
+    ] = Field(description="In time means within so many ms: an edge of the histogram.")
+    objective: Annotated[str, Field(max_length=6, json_schema_extra=rules(*_percentage("objective")))] = Field(
+        description='Percentage of answers in time, like "99".'
+    )
+
+
+class Slo(Model):
+    """Service level objectives. A change restarts nothing."""
+
+    model_config = validated(
+        ("has(self.availability) || has(self.latency)", "give availability, latency or both"),
+        _fast_burn_can_fire("availability", "availability"),
+        _fast_burn_can_fire("latency.objective", "latency.objective"),
+    )
+
+    availability: Annotated[str, Field(max_length=6, json_schema_extra=rules(*_percentage("availability")))] | None = (
+        Field(None, description='Percentage of requests that are answered, like "99.9".')
+    )
+    latency: Latency | None = Field(None, description="How quickly.")
+    window_days: int = Field(30, ge=7, le=90, description="Days over which the error budget is counted.")
+
+
 class ModelDeploymentSpec(Model):
     """What the user wants."""
 
+    suspend: bool = Field(
+        False,
+        description="Leave all children as they are: no repair, no rollout, no rollback. Status goes on.",
+    )
     model: ModelSource = Field(description="The model to serve.")
     serving: Serving = Field(
         default_factory=Serving, description="How the model is served.", json_schema_extra={"default": {}}
     )
+    rollout: Rollout = Field(
+        default_factory=Rollout, description="How a new revision takes over.", json_schema_extra={"default": {}}
+    )
+    guard: Guard = Field(
+        default_factory=Guard, description="The watch after promotion.", json_schema_extra={"default": {}}
+    )
+    slo: Slo | None = Field(None, description="Service level objectives. Absent: none.")
 
 
 Revision = Annotated[str, Field(max_length=10, pattern="^[0-9a-f]{10}$")]
@@ -237,6 +449,64 @@ class ServedModel(Model):
         None, description="The TrainingJob that made it."
     )
     runtime_image: Annotated[str, Field(max_length=512)] = Field(description="Image that serves it.")
+
+
+class RevisionStatus(Model):
+    """A revision that is kept."""
+
+    name: Revision = Field(description="The revision.")
+    ordinal: Count = Field(description="Counts up.")
+    model_digest: Digest = Field(description="Its model.")
+    source: Literal["URI", "TrainingJob"] = Field(description="Who chose the model.")
+    verdict: Literal["Unproven", "Promoted", "Rejected"] = Field(description="What is known of it.")
+    reason: ShortText | None = Field(None, description="Why, in one word.")
+    message: Annotated[str, Field(max_length=MAX_MESSAGE)] | None = Field(None, description="Why, in a sentence.")
+    creation_time: Time | None = Field(None, description="When it was made.")
+    verdict_time: Time | None = Field(None, description="When that was decided.")
+
+
+class ArmStatus(Model):
+    """Requests that one of the two revisions was drawn for."""
+
+    requests: Count = Field(description="That have ended.")
+    failed: Count = Field(description="Of them, without a good answer, or too late.")
+
+
+class RolloutStatus(Model):
+    """How far the candidate is."""
+
+    step: Count = Field(description="Of the Canary, from 1 on; 0 before.")
+    weight_percent: Count = Field(description="Its share of the traffic.")
+    start_time: Time = Field(description="When it began.")
+    step_start_time: Time = Field(description="When the present stage began.")
+    candidate: ArmStatus = Field(description="Requests drawn for the candidate.")
+    stable: ArmStatus = Field(description="Requests drawn for stable meanwhile.")
+    required_requests: Count = Field(description="So many of the candidate's are needed to decide.")
+    e_value: Annotated[str, Field(max_length=16)] = Field(description="Evidence that the candidate is worse.")
+    abort_at: Annotated[str, Field(max_length=16)] = Field(description="The e-value at which it is rejected.")
+
+
+class SloStatus(Model):
+    """Error budgets."""
+
+    availability_budget_percent: Annotated[int, Field(ge=-1_000_000, le=100)] | None = Field(
+        None, description="Of the budget for availability, what is left."
+    )
+    latency_budget_percent: Annotated[int, Field(ge=-1_000_000, le=100)] | None = Field(
+        None, description="Of the budget for latency, what is left."
+    )
+
+
+class Decision(Model):
+    """Something that was decided, and on what evidence."""
+
+    time: Time = Field(description="When.")
+    action: Annotated[str, Field(max_length=32)] = Field(description="What.")
+    reason: ShortText = Field(description="Why, in one word.")
+    from_revision: Revision | None = Field(None, description="Away from this revision.")
+    to_revision: Revision | None = Field(None, description="To this one.")
+    message: Annotated[str, Field(max_length=MAX_MESSAGE)] = Field(description="Why, in a sentence.")
+    evidence: Annotated[str, Field(max_length=MAX_MESSAGE)] | None = Field(None, description="The numbers.")
 
 
 class ModelDeploymentStatus(Model):
@@ -258,7 +528,22 @@ class ModelDeploymentStatus(Model):
     url: Annotated[str, Field(max_length=512)] | None = Field(None, description="Where it answers inside the cluster.")
     stable_revision: Revision | None = Field(None, description="The revision that answers.")
     candidate_revision: Revision | None = Field(None, description="The revision on its way.")
+    previous_revision: Revision | None = Field(None, description="The revision that a rollback returns to.")
     model: ServedModel | None = Field(None, description="The model of the stable revision.")
+    revisions: Annotated[tuple[RevisionStatus, ...], list_map("name", 16)] | None = Field(
+        None, description="Revisions that are kept, newest first."
+    )
+    rollout: RolloutStatus | None = Field(None, description="How far the candidate is.")
+    slo: SloStatus | None = Field(None, description="Error budgets.")
+    decisions: Annotated[tuple[Decision, ...], atomic_list(20)] | None = Field(
+        None, description="What was decided last, newest first."
+    )
+    last_handled_rollout: Annotated[str, Field(max_length=128)] | None = Field(
+        None, description="The last annotation holdfast.dev/rollout that was acted on."
+    )
+    last_handled_refresh: Annotated[str, Field(max_length=63)] | None = Field(
+        None, description="The last annotation holdfast.dev/refresh that was acted on."
+    )
 
 
 MODEL_DEPLOYMENT = Kind(
@@ -272,7 +557,10 @@ MODEL_DEPLOYMENT = Kind(
         condition_column("Ready", ModelDeploymentCondition.READY, "status"),
         condition_column("Reason", ModelDeploymentCondition.READY, "reason"),
         Column("Revision", ".status.stableRevision"),
+        Column("Candidate", ".status.candidateRevision"),
+        Column("Weight", ".status.rollout.weightPercent", "integer"),
         Column("Pods", ".status.readyReplicas", "integer"),
+        condition_column("SLO", ModelDeploymentCondition.SLO_HEALTHY, "status"),
         AGE,
         Column("Model", ".status.model.uri", wide=True),
         Column("URL", ".status.url", wide=True),
