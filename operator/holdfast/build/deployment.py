@@ -46,17 +46,12 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True)
 class RevisionManifest:
-    """All that shapes the Deployment of a revision, but its replicas."""
+    """All that shapes the pods of a revision."""
 
     name: str
-    namespace: str
-    uid: str
     revision: str
-    intent: str
     source: Source
     model_digest: str
-    model_annotation: str
-    """All that is known of the model, to be read again from the cluster."""
     image: str
     pull_policy: str
     env: Mapping[str, str]
@@ -72,31 +67,10 @@ class RevisionManifest:
     router_public_key: str = ""
     """Whose leases the pods take."""
 
-    def render(self, replicas: int) -> dict[str, Any]:
-        """The manifest for server-side apply."""
-        selector = labels.serving_selector(self.name, self.revision)
+    def template(self) -> dict[str, Any]:
+        """Of its pods."""
         own = {**labels.serving(self.name), labels.REVISION: self.revision}
-        manifest: dict[str, Any] = {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {
-                "name": names.revision_deployment(self.name, self.revision),
-                "namespace": self.namespace,
-                "labels": own,
-                "annotations": {labels.INTENT: self.intent, labels.MODEL: self.model_annotation},
-                "ownerReferences": [labels.owner("ModelDeployment", self.name, self.uid)],
-            },
-            "spec": {
-                "replicas": replicas,
-                # A revision's template never changes, so there is nothing to go back to inside one Deployment.
-                "revisionHistoryLimit": 0,
-                "progressDeadlineSeconds": PROGRESS_DEADLINE_SECONDS,
-                "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-                "selector": {"matchLabels": selector},
-                "template": {"metadata": {"labels": own}, "spec": self._pod()},
-            },
-        }
-        return with_desired_hash(manifest, without_replicas=True)
+        return {"metadata": {"labels": own}, "spec": self._pod()}
 
     def _pod(self) -> dict[str, Any]:
         variables = {
@@ -138,6 +112,40 @@ class RevisionManifest:
         # The last request may come late in that while, and have all of its time.
         spec["terminationGracePeriodSeconds"] = max(60, 40 + (self.request_timeout_milliseconds or 0) // 1000)
         return spec
+
+
+def deployment(
+    name: str,
+    namespace: str,
+    uid: str,
+    revision: str,
+    intent: str,
+    model_annotation: str,
+    template: Mapping[str, Any],
+    replicas: int,
+) -> dict[str, Any]:
+    """The manifest for server-side apply. Its hash leaves `replicas` out: it tells whether the template is this one."""
+    manifest: dict[str, Any] = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": names.revision_deployment(name, revision),
+            "namespace": namespace,
+            "labels": {**labels.serving(name), labels.REVISION: revision},
+            "annotations": {labels.INTENT: intent, labels.MODEL: model_annotation},
+            "ownerReferences": [labels.owner("ModelDeployment", name, uid)],
+        },
+        "spec": {
+            "replicas": replicas,
+            # A revision's template never changes, so there is nothing to go back to inside one Deployment.
+            "revisionHistoryLimit": 0,
+            "progressDeadlineSeconds": PROGRESS_DEADLINE_SECONDS,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "selector": {"matchLabels": labels.serving_selector(name, revision)},
+            "template": dict(template),
+        },
+    }
+    return with_desired_hash(manifest, without_replicas=True)
 
 
 def _probe(path: str, **timing: int) -> dict[str, Any]:

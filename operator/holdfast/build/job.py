@@ -17,6 +17,7 @@ _COUNTED = frozenset({"cpu", "memory", "ephemeral-storage"})
 
 
 def resolve_job(
+    job_name: str,
     name: str,
     namespace: str,
     uid: str,
@@ -39,9 +40,7 @@ def resolve_job(
     container = pod.container("resolve", image, pull_policy, ["resolve"], variables, mounts, counted)
     spec = source.complete(pod.pod_spec([container], source.claims, node_selector, tolerations))
     owner = labels.owner("ModelDeployment", name, uid)
-    manifest = _job(
-        names.helper_job(name, uid, "resolve", source.uri), namespace, labels.helper(name, "resolve"), owner, spec
-    )
+    manifest = _job(job_name, namespace, labels.helper(name, "resolve"), owner, spec)
     manifest["spec"] |= {"backoffLimit": HELPER_BACKOFF_LIMIT, "ttlSecondsAfterFinished": HELPER_TTL_SECONDS}
     return with_desired_hash(manifest)
 

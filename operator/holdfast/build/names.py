@@ -29,6 +29,11 @@ def rules_config_map(name: str) -> str:
     return f"{name}-rules"
 
 
+def candidate_service(name: str) -> str:
+    """The Service of the one other live revision."""
+    return f"{name}-candidate"
+
+
 def helper_job(name: str, uid: str, purpose: str, key: str) -> str:
     """A helper Job of a ModelDeployment; the same key means the same Job."""
     return f"{cut(name, MAX_HELPER_PREFIX)}-{digest10(uid, purpose, key)}"

@@ -11,6 +11,7 @@ from typing import Any
 
 _ATOMIC = frozenset({"selector", "nodeSelector"})
 """Maps that have one owner: an entry more is a difference. One more in a Service's selector would stop its traffic."""
+_IDENTITY = ("apiVersion", "kind", "metadata")
 _MERGE_KEYS = ("uid", "mountPath", "name")
 """By which items of lists are told apart, the most telling first."""
 
@@ -23,7 +24,8 @@ def first_difference(desired: Mapping[str, Any], live: dict[str, Any]) -> str | 
     """
     metadata = desired["metadata"]
     compared = {part: metadata[part] for part in ("labels", "annotations", "ownerReferences") if part in metadata}
-    return _map({"metadata": compared, "spec": desired["spec"]}, live, "")
+    content = {name: value for name, value in desired.items() if name not in _IDENTITY}
+    return _map({**content, "metadata": compared}, live, "")
 
 
 def _any(desired: Any, live: Any, path: str) -> str | None:

@@ -59,6 +59,7 @@ TRAINING_JOB = Kind("TrainingJob", GROUP, VERSION, "trainingjobs", owner_label=l
 DEPLOYMENT = Kind("Deployment", "apps", "v1", "deployments", selector=MANAGED_BY)
 JOB = Kind("Job", "batch", "v1", "jobs", selector=MANAGED_BY)
 SERVICE = Kind("Service", "", "v1", "services", selector=MANAGED_BY)
+CONTROLLER_REVISION = Kind("ControllerRevision", "apps", "v1", "controllerrevisions", selector=MANAGED_BY)
 POD_DISRUPTION_BUDGET = Kind("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets", selector=MANAGED_BY)
 NAMESPACE = Kind("Namespace", "", "v1", "namespaces", selector=f"{GROUP}/operator=namespaced")
 """Of those, only the ones that a cluster-wide operator leaves alone."""
@@ -71,7 +72,9 @@ EVENT = Kind("Event", "", "v1", "events")
 LEASE = Kind("Lease", "coordination.k8s.io", "v1", "leases")
 
 OWNERS: Mapping[str, Kind] = {kind.name: kind for kind in (MODEL_DEPLOYMENT, TRAINING_JOB)}
-CHILDREN: Mapping[str, Kind] = {kind.name: kind for kind in (DEPLOYMENT, JOB, SERVICE, POD_DISRUPTION_BUDGET)}
+CHILDREN: Mapping[str, Kind] = {
+    kind.name: kind for kind in (DEPLOYMENT, JOB, SERVICE, POD_DISRUPTION_BUDGET, CONTROLLER_REVISION)
+}
 
 
 def key_of(manifest: Mapping[str, Any]) -> Key:

@@ -10,9 +10,14 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from holdfast.kube.kinds import CHILDREN, OWNERS, Key, controller_of
+from holdfast.build.labels import REFRESH, ROLLOUT
+from holdfast.kube.kinds import CHILDREN, CONTROLLER_REVISION, OWNERS, Key, controller_of
 
 Object = Mapping[str, Any]
+CONTENT = ("data", "revision")
+"""Of a ControllerRevision."""
+ORDERS = frozenset({ROLLOUT, REFRESH})
+"""Annotations by which people tell us what to do; of all others on their objects nothing is kept."""
 
 _FOREIGN_PREFIXES = ("kubectl.kubernetes.io/", "deployment.kubernetes.io/")
 _BAD = {"ReplicaFailure": "True", "Progressing": "False"}
@@ -28,6 +33,7 @@ def of_object(raw: Object) -> dict[str, Any]:
             "generation": raw["metadata"].get("generation", 0),
             "spec": raw.get("spec") or {},
             "status": raw.get("status") or {},
+            "annotations": {name: text for name, text in _annotations(raw["metadata"]).items() if name in ORDERS},
         }
     if kind in CHILDREN:
         metadata = raw["metadata"]
@@ -35,7 +41,7 @@ def of_object(raw: Object) -> dict[str, Any]:
             "labels": metadata.get("labels") or {},
             "annotations": _annotations(metadata),
             "ownerReferences": metadata.get("ownerReferences") or [],
-            "spec": raw.get("spec") or {},
+            "spec": _content(raw),
             "status": _status(kind, raw.get("status") or {}),
         }
     return {}
@@ -53,6 +59,13 @@ def owner_of(raw: Object) -> Key | None:
         if kind.owner_label in own:
             return Key(kind.name, namespace, own[kind.owner_label])
     return None
+
+
+def _content(raw: Object) -> Object:
+    """What the object is about; of one without a spec all that is not metadata."""
+    if raw["kind"] == CONTROLLER_REVISION.name:
+        return {name: raw[name] for name in CONTENT if name in raw}
+    return raw.get("spec") or {}
 
 
 def _annotations(metadata: Object) -> dict[str, str]:

@@ -107,6 +107,7 @@ def pod(raw: Object, mount_message: str | None = None, doing: str | None = None)
         doing=doing,
         uid=metadata["uid"],
         address=status.get("podIP") or "",
+        deleting="deletionTimestamp" in metadata,
         ready_since=_since(ready) if ready.get("status") == "True" else None,
     )
 

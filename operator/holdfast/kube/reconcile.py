@@ -153,6 +153,7 @@ class Reconciler:
             metadata=Metadata(key.name, key.namespace, resource.uid, resource.generation),
             spec=resource.spec,
             status=resource.status,
+            annotations=resource.annotations,
             training_output=self._training_output(resource),
             slo=self._slo(key),
             memory=self._memory(resource),

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast.kube import projection
-from holdfast.kube.kinds import NAMESPACE, OWNERS, TRAINING_JOB, Key, key_of
+from holdfast.kube.kinds import CONTROLLER_REVISION, NAMESPACE, OWNERS, TRAINING_JOB, Key, key_of
 
 Object = Mapping[str, Any]
 Wake = frozenset[Key]
@@ -33,6 +33,8 @@ class Resource:
     deleting: bool
     spec: Object
     status: Object
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """Those by which people tell us what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,8 @@ class Live:
             "annotations": self.annotations,
             "ownerReferences": list(self.owner_references),
         }
-        return {"metadata": metadata, "spec": self.spec}
+        content = self.spec if self.key.kind == CONTROLLER_REVISION.name else {"spec": self.spec}
+        return {"metadata": metadata, **content}
 
 
 @dataclass(slots=True)
@@ -144,7 +147,15 @@ class Store:
         if entry is None:
             return None
         kept = self._packers[key.kind].unpack(entry.packed)
-        return Resource(key, entry.uid, kept["generation"], entry.deleting, kept["spec"], kept["status"])
+        return Resource(
+            key,
+            entry.uid,
+            kept["generation"],
+            entry.deleting,
+            kept["spec"],
+            kept["status"],
+            kept["annotations"],
+        )
 
     def child(self, key: Key) -> Live | None:
         entry = self._entries.get(key)

@@ -1,12 +1,14 @@
 """Manifests with every optional part in them."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from holdfast.api.trainingjob import TrainingJobSpec
-from holdfast.build import job, quantities
-from holdfast.build.deployment import Feedback, RevisionManifest, Tls
+from holdfast.build import job, names, quantities
+from holdfast.build.controllerrevision import controller_revision
+from holdfast.build.deployment import Feedback, RevisionManifest, Tls, deployment
 from holdfast.build.poddisruptionbudget import pod_disruption_budget
-from holdfast.build.service import service
+from holdfast.build.service import candidate_service, service
 from holdfast.build.source import Source
 
 NAME = "wine"
@@ -25,16 +27,24 @@ RESOURCES: dict[str, dict[str, str | int]] = {
 }
 
 
-def revision(name: str = NAME, namespace: str = "default", **changes: Any) -> RevisionManifest:
+@dataclass(frozen=True)
+class Sample:
+    """A revision, and where it is."""
+
+    pods: RevisionManifest
+    namespace: str
+
+    def render(self, replicas: int) -> dict[str, Any]:
+        """Its Deployment."""
+        return deployment(self.pods.name, self.namespace, UID, REVISION, "0" * 64, "{}", self.pods.template(), replicas)
+
+
+def revision(name: str = NAME, namespace: str = "default", **changes: Any) -> Sample:
     given: dict[str, Any] = {
         "name": name,
-        "namespace": namespace,
-        "uid": UID,
         "revision": REVISION,
-        "intent": "0" * 64,
         "source": Source("pvc://models/wine/3"),
         "model_digest": DIGEST,
-        "model_annotation": "{}",
         "image": IMAGE,
         "pull_policy": "IfNotPresent",
         "env": {"OMP_NUM_THREADS": "2", "EMPTY": ""},
@@ -42,7 +52,7 @@ def revision(name: str = NAME, namespace: str = "default", **changes: Any) -> Re
         "node_selector": {"disk": "ssd"},
         "tolerations": TOLERATIONS,
     }
-    return RevisionManifest(**(given | changes))
+    return Sample(RevisionManifest(**(given | changes)), namespace)
 
 
 def training_spec(**changes: Any) -> TrainingJobSpec:
@@ -69,13 +79,35 @@ def every_manifest(namespace: str = "default", name: str = NAME) -> dict[str, di
             name, namespace, tls=Tls("wine-tls", "Required"), feedback=Feedback("wine-feedback")
         ).render(0),
         "deployment from a store": revision(name, namespace, source=STORE).render(0),
+        "candidate service": candidate_service(name, namespace, UID, REVISION),
+        "controller revision": controller_revision(
+            name, namespace, UID, REVISION, 1, {"template": revision(name, namespace).pods.template()}, {}
+        ),
         "secured service": service(name, namespace, UID, REVISION, tls=True),
         "budget": pod_disruption_budget(name, namespace, UID, REVISION),
         "resolve job": job.resolve_job(
-            name, namespace, UID, STORE, IMAGE, "IfNotPresent", RESOURCES, {"disk": "ssd"}, TOLERATIONS
+            names.helper_job(name, UID, "resolve", "store"),
+            name,
+            namespace,
+            UID,
+            STORE,
+            IMAGE,
+            "IfNotPresent",
+            RESOURCES,
+            {"disk": "ssd"},
+            TOLERATIONS,
         ),
         "resolve job on a claim": job.resolve_job(
-            name, namespace, UID, Source("pvc://models/wine"), IMAGE, "Always", None, {"disk": "ssd"}, TOLERATIONS
+            names.helper_job(name, UID, "resolve", "claim"),
+            name,
+            namespace,
+            UID,
+            Source("pvc://models/wine"),
+            IMAGE,
+            "Always",
+            None,
+            {"disk": "ssd"},
+            TOLERATIONS,
         ),
         "training job": job.training_job(name, namespace, UID, training_spec(), IMAGE, "Always"),
     }
