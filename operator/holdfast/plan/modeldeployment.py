@@ -1,33 +1,38 @@
 """What to do for a ModelDeployment: read this file to understand how a model comes to be served.
 
-    wanted model ─▶ wanted revision ─▶ its Deployment beside the one that serves ─▶ Service moved ─▶ old one deleted
+    wanted model ─▶ wanted revision ─▶ its road beside the one that serves (rollout) ─▶ Service moved ─▶ guard
 
 The Service is the register of who is stable. A revision takes its place only when all pods that the spec asks for are
-ready; one that never gets there leaves everything as it was, and status says why.
+ready, and nothing speaks against it; one that never gets there leaves everything as it was, and status says why.
 
-`wish` finds the wanted revision or what stands in its way, `verdict` says how far things are, `view` reads what was
-observed. Nothing is remembered but in the cluster: whatever part of a plan was carried out, the next plan goes on.
+`wish` finds the wanted revision or what stands in its way, `rollout` leads it to the traffic, `guard` watches it from
+then on and leads the traffic back, `verdict` and `status` say how far things are, `view` reads what was observed.
+Nothing is remembered but in the cluster: whatever part of a plan was carried out, the next plan goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import timedelta
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
 
-from holdfast.build import labels
-from holdfast.build.poddisruptionbudget import pod_disruption_budget
-from holdfast.build.service import service
-from holdfast.plan import jobs, verdict
-from holdfast.plan.observed import Apply, Delete, Needs, Observed, Plan, Scale, Write
+from holdfast.api.modeldeployment import Action, Rejection
+from holdfast.api.modeldeployment import ModelDeploymentReason as Reason
+from holdfast.build import labels, names
+from holdfast.plan import children, conditions, decisions, guard, jobs, rollout, verdict
+from holdfast.plan.course import Course, held, remembered
+from holdfast.plan.decisions import Decision
+from holdfast.plan.observed import Delete, Event, Needs, Observed, Plan, Write
+from holdfast.plan.orders import FORM
 from holdfast.plan.revisions import Revision, claims_of
+from holdfast.plan.status import events, status
 from holdfast.plan.verdict import Verdict
 from holdfast.plan.view import PATIENCE, View
 from holdfast.plan.wish import (
     Obstacle,
-    Wanted,
     any_conflict,
     config_map_keys,
-    name_conflict,
     resolving_job,
     unneeded_helpers,
     wanted_revision,
@@ -35,6 +40,11 @@ from holdfast.plan.wish import (
 
 LONGEST_POLL = timedelta(seconds=30)
 """Pods that are not ready are asked again, ever more rarely: to watch them all would set our memory."""
+SHOWN_EVERY = timedelta(seconds=10)
+SOONEST = 0.2
+"""Seconds until the next look, where something was decided that has to be seen first."""
+HISTORY = 10
+"""Records that are kept beside those that are still needed."""
 
 
 def needs(observed: Observed) -> Needs:
@@ -42,106 +52,281 @@ def needs(observed: Observed) -> Needs:
     view = View(observed)
     name = resolving_job(view)
     helper = view.job(name) if name else None
-    hanging = [r for r in view.revisions if r.ready_replicas < r.replicas and r.child.status.get("replicas")]
+    hanging = [r for r in view.revisions if r.child and r.ready_replicas < r.replicas and r.present_replicas]
     waited = (helper is not None or bool(hanging)) and view.waited()
-    children = [revision.child for revision in hanging] + ([helper] if helper else [])
+    asked = [revision.child for revision in hanging if revision.child] + ([helper] if helper else [])
+    routers = _routers(view)
     return Needs(
-        pods=waited or (helper is not None and (jobs.finished(helper) or "failed" in helper.status)),
-        claims=frozenset(claim for child in children for claim in claims_of(child)) if waited else frozenset(),
+        pods=waited or bool(routers) or (helper is not None and (jobs.finished(helper) or "failed" in helper.status)),
+        claims=frozenset(claim for child in asked for claim in claims_of(child)) if waited else frozenset(),
         config_maps=frozenset(config_map_keys(view).values()),
         refusals=frozenset({helper.uid} if waited and helper and jobs.has_no_pods(helper) else ()),
+        routers=routers,
     )
+
+
+def _routers(view: View) -> frozenset[str]:
+    """Revisions that send each other requests, or may."""
+    stable = view.stable
+    if stable is None or not view.has_served or view.spec.suspend:
+        return frozenset()
+    others = [
+        revision.name
+        for revision in view.revisions
+        if revision.child and revision.replicas and revision.name != stable.name and _has_met_routers(revision)
+    ]
+    return frozenset({stable.name, *others}) if others else frozenset()
+
+
+def _has_met_routers(revision: Revision) -> bool:
+    standing = revision.standing
+    tried = standing.progress is not None and standing.progress.stage != "Starting"
+    return tried or bool(standing.counted) or standing.promoted_at is not None
 
 
 def plan(observed: Observed) -> Plan:
     """All that is to be done now."""
     view = View(observed)
     found = wanted_revision(view)
-    writes: tuple[Write, ...]
-    if isinstance(found, Obstacle):
-        wanted = None
-        writes = (*keep_stable(view), *found.writes)
-        judged = verdict.of_obstacle(view, found)
-    else:
-        wanted = found
-        writes = tuple(keep_stable(view) if any_conflict(view, wanted) else towards(view, wanted))
-        judged = verdict.of_wanted(view, wanted)
-    unneeded = tuple(Delete("Job", helper.name, helper.uid) for helper in unneeded_helpers(view))
+    wanted = None if isinstance(found, Obstacle) else found
+    said = _heard(view, wanted)
+    course = _suspended(view, found) if view.spec.suspend else _course(view, found, said)
+    handled = rollout.handled(view) if view.spec.suspend else said.handled
+    news, told = decisions.ring(view, course, said.decisions)
+    shown, memory = _shown(view, course, status(view, course, wanted, news, handled))
+    unneeded = () if view.spec.suspend else tuple(Delete("Job", job.name, job.uid) for job in unneeded_helpers(view))
     return Plan(
-        status=verdict.status(view, judged, wanted),
-        writes=writes + unneeded,
-        events=tuple(verdict.events(view, judged)),
-        requeue_after=_requeue(view, judged),
+        status=shown,
+        writes=course.writes + unneeded,
+        events=(*events(view, course.verdict), *told, *said.events),
+        requeue_after=_requeue(view, course),
+        memory=memory,
     )
 
 
-def towards(view: View, wanted: Wanted) -> Iterable[Write]:
-    """The writes that lead to `wanted`, in an order in which any prefix is safe."""
-    target = _target(view, wanted)
-    moved = view.register == target  # the Service was seen to point there
-    if view.stable and view.stable.name != wanted.name:
-        yield from _scaled(view.stable, view.replicas)
-    tls = wanted.manifest.tls is not None if target == wanted.name or view.stable is None else view.stable.tls
-    if moved:
-        yield _service(view, target, tls)
-        for revision in view.revisions:  # before anything is made: they may hold the room, or the quota, for it
-            if revision.name not in {target, wanted.name}:
-                yield Delete("Deployment", revision.child.name, revision.child.uid)
-    yield from _deployment(wanted, view.asked(wanted.name))
-    if moved:
-        yield from _budget(view, target)
-    else:
-        yield _service(view, target, tls)  # the rest waits until it was seen
+def _shown(view: View, course: Course, said: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(status, memory). Counts of requests alone are shown anew only now and then."""
+    before, memory = view.observed.memory.get("shown"), course.memory.to_json()
+    recently = before and view.now - datetime.fromisoformat(before) < SHOWN_EVERY
+    if recently and "rollout" in said and _skeleton(said) == _skeleton(view.status):
+        return dict(view.status), memory | {"shown": before}
+    return said, memory | {"shown": conditions.rfc3339(view.now)}
 
 
-def keep_stable(view: View) -> Iterable[Write]:
-    """Nothing new: what serves goes on serving, at the scale that is asked."""
-    if view.stable is None:
+def _skeleton(said: Mapping[str, Any]) -> Any:
+    """A status without what changes with every request."""
+    found = [(c["type"], c["status"], c["reason"]) for c in said.get("conditions", ())]
+    rollout_ = said.get("rollout") or {}
+    fixed = {name: rollout_.get(name) for name in ("step", "weightPercent", "startTime", "stepStartTime")}
+    return {**said, "conditions": found, "rollout": fixed}
+
+
+# --- What people say ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What follows from the annotations, before anything else is decided."""
+
+    writes: tuple[Write, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    events: tuple[Event, ...] = ()
+    handled: Mapping[str, str] = field(default_factory=dict)
+    """To be put on record once `writes` are done."""
+
+
+def _heard(view: View, wanted: Revision | None) -> Heard:
+    """Each word is acted on once. What it led to is written first, that it was heard afterwards."""
+    handled = rollout.handled(view)
+    orders = view.orders
+    if orders.refresh and wanted and (wanted.record or wanted.child):
+        handled[labels.HANDLED_REFRESH] = orders.refresh
+    if orders.rollout is None:
+        return Heard(handled=handled)
+    noted = handled | {labels.HANDLED_ROLLOUT: orders.rollout}
+    order, stable = orders.order, view.stable
+    if order is None:
+        return _ignored(view, noted, f"{orders.rollout!r} is not understood; {FORM}")
+    revision = view.revision(order.revision)
+    is_candidate = (
+        revision is not None and wanted is not None and revision.name == wanted.name and revision is not stable
+    )
+    usable = revision is not None and revision.record is not None and revision.standing.verdict != "Rejected"
+    match order.verb:
+        case "pause" if is_candidate:
+            return Heard(handled=noted)
+        case "promote" if is_candidate and usable and revision and revision.standing.progress:
+            approved = replace(revision.standing, reason=Rejection.REQUESTED_BY_USER)
+            standing = approved.at("Promoting", revision.standing.progress.step, view.now)
+            return Heard((children.record(view, revision, standing),), handled=noted)
+        case "abort" if is_candidate and usable and revision:
+            words = "a person said abort"
+            standing = revision.standing.rejected(Rejection.REQUESTED_BY_USER, words, "", view.now)
+            return Heard((children.record(view, revision, standing),), handled=noted)
+        case "retry" if revision and revision.standing.verdict == "Rejected":
+            message = f"{revision.name} may be tried again"
+            cleared = decisions.decision(
+                view, Action.CLEARED, Rejection.REQUESTED_BY_USER, message, target=revision.name
+            )
+            return Heard((children.record(view, revision, revision.standing.cleared()),), (cleared,), handled=noted)
+        case "rollback" if usable and revision and stable and stable.record and revision.name != stable.name:
+            if stable.standing.verdict == "Rejected":  # on its way: it counts as heard in the write that moves traffic
+                return Heard(handled=handled)
+            words = f"a person said rollback to {revision.name}"
+            standing = stable.standing.rejected(Rejection.REQUESTED_BY_USER, words, "", view.now)
+            return Heard((children.record(view, stable, standing),), handled=handled)
+        case _:
+            return _ignored(view, noted, _why_ignored(order.verb, order.revision))
+
+
+def _ignored(view: View, handled: Mapping[str, str], why: str) -> Heard:
+    message = conditions.shortened(f"annotation {labels.ROLLOUT}: {why}")
+    return Heard(events=(Event("Warning", Reason.ACTION_IGNORED, message),), handled=handled)
+
+
+def _why_ignored(verb: str, revision: str) -> str:
+    what = {
+        "retry": "is not a rejected revision",
+        "rollback": "is not a kept revision that could take over",
+    }.get(verb, "is not the candidate")
+    return f'"{verb} {revision}" does nothing, since {revision} {what}'
+
+
+# --- Where things stand ---------------------------------------------------------------------------------------------
+
+
+def _course(view: View, found: Revision | Obstacle, said: Heard) -> Course:
+    """The one thing that is going on, and what has to be kept up beside it."""
+    stable = view.stable
+    if said.writes:  # first that is on record; the next look acts on it
+        return Course(_standing_verdict(view, found), said.writes, remembered(view), poll=0.0)
+    if stable is None or not view.has_served:
+        return _first(view, found, said)
+    course, keep = _going_on(view, stable, found)
+    left, poll = guard.left_over(view, stable, keep)
+    record_name = names.revision_deployment(view.metadata.name, stable.name)
+    confirmed = None if view.foreign("ControllerRevision", record_name) else guard.confirmation(view, stable)
+    before: list[Write] = [children.record(view, stable, confirmed)] if confirmed else []
+    moves = any(_moves(write, view) for write in course.writes)
+    if not moves:
+        before += _keep(view, stable, said.handled)
+    polls = [each for each in (course.poll, poll) if each is not None]
+    housekeeping = _history(view, found, stable)
+    writes = (*before, *course.writes, *left, *housekeeping)
+    return replace(course, writes=writes, poll=min(polls, default=None), confirmed=confirmed)
+
+
+def _going_on(view: View, stable: Revision, found: Revision | Obstacle) -> tuple[Course, tuple[str, ...]]:
+    """(the course, revisions whose pods it takes care of)."""
+    previous = (view.previous.name,) if view.previous else ()
+    if stable.standing.verdict == "Rejected" and (target := guard.return_to(view, stable)):
+        return guard.roll_back(view, stable, target), (target.name,)
+    if isinstance(found, Obstacle):
+        judged = verdict.of_obstacle(view, found)
+        course = guard.watch(view, stable, judged)
+        tried = view.status.get("candidateRevision", "")
+        return replace(course, writes=course.writes + found.writes), (*previous, tried)
+    if found.name == stable.name:
+        return guard.watch(view, stable, verdict.of_stable(view, found)), previous
+    if found.standing.verdict == "Rejected":
+        return guard.watch(view, stable, verdict.of_rejected(view, stable, found)), previous
+    if any_conflict(view, found) or _others_live(view, stable, found):
+        return guard.watch(view, stable, verdict.of_start(view, found, view.asked(found.name))), previous
+    return rollout.advance(view, stable, found), (found.name,)
+
+
+def _others_live(view: View, stable: Revision, candidate: Revision) -> bool:
+    """Whether an older candidate still has pods: there are never two."""
+    previous = view.previous.name if view.previous else ""
+    others = [r for r in view.revisions if r.child and r.name not in {stable.name, candidate.name, previous}]
+    return any(revision.standing.promoted_at is None for revision in others)
+
+
+def _first(view: View, found: Revision | Obstacle, said: Heard) -> Course:
+    """Nothing serves yet: there is nothing to be compared with, and nothing to lose."""
+    if isinstance(found, Obstacle):
+        keep = _keep(view, view.stable, said.handled) if view.stable else []
+        return Course(verdict.of_obstacle(view, found), (*keep, *found.writes))
+    judged = verdict.of_stable(view, found)
+    if any_conflict(view, found):
+        return Course(judged, tuple(_keep(view, view.stable, said.handled)) if view.stable else ())
+    register, pods = children.register(view, found, said.handled), children.deployment(view, found, view.replicas)
+    if view.register != found.name:
+        return Course(judged, (*pods, *register))  # the rest waits until it was seen
+    others = [revision for revision in view.revisions if revision.name != found.name]
+    cleared = [write for other in others for write in children.delete(other)]
+    # What goes may hold the room, or the quota, for what comes.
+    return Course(judged, (*register, *cleared, *pods, *children.budget(view, found)))
+
+
+def _keep(view: View, stable: Revision, handled: Mapping[str, str]) -> list[Write]:
+    """What serves goes on serving, at the scale that is asked."""
+    return [
+        *children.deployment(view, stable, view.replicas),
+        *children.register(view, stable, handled),
+        *children.budget(view, stable),
+    ]
+
+
+def _moves(write: Write, view: View) -> bool:
+    """Whether it is a write of Service X."""
+    manifest = getattr(write, "manifest", {})
+    return manifest.get("kind") == "Service" and manifest["metadata"]["name"] == view.metadata.name
+
+
+def _suspended(view: View, found: Revision | Obstacle) -> Course:
+    """Nothing moves; status tells the truth all the same."""
+    stable = view.stable
+    if isinstance(found, Revision) and stable and found.name == stable.name:
+        judged = verdict.of_stable(view, found)
+        if judged.status == "True":
+            words = f"{judged.message}; suspended: nothing is repaired or guarded"
+            return Course(replace(judged, message=words), memory=remembered(view))
+    message = "spec.suspend is true: nothing is changed until it is false"
+    return Course(held(Reason.SUSPENDED, message), memory=remembered(view))
+
+
+def _standing_verdict(view: View, found: Revision | Obstacle) -> Verdict:
+    """As it was said last: what a person has just said is not carried out yet."""
+    ready, progressing = conditions.find(view.status, "Ready"), conditions.find(view.status, "Progressing")
+    if ready is None or progressing is None:
+        return verdict.of_obstacle(view, found) if isinstance(found, Obstacle) else verdict.of_stable(view, found)
+    return Verdict(
+        ready["status"],
+        ready["reason"],
+        ready["message"],
+        stalled=conditions.find(view.status, conditions.STALLED) is not None,
+        held=progressing["status"] == "Unknown",
+    )
+
+
+# --- Housekeeping ---------------------------------------------------------------------------------------------------
+
+
+def _history(view: View, found: Revision | Obstacle, stable: Revision) -> Iterable[Write]:
+    """Records that are no longer true, and those that nobody needs any more."""
+    if isinstance(found, Obstacle):
         return
-    yield from _scaled(view.stable, view.replicas)
-    if name_conflict(view, "Service", view.metadata.name) is None:
-        yield _service(view, view.stable.name, view.stable.tls)
-    yield from _budget(view, view.stable.name)
+    for revision in view.revisions:
+        standing = revision.standing
+        if revision.record is None or revision.name in {found.name, stable.name}:
+            continue
+        if standing.verdict == "Rejected" and revision.intent != found.intent and revision.child is None:
+            if standing.promoted_at is None:  # another wish: coming back to it will be a new one
+                yield children.record(view, revision, standing.cleared())
+        elif standing.progress and revision.child is None:
+            yield children.record(view, revision, replace(standing, progress=None, counted={}))
+    needed = {found.name, stable.name, view.previous.name if view.previous else ""}
+    spare = [r for r in view.revisions if r.record and r.child is None and r.name not in needed]
+    for revision in spare[HISTORY:]:
+        if revision.record and not (revision.standing.verdict == "Rejected" and revision.intent == found.intent):
+            yield Delete("ControllerRevision", revision.record.name, revision.record.uid)
 
 
-def _target(view: View, wanted: Wanted) -> str:
-    """The revision that the Service is to select: the wanted one as soon as nothing is lost by it."""
-    ready = wanted.existing is not None and wanted.existing.has_ready(view.asked(wanted.name))
-    if view.stable is None or ready or not view.has_served:
-        return wanted.name
-    return view.stable.name
-
-
-def _deployment(wanted: Wanted, replicas: int) -> Iterable[Write]:
-    manifest = wanted.manifest.render(replicas)
-    existing = wanted.existing
-    rendered = manifest["metadata"]["annotations"][labels.DESIRED_HASH]
-    if existing is None or existing.child.annotations.get(labels.DESIRED_HASH) == rendered:
-        yield Apply(manifest)
-    else:  # rendered by an earlier operator: its template stays, or an upgrade would restart every model
-        yield from _scaled(existing, replicas)
-
-
-def _scaled(revision: Revision, replicas: int) -> Iterable[Write]:
-    if revision.replicas != replicas:
-        yield Scale(revision.child.name, replicas)
-
-
-def _service(view: View, revision: str, tls: bool) -> Write:
-    return Apply(service(view.metadata.name, view.metadata.namespace, view.metadata.uid, revision, tls=tls))
-
-
-def _budget(view: View, revision: str) -> Iterable[Write]:
-    metadata = view.metadata
-    if view.replicas >= 2:
-        if name_conflict(view, "PodDisruptionBudget", metadata.name) is None:
-            yield Apply(pod_disruption_budget(metadata.name, metadata.namespace, metadata.uid, revision))
-    elif view.budget:
-        yield Delete("PodDisruptionBudget", view.budget.name, view.budget.uid)
-
-
-def _requeue(view: View, judged: Verdict) -> float | None:
+def _requeue(view: View, course: Course) -> float | None:
     """Pods and ConfigMaps are not watched, and no event tells that time has passed."""
-    if judged.status == "True":
+    if course.poll is not None:
+        return max(course.poll, SOONEST)
+    if course.verdict.status == "True":
         return None
     return max(PATIENCE, min(LONGEST_POLL, view.waited_for() / 2)).total_seconds()

@@ -27,6 +27,8 @@ class Settings:
     image_pull_policy: str = "IfNotPresent"
     router_public_key: str = ""
     """Of the operator, in base64; new pods take leases signed with it."""
+    poll_seconds: float = 2.0
+    """Between two looks at the routers while something is being decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class Pod:
     """Its IP; empty before it has one."""
     ready_since: datetime | None = None
     """None while it is not ready."""
+    deleting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,8 @@ class Observed:
     """As the API server stores it: with defaults."""
     status: Json
     """As last written by us (or empty)."""
+    annotations: Json = field(default_factory=dict)
+    """Those by which people tell us what to do."""
     children: tuple[Child, ...] = ()
     foreign: tuple[Foreign, ...] = ()
     pods: tuple[Pod, ...] = ()

@@ -6,16 +6,21 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from holdfast.api.modeldeployment import FEEDBACK_ROWS_PER_MINUTE, REQUEST_TIMEOUT_MILLISECONDS, ServedModel, Serving
 from holdfast.api.modeldeployment import Feedback as FeedbackSpec
 from holdfast.build import labels, quantities, service
-from holdfast.build.deployment import Feedback, RevisionManifest, Tls
+from holdfast.build.controllerrevision import controller_revision
+from holdfast.build.deployment import Feedback, RevisionManifest, Tls, deployment
 from holdfast.build.hashing import canonical_json
 from holdfast.build.names import digest10
 from holdfast.build.source import Source
+from holdfast.plan import standing
+from holdfast.plan.conditions import rfc3339
 from holdfast.plan.observed import Child, Metadata, Settings
+from holdfast.plan.standing import UNPROVEN, Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +43,14 @@ class Model:
         made = {"uri": self.uri, "digest": self.digest, "source": self.source, "runtimeImage": image}
         return made | ({"trainingJobName": self.training_job_name} if self.training_job_name else {})
 
+    def as_json(self, image: str) -> dict[str, Any]:
+        """The model and its server, to be kept with the revision and read again."""
+        return self.served_by(image) | ({"resolved": True} if self.resolved else {})
+
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """A Deployment of ours, read as a revision."""
+    """What is kept of a revision (its ControllerRevision), what runs of it (its Deployment), or both."""
 
     name: str
     intent: str
@@ -49,44 +58,114 @@ class Revision:
     model: Model
     image: str
     """The one that it was made with, whatever somebody has put there since."""
-    child: Child
+    template: Mapping[str, Any]
+    """Of its pods."""
+    child: Child | None
+    """Its Deployment."""
+    record: Child | None = None
+    """Its ControllerRevision."""
+    standing: Standing = UNPROVEN
+    ordinal: int = 0
+    """Counts up; 0 without a record."""
 
     @property
     def tls(self) -> bool:
         """Whether it speaks TLS."""
-        containers = self.child.spec["template"]["spec"]["containers"]
-        ports = (port for container in containers for port in container.get("ports", ()))
+        ports = (port for container in self.template["spec"]["containers"] for port in container.get("ports", ()))
         return any(port.get("name") == service.port_name(True) for port in ports)
 
     @property
     def ready_replicas(self) -> int:
-        return int(self.child.status.get("readyReplicas") or 0)
+        return int(self.child.status.get("readyReplicas") or 0) if self.child else 0
+
+    @property
+    def present_replicas(self) -> int:
+        """Pods that there are."""
+        return int(self.child.status.get("replicas") or 0) if self.child else 0
 
     @property
     def replicas(self) -> int:
-        return int(self.child.spec.get("replicas", 1))
+        """Pods that its Deployment asks for."""
+        return int(self.child.spec.get("replicas", 1)) if self.child else 0
 
     def has_ready(self, replicas: int) -> bool:
         """Whether it runs, and answers on, as many pods as asked."""
-        return self.replicas == replicas and self.ready_replicas >= replicas
+        return self.child is not None and self.replicas == replicas and self.ready_replicas >= replicas
 
 
-def read(child: Child, owner: str) -> Revision | None:
-    """The revision that a Deployment of `owner` is; None where nothing of ours is left in it.
+def read(owner: str, deployment: Child | None, record: Child | None) -> Revision | None:
+    """The revision of `owner` that these are of; None where nothing of ours is left in them."""
+    kept = _of_record(owner, record, deployment) if record else None
+    return kept or (_of_deployment(owner, deployment, record) if deployment else None)
 
-    Who serves must be known even after somebody has removed our annotations: the server's variables say it, too.
-    """
+
+def _of_record(owner: str, record: Child, deployment: Child | None) -> Revision | None:
+    data = record.spec.get("data") or {}
+    try:
+        said = _annotated(canonical_json(data["model"]))
+        intent, template = data["intent"], data["template"]
+    except (KeyError, TypeError):
+        return None
+    if said is None:
+        return None
+    model, image = said
+    return Revision(
+        name=record.name.removeprefix(f"{owner}-"),
+        intent=intent,
+        model=model,
+        image=image,
+        template=template,
+        child=deployment,
+        record=record,
+        standing=standing.read(record.annotations),
+        ordinal=int(record.spec.get("revision", 0)),
+    )
+
+
+def _of_deployment(owner: str, child: Child, record: Child | None) -> Revision | None:
+    """Who serves must be known even after somebody has removed our annotations: the server's variables say it, too."""
     note = child.annotations.get(labels.MODEL, "")
     try:
-        model, image = _annotated(note) or _in_template(child.spec["template"]["spec"]["containers"][0])
+        template = child.spec["template"]
+        model, image = _annotated(note) or _in_template(template["spec"]["containers"][0])
     except (KeyError, IndexError, TypeError, ValueError):
         return None
-    return Revision(child.name.removeprefix(f"{owner}-"), child.annotations.get(labels.INTENT, ""), model, image, child)
+    name = child.name.removeprefix(f"{owner}-")
+    return Revision(name, child.annotations.get(labels.INTENT, ""), model, image, template, child, record)
 
 
-def annotation(model: Model, image: str) -> str:
-    """The model and its server as an annotation of the revision's Deployment, to be read again."""
-    return canonical_json(model.served_by(image) | ({"resolved": True} if model.resolved else {}))
+def record_of(metadata: Metadata, revision: Revision, ordinal: int, now: datetime) -> dict[str, Any]:
+    """The manifest of the revision's ControllerRevision; the first one keeps what the revision is made of."""
+    kept = revision.record.spec.get("data") if revision.record else None
+    data = kept or {
+        "creationTime": rfc3339(now),
+        "intent": revision.intent,
+        "model": revision.model.as_json(revision.image),
+        "template": revision.template,
+    }
+    return controller_revision(
+        metadata.name,
+        metadata.namespace,
+        metadata.uid,
+        revision.name,
+        revision.ordinal or ordinal,
+        data,
+        standing.noted(revision.standing),
+    )
+
+
+def deployment_of(metadata: Metadata, revision: Revision, replicas: int) -> dict[str, Any]:
+    """The manifest of the revision's Deployment."""
+    return deployment(
+        metadata.name,
+        metadata.namespace,
+        metadata.uid,
+        revision.name,
+        revision.intent,
+        canonical_json(revision.model.as_json(revision.image)),
+        revision.template,
+        replicas,
+    )
 
 
 def intent(model: Model, serving: Serving, env: Mapping[str, str]) -> str:
@@ -99,28 +178,18 @@ def name_of(metadata: Metadata, intent: str, image: str) -> str:
     return digest10(metadata.uid, intent, image)
 
 
-def manifest(
-    metadata: Metadata,
-    settings: Settings,
-    model: Model,
-    serving: Serving,
-    env: Mapping[str, str],
-    existing: Revision | None,
-) -> RevisionManifest:
-    """How the revision would be rendered now, with the runtime image that it has or, if it is new, gets."""
-    wanted = intent(model, serving, env)
-    kept = existing.model if existing and existing.model.is_same_as(model) else model
-    image = existing.image if existing else settings.serving_image
+def new(
+    metadata: Metadata, settings: Settings, model: Model, serving: Serving, env: Mapping[str, str], intent: str
+) -> Revision:
+    """A revision that is made now, with the runtime image of now."""
+    image = settings.serving_image
+    name = name_of(metadata, intent, image)
     shape = _shape(serving, env)
-    return RevisionManifest(
+    manifest = RevisionManifest(
         name=metadata.name,
-        namespace=metadata.namespace,
-        uid=metadata.uid,
-        revision=existing.name if existing else name_of(metadata, wanted, image),
-        intent=wanted,
-        source=source(kept.uri, serving),
-        model_digest=kept.digest,
-        model_annotation=annotation(kept, image),
+        revision=name,
+        source=source(model.uri, serving),
+        model_digest=model.digest,
         image=image,
         pull_policy=settings.image_pull_policy,
         env=env,
@@ -133,6 +202,7 @@ def manifest(
         max_batch_rows=shape.get("maxBatchRows"),
         router_public_key=settings.router_public_key,
     )
+    return Revision(name, intent, model, image, manifest.template(), None)
 
 
 def source(uri: str, serving: Serving) -> Source:

@@ -6,14 +6,16 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from functools import cached_property
 
+from holdfast.api.meta import UNSEEN
 from holdfast.api.modeldeployment import ModelDeploymentReason as Reason
 from holdfast.api.modeldeployment import ModelDeploymentSpec
-from holdfast.build import labels
-from holdfast.plan import conditions, revisions
+from holdfast.build import labels, names
+from holdfast.plan import conditions, orders, revisions
 from holdfast.plan.observed import Child, Claim, Foreign, Observed, Pod
+from holdfast.plan.orders import Orders
 from holdfast.plan.revisions import Revision
+from holdfast.plan.traffic import Report
 
-PROGRESS_DEADLINE = timedelta(seconds=600)
 PATIENCE = timedelta(seconds=5)
 """So long pods are given before they are asked what is wrong; most are ready by then."""
 REASONS = frozenset(Reason)
@@ -24,21 +26,34 @@ class View:
 
     def __init__(self, observed: Observed) -> None:
         self.observed = observed
+        self.now = observed.now
         self.metadata = observed.metadata
-        self.status = observed.status
+        seen = observed.status.get("observedGeneration", UNSEEN) != UNSEEN
+        self.status = observed.status if seen else {}
         self.spec = ModelDeploymentSpec.parse(observed.spec)
         self.replicas = self.spec.serving.replicas
 
     @cached_property
     def revisions(self) -> list[Revision]:
-        """Our Deployments."""
-        own = (child for child in self.observed.children if child.kind == "Deployment" and not child.deleting)
-        read = (revisions.read(child, self.metadata.name) for child in own)
-        return [revision for revision in read if revision]
+        """All that are kept or run, the newest first. Those without a record come first: theirs is yet to be made."""
+        owner = self.metadata.name
+        records, deployments = self._by_name("ControllerRevision"), self._by_name("Deployment")
+        read = [revisions.read(owner, deployments.get(name), records.get(name)) for name in {**deployments, **records}]
+        found = [revision for revision in read if revision]
+        return sorted(found, key=lambda r: (r.record is None, r.ordinal, r.name), reverse=True)
+
+    @cached_property
+    def next_ordinal(self) -> int:
+        """For the next record."""
+        return 1 + max((revision.ordinal for revision in self.revisions), default=0)
 
     @cached_property
     def service(self) -> Child | None:
         return self._child("Service", self.metadata.name)
+
+    @cached_property
+    def candidate_service(self) -> Child | None:
+        return self._child("Service", names.candidate_service(self.metadata.name))
 
     @cached_property
     def budget(self) -> Child | None:
@@ -52,11 +67,38 @@ class View:
     @cached_property
     def stable(self) -> Revision | None:
         """The revision that the register names; without a register, the one that status remembers, or that answers."""
+        promoted = [r for r in self.revisions if r.standing.verdict == "Promoted" and r.standing.promoted_at]
         return (
             self.revision(self.register)
             or self.revision(self.status.get("stableRevision"))
+            or max(promoted, key=_promoted_at, default=None)
             or next((revision for revision in self.revisions if revision.ready_replicas), None)
         )
+
+    @cached_property
+    def previous(self) -> Revision | None:
+        """The revision that stable took over from, while a rollback may return to it."""
+        stable = self.stable
+        if (
+            stable is None
+            or stable.standing.verdict != "Promoted"
+            or not self.within(self.spec.guard.rollback_window_seconds)
+        ):
+            return None
+        others = [r for r in self.revisions if r is not stable and r.standing.promoted_at]
+        latest = max(others, key=_promoted_at, default=None)
+        return latest if latest and latest.standing.verdict == "Promoted" else None
+
+    def within(self, seconds: float) -> bool:
+        """Whether stable took over less than so many seconds ago."""
+        since = self.since_promotion
+        return since is not None and since < timedelta(seconds=seconds)
+
+    @cached_property
+    def since_promotion(self) -> timedelta | None:
+        """Since stable took over."""
+        promoted = self.stable.standing.promoted_at if self.stable else None
+        return self.now - promoted if promoted else None
 
     @cached_property
     def has_served(self) -> bool:
@@ -65,7 +107,19 @@ class View:
             return False
         if not self.status:  # lost, as by a restored backup: better to keep too much than to take pods from traffic
             return True
-        return "stableRevision" in self.status or self.stable.ready_replicas > 0 or self.replicas == 0
+        if "stableRevision" in self.status or self.stable.standing.promoted_at:
+            return True
+        return self.stable.ready_replicas > 0 or self.replicas == 0
+
+    @cached_property
+    def orders(self) -> Orders:
+        """What a person said."""
+        remembered = {
+            labels.HANDLED_ROLLOUT: self.status.get("lastHandledRollout", ""),
+            labels.HANDLED_REFRESH: self.status.get("lastHandledRefresh", ""),
+        }
+        handled = self.service.annotations if self.service else {}
+        return orders.read(self.observed.annotations, {**remembered, **handled})
 
     @cached_property
     def had(self) -> str | None:
@@ -90,6 +144,11 @@ class View:
         own = (pod for pod in self.observed.pods if pod.labels.get(labels.REVISION) == revision.name)
         return newest_first(pod for pod in own if pod.phase not in {"Failed", "Succeeded"})
 
+    def reports(self, revision: Revision) -> list[tuple[Pod, Report]]:
+        """Of those of its pods that answered."""
+        pods = [(pod, self.observed.routers.get(pod.uid)) for pod in self.pods_of(revision)]
+        return [(pod, report) for pod, report in pods if report is not None and report.revision == revision.name]
+
     def claims_of(self, child: Child) -> list[Claim]:
         """The claims that its pods mount, if they were read."""
         return [claim for claim in self.observed.claims if claim.name in revisions.claims_of(child)]
@@ -108,11 +167,19 @@ class View:
     def waited_for(self) -> timedelta:
         """How long Ready has been what it is."""
         ready = conditions.find(self.status, "Ready")
-        return self.observed.now - datetime.fromisoformat(ready["lastTransitionTime"]) if ready else timedelta(0)
+        return self.now - datetime.fromisoformat(ready["lastTransitionTime"]) if ready else timedelta(0)
+
+    @property
+    def deadline(self) -> timedelta:
+        """For pods of a revision to become ready."""
+        return timedelta(seconds=self.spec.rollout.progress_deadline_seconds)
 
     def overdue(self) -> bool:
         """Whether something has been wrong for longer than the progress deadline."""
-        return conditions.lasts(self.status, "Ready", "False", self.observed.now, PROGRESS_DEADLINE)
+        return conditions.lasts(self.status, "Ready", "False", self.now, self.deadline)
+
+    def _by_name(self, kind: str) -> dict[str, Child]:
+        return {c.name: c for c in self.observed.children if c.kind == kind and not c.deleting}
 
     def _child(self, kind: str, name: str) -> Child | None:
         found = (c for c in self.observed.children if c.kind == kind and c.name == name and not c.deleting)
@@ -122,3 +189,8 @@ class View:
 def newest_first(pods: Iterable[Pod]) -> list[Pod]:
     """In an order that does not depend on the one in which they were listed."""
     return sorted(pods, key=lambda pod: (pod.created, pod.name), reverse=True)
+
+
+def _promoted_at(revision: Revision) -> datetime:
+    assert revision.standing.promoted_at
+    return revision.standing.promoted_at

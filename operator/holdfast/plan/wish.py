@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from holdfast.api.modeldeployment import ModelDeploymentReason as Reason
 from holdfast.build import labels, names
-from holdfast.build.deployment import RevisionManifest
 from holdfast.build.job import resolve_job
 from holdfast.build.pod import literal
 from holdfast.plan import conditions, jobs, revisions, trouble
@@ -17,18 +16,6 @@ from holdfast.plan.revisions import Model, Revision
 from holdfast.plan.view import REASONS, View, newest_first
 
 _DIGEST = re.compile("sha256:[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """The revision that the spec asks for: how it would be rendered now, and its Deployment if it has one."""
-
-    manifest: RevisionManifest
-    existing: Revision | None
-
-    @property
-    def name(self) -> str:
-        return self.manifest.revision
 
 
 @dataclass(frozen=True)
@@ -43,8 +30,11 @@ class Obstacle:
     """A person must act, at once."""
 
 
-def wanted_revision(view: View) -> Wanted | Obstacle:
-    """The revision that the spec asks for. One that exists for the same intent is it, with the image that it has."""
+def wanted_revision(view: View) -> Revision | Obstacle:
+    """The revision that the spec asks for. One that exists for the same intent is it, with the image that it has.
+
+    The newest that is not rejected; a rejected one where all are. After `refresh` it is the one that would be made now.
+    """
     model = wanted_model(view)
     if isinstance(model, Obstacle):
         return model
@@ -53,9 +43,13 @@ def wanted_revision(view: View) -> Wanted | Obstacle:
         return env
     intent = revisions.intent(model, view.spec.serving, env)
     same = [revision for revision in view.revisions if is_for(view, revision, intent)]
-    existing = view.stable if view.stable in same else same[0] if same else None
-    manifest = revisions.manifest(view.metadata, view.observed.settings, model, view.spec.serving, env, existing)
-    return Wanted(manifest, existing)
+    if view.orders.refresh or not same:
+        made = revisions.new(view.metadata, view.observed.settings, model, view.spec.serving, env, intent)
+        return view.revision(made.name) or made
+    usable = [revision for revision in same if revision.standing.verdict != "Rejected"]
+    recorded = [revision for revision in usable if revision.record]
+    serving = [revision for revision in usable if revision is view.stable]  # where nothing tells which is the newest
+    return (recorded or serving or usable or same)[0]
 
 
 def is_for(view: View, revision: Revision, intent: str) -> bool:
@@ -81,7 +75,7 @@ def resolving_job(view: View) -> str | None:
     asked = view.spec.model
     if asked.uri is None or asked.digest or _known_model(view):
         return None
-    return names.helper_job(view.metadata.name, view.metadata.uid, "resolve", asked.uri)
+    return _resolve_name(view, asked.uri)
 
 
 def _trained_model(view: View, name: str) -> Model | Obstacle:
@@ -108,6 +102,8 @@ def _known_model(view: View) -> Model | None:
 
     A revision that never served and was pinned by its user says nothing about what is there.
     """
+    if view.orders.refresh:
+        return None
     for revision in view.revisions:
         model = revision.model
         served = revision is view.stable and view.has_served
@@ -118,8 +114,8 @@ def _known_model(view: View) -> Model | None:
 
 def _resolved_model(view: View, uri: str) -> Model | Obstacle:
     observed = view.observed
-    name = names.helper_job(view.metadata.name, view.metadata.uid, "resolve", uri)
-    helper, create = view.job(name), _question(view, uri)
+    name = _resolve_name(view, uri)
+    helper, create = view.job(name), _question(view, uri, name)
     if helper is None:
         return _ask(view, uri, name, create)
     pods = newest_first(pod for pod in observed.pods if pod.owner_uid == helper.uid)
@@ -143,10 +139,17 @@ def _resolved_model(view: View, uri: str) -> Model | Obstacle:
     return Obstacle("False", wrong.reason, f"{uri}: {wrong.message}; it is tried again", hopeless=jobs.failed(helper))
 
 
-def _question(view: View, uri: str) -> Create:
+def _resolve_name(view: View, uri: str) -> str:
+    """Of the Job; asked for again by a person, it is another one."""
+    key = uri if view.orders.refresh is None else f"{uri}\0{view.orders.refresh}"
+    return names.helper_job(view.metadata.name, view.metadata.uid, "resolve", key)
+
+
+def _question(view: View, uri: str, name: str) -> Create:
     metadata, settings, serving = view.metadata, view.observed.settings, view.spec.serving
     return Create(
         resolve_job(
+            name,
             metadata.name,
             metadata.namespace,
             metadata.uid,
@@ -228,11 +231,13 @@ def name_conflict(view: View, kind: str, name: str) -> Obstacle | None:
     return Obstacle("False", Reason.NAME_CONFLICT, message)
 
 
-def any_conflict(view: View, wanted: Wanted) -> Obstacle | None:
+def any_conflict(view: View, wanted: Revision) -> Obstacle | None:
     """The first name that the wanted revision needs and cannot have."""
     name = view.metadata.name
     return (
         name_conflict(view, "Service", name)
         or name_conflict(view, "Deployment", names.revision_deployment(name, wanted.name))
+        or name_conflict(view, "ControllerRevision", names.revision_deployment(name, wanted.name))
+        or name_conflict(view, "Service", names.candidate_service(name))
         or (name_conflict(view, "PodDisruptionBudget", name) if view.replicas >= 2 else None)
     )

@@ -165,7 +165,12 @@ class ModelDeployments(RuleBasedStateMachine):
             for job in world.jobs:
                 world.end_job(job, {"result": "Resolved", "digest": DIGESTS[2]})
             self.operator_comes_to_rest()
+            if world.says("Ready") == ("False", "RevisionRejected"):
+                [rejected] = [r["name"] for r in world.status["revisions"] if r["name"] in world.message().split()[0]]
+                world.annotations = {labels.ROLLOUT: f"retry {rejected}@{world.now}"}
         assert world.says("Ready") == ("True", "Serving")
+        world.wait(90_000)  # all windows of the guard
+        self.operator_comes_to_rest()
         assert list(world.deployments) == [world.selected] == [world.status["stableRevision"]]
         [deployment] = world.deployments.values()
         replicas = world.spec["serving"]["replicas"]

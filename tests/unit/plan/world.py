@@ -27,11 +27,26 @@ from holdfast.plan.observed import (
     Observed,
     Plan,
     Pod,
+    Route,
     Scale,
     Settings,
     TrainingOutput,
     Write,
 )
+from holdfast.plan.slo import NOT_CONFIGURED
+from holdfast.plan.slo import Answer as SloAnswer
+from holdfast.plan.traffic import Report
+
+
+def _content(manifest: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """What the API server keeps: a Service gets an address, and a ControllerRevision has no spec."""
+    if manifest["kind"] == "ControllerRevision":
+        assert not before or before["data"] == manifest["data"], "the data of a ControllerRevision changed"
+        return {"data": manifest["data"], "revision": manifest["revision"]}
+    if manifest["kind"] == "Service":
+        return {**manifest["spec"], "clusterIP": f"10.0.0.{len(manifest['metadata']['name'])}"}
+    return dict(manifest["spec"])
+
 
 START = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 NAMESPACE = "team"
@@ -57,6 +72,13 @@ class World:
     access_modes: tuple[str, ...] = ("ReadWriteMany",)
     config_maps: dict[Key, str] = field(default_factory=dict)
     training: TrainingOutput | None = None
+    annotations: dict[str, str] = field(default_factory=dict)
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    slo: SloAnswer = NOT_CONFIGURED
+    routers: dict[str, Report | None] = field(default_factory=dict)
+    """By the uid of the pod."""
+    routes: list[Route] = field(default_factory=list)
+    """Leases of the last pass."""
     pods: dict[str, list[Pod]] = field(default_factory=dict)
     """By the name of the Deployment or the Job."""
     refusals: dict[str, str] = field(default_factory=dict)
@@ -86,6 +108,9 @@ class World:
         """Plan and carry it out. `crash_after`: only so many writes, and no status. Whether anything changed."""
         before = (self.changes, self.status)
         plan = self.last = self.plan()
+        self.routes = []
+        if plan.memory is not None:
+            self.memory = json.loads(json.dumps(plan.memory))
         for write in plan.writes if crash_after is None else plan.writes[:crash_after]:
             self.before_write()
             self._write(write)
@@ -113,6 +138,8 @@ class World:
                 key = (manifest["kind"], manifest["metadata"]["name"])
                 if key not in self.children and key not in self.refused:
                     self._apply(json.loads(json.dumps(manifest)))
+            case Route():
+                self.routes.append(write)
             case Scale(name, replicas):
                 child = self.children[("Deployment", name)]
                 self.changes += child["spec"]["replicas"] != replicas
@@ -132,15 +159,16 @@ class World:
             if key[0] == "Deployment":
                 for fixed in ("selector", "template"):
                     assert child["spec"][fixed] == manifest["spec"][fixed], f"the {fixed} of {key} changed"
-            self.changes += (child["metadata"], child["spec"]) != (manifest["metadata"], manifest["spec"])
-            child.update(metadata=manifest["metadata"], spec=manifest["spec"])
+            content = _content(manifest, child["spec"])
+            self.changes += (child["metadata"], child["spec"]) != (manifest["metadata"], content)
+            child.update(metadata=manifest["metadata"], spec=content)
             return
         self.uids += 1
         self.changes += 1
         self.children[key] = {
             "uid": f"uid-{self.uids}",
             "metadata": manifest["metadata"],
-            "spec": manifest["spec"],
+            "spec": _content(manifest, {}),
             "status": {},
         }
 
@@ -151,9 +179,18 @@ class World:
             metadata=Metadata(self.name, NAMESPACE, self.uid, self.generation),
             spec=self.spec,
             status=self.status,
+            annotations=self.annotations,
+            memory=self.memory,
+            slo=self.slo,
+            routers={
+                pod.uid: self.routers.get(pod.uid)
+                for pods in self.pods.values()
+                for pod in pods
+                if pod.labels.get(labels.REVISION) in needs.routers
+            },
             children=tuple(self._child(key) for key in self.children),
             foreign=tuple(Foreign(kind, name, "Deployment web") for kind, name in sorted(self.foreign)),
-            pods=tuple(pod for pods in self.pods.values() for pod in pods) if needs.pods else (),
+            pods=tuple(pod for pods in self.pods.values() for pod in pods) if needs.pods or needs.routers else (),
             claims=tuple(
                 Claim(name, name not in self.missing_claims, self.access_modes, "Bound")
                 for name in sorted(needs.claims)
@@ -207,10 +244,10 @@ class World:
 
     def pod_says(self, child: str, **pod: Any) -> None:
         """The pods of a Deployment or a Job are one, like this."""
-        key = next(key for key in self.children if key[1] == child)
+        key = next(key for key in self.children if key[1] == child and key[0] in {"Deployment", "Job"})
         stored = self.children[key]
         given: dict[str, Any] = {"phase": "Running", "created": self.now} | pod
-        own = stored["spec"]["template"]["metadata"]["labels"]
+        own = stored["metadata"]["labels"]
         self.pods[child] = [Pod(name=f"{child}-x1", owner_uid=stored["uid"], labels=own, **given)]
 
     def end_job(self, job: str, said: Mapping[str, Any] | None, *, failed: str | None = None, code: int = 3) -> None:

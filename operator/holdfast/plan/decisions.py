@@ -1,0 +1,104 @@
+"""The last decisions, as status shows them. Verdicts come from ControllerRevisions, so that no crash loses one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from holdfast.api.modeldeployment import Action
+from holdfast.plan import conditions
+from holdfast.plan.conditions import rfc3339, shortened
+from holdfast.plan.course import Course
+from holdfast.plan.observed import Event
+from holdfast.plan.verdict import Verdict
+from holdfast.plan.view import View
+
+MOST = 20
+OLD_NEWS = timedelta(minutes=10)
+"""What happened before is shown, but nobody is told any more: the status was lost."""
+_BAD = frozenset({Action.ABORTED, Action.ROLLED_BACK, Action.HELD, Action.NOTIFIED})
+
+Decision = Mapping[str, Any]
+
+
+def decision(
+    view: View, action: Action, reason: str, message: str, *, source: str = "", target: str = "", evidence: str = ""
+) -> Decision:
+    """One that is taken now."""
+    return _decision(rfc3339(view.now), action, reason, message, source, target, evidence)
+
+
+def ring(view: View, course: Course, taken: Iterable[Decision]) -> tuple[list[Decision], list[Event]]:
+    """The newest decisions first, and an Event for each that is new. `taken`: those of this pass."""
+    before = [dict(each) for each in view.status.get("decisions") or ()]
+    known = {_identity(each) for each in before}
+    candidates = [*taken, *_by_verdicts(view, course), *_by_holding(view, course.verdict)]
+    fresh = [each for each in candidates if _identity(each) not in known]
+    news = sorted([*fresh, *before], key=lambda each: str(each["time"]), reverse=True)[:MOST]
+    recent = rfc3339(view.now - OLD_NEWS)
+    return news, [_event(each) for each in fresh if each["time"] >= recent]
+
+
+def _by_verdicts(view: View, course: Course) -> Iterable[Decision]:
+    stable = view.stable.name if view.stable else ""
+    for revision in view.revisions:
+        standing = revision.standing
+        if course.confirmed and revision.name == stable:
+            standing = course.confirmed
+        if standing.verdict == "Rejected" and standing.time:
+            action = Action.ROLLED_BACK if standing.promoted_at else Action.ABORTED
+            target = "" if stable == revision.name else stable  # it is still to take over
+            yield _decision(
+                rfc3339(standing.time), action, standing.reason, standing.message, revision.name, target,
+                standing.evidence,
+            )  # fmt: skip
+        if standing.verdict == "Promoted" and standing.promoted_at and standing.replaced and not standing.rolled_back:
+            message = f"{revision.name} {standing.message}"
+            yield _decision(
+                rfc3339(standing.promoted_at), Action.PROMOTED, standing.reason or "Ready", message,
+                standing.replaced, revision.name, standing.evidence,
+            )  # fmt: skip
+        alarm = standing.alarm
+        if alarm.notified:
+            yield _decision(
+                rfc3339(alarm.notified), Action.NOTIFIED, alarm.reason, alarm.message, revision.name, "", alarm.evidence
+            )
+
+
+def _by_holding(view: View, verdict: Verdict) -> Iterable[Decision]:
+    progressing: Mapping[str, Any] = conditions.find(view.status, "Progressing") or {}
+    was_held = progressing.get("status") == "Unknown"
+    candidate = view.status.get("candidateRevision", "")
+    if verdict.held and progressing.get("reason") != verdict.reason:
+        yield decision(view, Action.HELD, verdict.reason, verdict.message, source=candidate)
+    elif was_held and not verdict.held:
+        yield decision(view, Action.RESUMED, verdict.reason, verdict.message, source=candidate)
+
+
+def _decision(
+    time: str, action: Action, reason: str, message: str, source: str, target: str, evidence: str
+) -> Decision:
+    made = {
+        "time": time,
+        "action": str(action),
+        "reason": reason or "Unknown",
+        "fromRevision": source,
+        "toRevision": target,
+        "message": shortened(message),
+        "evidence": shortened(evidence),
+    }
+    return {name: value for name, value in made.items() if value}
+
+
+def _identity(each: Decision) -> tuple[Any, ...]:
+    return each["time"], each["action"], each.get("fromRevision") or each.get("toRevision")
+
+
+def _event(each: Decision) -> Event:
+    evidence = f" ({each['evidence']})" if "evidence" in each else ""
+    return Event(
+        "Warning" if each["action"] in _BAD else "Normal",
+        each["reason"],
+        shortened(f"{each['action']}: {each['message']}{evidence}"),
+    )
