@@ -19,7 +19,7 @@ class Comparison:
 
     Attributes:
         rows: compared.
-        disagreeing: of them, those where at least one output differs.
+        disagreeing: of them, those with another label; of a model without labels, those where any output differs.
         by_output: of them, those where this output of the signature does.
         pending: comparisons that are under way in a thread.
     """
@@ -30,6 +30,9 @@ class Comparison:
         self._has_rows = has_rows
         self.rows = self.disagreeing = self.pending = 0
         self.by_output = [0] * len(outputs)
+        # Probabilities of two classifiers that agree are not the same numbers.
+        labels = [index for index, tensor in enumerate(outputs) if tensor.datatype.startswith(("INT", "UINT", "BYTES"))]
+        self._telling = labels or list(range(len(outputs)))
 
     def compare(self, ours: Sequence[Array], theirs: Sequence[Array], relative: float, absolute: float) -> None:
         """Count one request's answers, now or, if they are large, soon.
@@ -58,7 +61,7 @@ class Comparison:
 
     def _count(self, differences: Array) -> None:
         self.rows += differences.shape[1]
-        self.disagreeing += int(differences.any(axis=0).sum())
+        self.disagreeing += int(differences[self._telling].any(axis=0).sum())
         for index, count in enumerate(differences.sum(axis=1).tolist()):
             self.by_output[index] += count
 

@@ -188,3 +188,12 @@ def test_answers_without_elements_agree() -> None:
     comparison = Comparison([Tensor("y", "FP32", (-1, -1))], has_rows=True)
     comparison.compare([np.ones((3, 0), np.float32)], [np.ones((3, 0), np.float32)], 0, 0)
     assert (comparison.rows, comparison.disagreeing) == (3, 0)
+
+
+def test_where_answers_have_labels_these_alone_tell_a_disagreement() -> None:
+    comparison = Comparison([Tensor("label", "INT64", (-1,)), Tensor("probabilities", "FP32", (-1, 2))], has_rows=True)
+    labels, sure, unsure = np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[0.6, 0.4], [0.4, 0.6]])
+    comparison.compare([labels, sure], [labels, unsure], 0.0, 0.0)
+    assert (comparison.rows, comparison.disagreeing, comparison.by_output) == (2, 0, [0, 2])
+    comparison.compare([labels, sure], [labels[::-1], sure], 0.0, 0.0)
+    assert (comparison.rows, comparison.disagreeing, comparison.by_output) == (4, 2, [2, 2])
