@@ -91,5 +91,5 @@ class Server:
 
 def says_only(text: str, field: str, message: str) -> bool:
     """Whether a refusal names one fault and no other: this field, and these words at the end of it."""
-    fault = rf"{re.escape(field)}: Invalid value: (\".*\": )?{re.escape(message)}"
+    fault = rf"{re.escape(field)}: Invalid value: ((\".*\"|[0-9]+): )?{re.escape(message)}"
     return re.fullmatch(rf'422: \S+ "[^"]*" is invalid: {fault}', text) is not None

@@ -9,16 +9,44 @@ from holdfast.api.trainingjob import TrainingJobSpec
 from holdfast_devcluster.api import ApiError
 
 SPECS: dict[str, type[Model]] = {"ModelDeployment": ModelDeploymentSpec, "TrainingJob": TrainingJobSpec}
+ROLLOUT = {
+    "strategy": "Immediate",
+    "tolerancePerMille": 5,
+    "onInsufficientTraffic": "Hold",
+    "progressDeadlineSeconds": 600,
+}
+GUARD = {"action": "Rollback", "warmSeconds": 600, "controlPercent": 2, "rollbackWindowSeconds": 86400}
 PREPROCESSING = {"imputeNumeric": "Median", "scaleNumeric": "Standard", "encodeCategorical": "OneHot"}
 
 
 @pytest.mark.parametrize("serving", [None, {}, {"replicas": None}])
 def test_a_model_deployment_has_one_replica_and_ten_seconds_unless_told(server: Server, serving: Json | None) -> None:
     stored = server.accepts(model_deployment(serving=serving))
-    assert stored["spec"] == {
+    assert stored["spec"]["serving"] == {"replicas": 1, "requestTimeoutMilliseconds": 10000}
+
+
+@pytest.mark.parametrize("given", [None, {}, {"strategy": None, "action": None}])
+def test_a_rollout_is_immediate_and_guarded_unless_told(server: Server, given: Json | None) -> None:
+    rollout = given and {"strategy": None}
+    guard = given and {"action": None}
+    stored = server.accepts(model_deployment(rollout=rollout, guard=guard))["spec"]
+    assert stored == {
+        "suspend": False,
         "model": {"uri": "pvc://models/wine"},
         "serving": {"replicas": 1, "requestTimeoutMilliseconds": 10000},
+        "rollout": ROLLOUT,
+        "guard": GUARD,
     }
+
+
+def test_parts_of_a_rollout_that_are_begun_are_completed(server: Server) -> None:
+    begun = model_deployment(
+        rollout={"strategy": "Canary", "shadow": {}}, guard={"warmSeconds": 0}, slo={"availability": "99.9"}
+    )
+    stored = server.accepts(begun)["spec"]
+    assert stored["rollout"] == {**ROLLOUT, "strategy": "Canary", "shadow": {"percent": 100, "minSeconds": 60}}
+    assert stored["guard"] == {**GUARD, "warmSeconds": 0}
+    assert stored["slo"] == {"availability": "99.9", "windowDays": 30}
 
 
 def test_a_training_job_gets_a_seed_and_limits(server: Server) -> None:
@@ -41,6 +69,9 @@ def test_parts_of_a_training_job_that_are_begun_are_completed(server: Server) ->
         model_deployment(serving={"resources": {"requests": {"cpu": 1, "memory": "1Gi"}}}),
         model_deployment(serving={"tls": {"secretRef": {"name": "a"}}}),
         model_deployment(serving={"feedback": {"secretRef": {"name": "a"}}}),
+        model_deployment(suspend=True, rollout={"strategy": "Manual", "shadow": {"percent": 5}}),
+        model_deployment(rollout={"strategy": "Canary", "steps": [{"weightPercent": 1, "minSeconds": 0}]}),
+        model_deployment(guard={"action": "Notify"}, slo={"latency": {"thresholdMilliseconds": 5, "objective": "99"}}),
         training_job(),
         training_job(preprocessing={}, split={}, evaluation={}, resources={}),
         training_job(estimators=[{"name": "SVC", "parameters": {"C": "2"}}], tolerations=[{"operator": "Exists"}]),
@@ -56,8 +87,8 @@ def test_plans_see_the_same_defaults_as_kubectl(server: Server, body: Json) -> N
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        (model_deployment(suspend=False), "spec.suspend"),
-        (model_deployment(rollout={"strategy": "Canary"}), "spec.rollout"),
+        (model_deployment(monitoring={"drift": {}}), "spec.monitoring"),
+        (model_deployment(rollout={"gatewayRef": {"name": "public"}}), "spec.rollout.gatewayRef"),
         (model_deployment(serving={"autoscaling": {}}), "spec.serving.autoscaling"),
         (
             model_deployment(serving={"tls": {"secretRef": {"name": "a", "namespace": "other"}}}),

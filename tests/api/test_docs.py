@@ -20,7 +20,7 @@ def blocks(file: Path) -> Iterator[str]:
 
 
 def shown() -> Iterator[tuple[str, str]]:
-    for name in ("README.md", "docs/modeldeployment.md", "docs/trainingjob.md", "docs/tls.md"):
+    for name in ("README.md", "docs/modeldeployment.md", "docs/rollouts.md", "docs/trainingjob.md", "docs/tls.md"):
         file = ROOT / name
         for number, block in enumerate(blocks(file), 1):
             yield f"{file.name} {number}", block

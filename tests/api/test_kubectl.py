@@ -1,11 +1,45 @@
 """What people see with kubectl."""
 
+import json
+import re
+import shlex
+from pathlib import Path
+
 import pytest
 from tests.api.server import Json, Server, model_deployment, training_job
 
 from holdfast_devcluster.errors import ClusterError
 
 DIGEST = "sha256:" + "9d" * 32
+ROLLOUT = {
+    "step": 1,
+    "weightPercent": 10,
+    "startTime": "2026-11-23T14:00:00Z",
+    "stepStartTime": "2026-11-23T14:00:30Z",
+    "candidate": {"requests": 212, "failed": 0},
+    "stable": {"requests": 1904, "failed": 1},
+    "requiredRequests": 600,
+    "eValue": "0.4",
+    "abortAt": "1000",
+}
+REVISION = {
+    "name": "0b77aa61f4",
+    "ordinal": 3,
+    "modelDigest": DIGEST,
+    "source": "URI",
+    "verdict": "Rejected",
+    "reason": "MoreFailures",
+    "message": "0b77aa61f4 answered worse than 5f3a9c0d1e",
+}
+DECISION = {
+    "time": "2026-11-23T13:01:10Z",
+    "action": "Aborted",
+    "reason": "MoreFailures",
+    "fromRevision": "0b77aa61f4",
+    "toRevision": "5f3a9c0d1e",
+    "message": "0b77aa61f4 answered worse than 5f3a9c0d1e",
+    "evidence": "0b77aa61f4 21/104 failed, 5f3a9c0d1e 1/935, e=5.1e+03 (>= 1000 rejects)",
+}
 
 
 @pytest.fixture(scope="module")
@@ -16,9 +50,16 @@ def objects(server: Server) -> Server:
             model_deployment("wine"),
             {
                 "observedGeneration": 1,
-                "conditions": [condition("Ready", "Serving", "5f3a9c0d1e serves")],
+                "conditions": [
+                    condition("Ready", "Serving", "5f3a9c0d1e serves"),
+                    condition("SLOHealthy", "FastBurn", "availability: 3 % bad in 1h") | {"status": "False"},
+                ],
                 "readyReplicas": 2,
                 "stableRevision": "5f3a9c0d1e",
+                "candidateRevision": "c41d7e0a92",
+                "rollout": ROLLOUT,
+                "revisions": [REVISION],
+                "decisions": [DECISION],
                 "url": "http://wine.default.svc",
                 "model": {
                     "uri": "pvc://models/wine",
@@ -65,15 +106,15 @@ def table(text: str) -> list[dict[str, str]]:
 
 def test_get_shows_a_model_deployment_at_a_glance(objects: Server) -> None:
     unseen, wine = table(objects.kubectl("get", "mdep"))
-    assert [*wine] == ["NAME", "READY", "REASON", "REVISION", "PODS", "AGE"]
-    assert [*wine.values()][:-1] == ["wine", "True", "Serving", "5f3a9c0d1e", "2"]
-    assert [*unseen.values()][:-1] == ["unseen", "", "", "", ""]
+    assert [*wine] == ["NAME", "READY", "REASON", "REVISION", "CANDIDATE", "WEIGHT", "PODS", "SLO", "AGE"]
+    assert [*wine.values()][:-1] == ["wine", "True", "Serving", "5f3a9c0d1e", "c41d7e0a92", "10", "2", "False"]
+    assert [*unseen.values()][:-1] == ["unseen", "", "", "", "", "", "", ""]
 
 
 def test_wide_adds_model_address_and_message(objects: Server) -> None:
     _, wine = table(objects.kubectl("get", "mdep", "-o", "wide"))
-    assert [*wine][6:] == ["MODEL", "URL", "MESSAGE"]
-    assert [*wine.values()][6:] == ["pvc://models/wine", "http://wine.default.svc", "5f3a9c0d1e serves"]
+    assert [*wine][9:] == ["MODEL", "URL", "MESSAGE"]
+    assert [*wine.values()][9:] == ["pvc://models/wine", "http://wine.default.svc", "5f3a9c0d1e serves"]
 
 
 def test_get_shows_a_training_job_at_a_glance(objects: Server) -> None:
@@ -114,6 +155,26 @@ def test_wait_does_not_take_the_condition_of_an_older_spec(server: Server) -> No
     server.kubectl("delete", "mdep/changed")
 
 
+def test_the_commands_of_the_page_about_rollouts_show_decisions_and_revisions(objects: Server) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rollouts.md").read_text(encoding="utf-8")
+    shown = [objects.kubectl(*shlex.split(line)) for line in re.findall("^kubectl (get mdep wine -o .*)$", page, re.M)]
+    rollout, decisions, revisions = shown
+    assert json.loads(rollout) == ROLLOUT
+    assert decisions.split(maxsplit=3) == [
+        DECISION["time"],
+        "Aborted",
+        "MoreFailures:",
+        f"{DECISION['message']} {DECISION['evidence']}\n",
+    ]
+    assert revisions == f"3 0b77aa61f4 Rejected MoreFailures {REVISION['message']}\n"
+    annotate = re.search("^kubectl (annotate .*)$", page, re.M)
+    assert annotate
+    objects.kubectl(*shlex.split(annotate[1]))
+    annotations = objects.get("ModelDeployment", "wine")["metadata"]["annotations"]
+    assert re.fullmatch("abort [0-9a-f]{10}", annotations["holdfast.dev/rollout"])
+
+
 def test_explain_tells_what_a_field_is_for(objects: Server) -> None:
     assert "An autoscaler writes this" in objects.kubectl("explain", "mdep.spec.serving.replicas")
+    assert "Steps of a Canary." in objects.kubectl("explain", "mdep.spec.rollout.steps")
     assert "Class name." in objects.kubectl("explain", "tjob.spec.estimators.name")

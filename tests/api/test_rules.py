@@ -27,12 +27,40 @@ WRONG_METRIC = (
 )
 
 
+NO_EDGE = (
+    "thresholdMilliseconds must be an edge of the histogram, one of 1 2 3 5 7 10 15 20 25 30 40 50 75 100 150 200 250"
+    " 300 400 500 750 1000 1500 2000 3000 5000 7500 10000 15000 30000 60000"
+)
+NO_PERCENTAGE = 'give a percentage from 50 to 99.999 in quotes, like "99.9"'
+NEVER_FIRES = "is too low for this window: its fast burn alert could never fire; raise it or shorten windowDays"
+
+
 def serving(**fields: Any) -> Json:
     return model_deployment(serving=fields)
 
 
 def model(**fields: Any) -> Json:
     return model_deployment(model=fields)
+
+
+def rollout(strategy: str | None = "Canary", **fields: Any) -> Json:
+    return model_deployment(rollout={"strategy": strategy, **fields} if strategy else fields)
+
+
+def steps(*percents: int) -> Json:
+    return rollout(steps=[{"weightPercent": percent, "minSeconds": 60} for percent in percents])
+
+
+def guard(**fields: Any) -> Json:
+    return model_deployment(guard=fields)
+
+
+def slo(**fields: Any) -> Json:
+    return model_deployment(slo=fields)
+
+
+def latency(objective: str = "99", threshold: int = 50, **fields: Any) -> Json:
+    return slo(latency={"thresholdMilliseconds": threshold, "objective": objective}, **fields)
 
 
 def data(uri: str) -> Json:
@@ -185,6 +213,54 @@ REFUSED: list[tuple[Json, str, str]] = [
         "spec.serving",
         "feedback.clientAuth Required needs tls, with ca.crt in its Secret",
     ),
+    # Rollout, guard and objectives
+    *(
+        (
+            rollout(strategy, steps=[{"weightPercent": 10, "minSeconds": 60}]),
+            "spec.rollout",
+            "steps belong to strategy Canary",
+        )
+        for strategy in (None, "Immediate", "Manual")
+    ),
+    *(
+        (rollout(strategy, shadow={}), "spec.rollout", "shadow needs strategy Canary or Manual")
+        for strategy in (None, "Immediate")
+    ),
+    *(
+        (steps(*percents), "spec.rollout.steps", "steps must rise in weightPercent")
+        for percents in ((50, 10), (1, 50, 49, 99))
+    ),
+    *(
+        (
+            guard(warmSeconds=warm, rollbackWindowSeconds=window),
+            "spec.guard",
+            "warmSeconds must not be longer than rollbackWindowSeconds",
+        )
+        for warm, window in ((601, 600), (1, 0))
+    ),
+    (guard(rollbackWindowSeconds=599), "spec.guard", "warmSeconds must not be longer than rollbackWindowSeconds"),
+    (slo(), "spec.slo", "give availability, latency or both"),
+    (slo(windowDays=7), "spec.slo", "give availability, latency or both"),
+    *(
+        (slo(availability=text), "spec.slo.availability", f"availability: {NO_PERCENTAGE}")
+        for text in ("", "49.9", "100", "99.", "99,9", "99.9%", "-99", "+99", " 99", "1e2")
+    ),
+    *(
+        (latency(text), "spec.slo.latency.objective", f"objective: {NO_PERCENTAGE}")
+        for text in ("", "49", "100", "0.99", "99%")
+    ),
+    *(
+        (latency(threshold=milliseconds), "spec.slo.latency.thresholdMilliseconds", NO_EDGE)
+        for milliseconds in (4, 60, 59999)
+    ),
+    *(
+        (slo(availability=text, **days), "spec.slo", f"availability {NEVER_FIRES}")
+        for text, days in (("93", {}), ("50", {"windowDays": 7}), ("97.685", {"windowDays": 90}))
+    ),
+    *(
+        (latency(text, **days), "spec.slo", f"latency.objective {NEVER_FIRES}")
+        for text, days in (("93", {}), ("70.2", {"windowDays": 7}), ("97.685", {"windowDays": 90}))
+    ),
     # TrainingJob
     (training_job(task="Regression"), "spec", WRONG_ESTIMATOR),
     (training_job(estimators=[{"name": "Ridge"}]), "spec", WRONG_ESTIMATOR),
@@ -283,6 +359,22 @@ def test_every_rule_of_every_kind_is_among_those_tested() -> None:
         serving(tls={"secretRef": {"name": "a.b"}, "clientAuth": "Required"}),
         serving(feedback={"secretRef": {"name": "a"}, "rowsPerMinute": 1000}),
         serving(tls={"secretRef": {"name": "a"}}, feedback={"secretRef": {"name": "b"}, "clientAuth": "Required"}),
+        model_deployment(suspend=True),
+        *(rollout(strategy) for strategy in ("Immediate", "Canary", "Manual")),
+        *(rollout(strategy, shadow={"percent": 1, "minSeconds": 10}) for strategy in ("Canary", "Manual")),
+        rollout(tolerancePerMille=100, onInsufficientTraffic="Synthetic", progressDeadlineSeconds=86400),
+        steps(1),
+        steps(1, 2, 3, 5, 10, 20, 30, 50, 80, 99),
+        guard(action="Notify", controlPercent=0),
+        guard(warmSeconds=600, rollbackWindowSeconds=600),
+        guard(warmSeconds=0, rollbackWindowSeconds=0),
+        slo(availability="99.999", windowDays=90),
+        slo(availability="93.1"),
+        slo(availability="70.3", windowDays=7),
+        slo(availability="97.7", windowDays=90),
+        latency("99", 1),
+        latency("70.3", 60000, windowDays=7),
+        latency("93.1", 7500, availability="99.9"),
         training_job(data={"uri": "pvc://models/wine/", "digest": DIGEST, "format": "Parquet"}),
         training_job(features={"numeric": ["ash"]}),
         training_job(features={"excluded": ["id", "quality"]}),
@@ -334,6 +426,31 @@ def test_what_breaks_no_rule_is_taken(server: Server, body: Json) -> None:
         (serving(tls={}), "spec.serving.tls.secretRef: Required value"),
         (serving(tls={"secretRef": {}}), "spec.serving.tls.secretRef.name: Required value"),
         (serving(tls={"secretRef": {"name": "a"}, "clientAuth": "Maybe"}), 'supported values: "None", "Required"'),
+        (model_deployment(suspend="yes"), "spec.suspend in body must be of type boolean"),
+        (rollout("BlueGreen"), 'supported values: "Immediate", "Canary", "Manual"'),
+        (rollout(onInsufficientTraffic="Promote"), 'supported values: "Hold", "Synthetic"'),
+        (rollout(tolerancePerMille=0), "should be greater than or equal to 1"),
+        (rollout(tolerancePerMille=101), "should be less than or equal to 100"),
+        (rollout(progressDeadlineSeconds=29), "should be greater than or equal to 30"),
+        (rollout(steps=[]), "spec.rollout.steps in body should have at least 1 items"),
+        (rollout(steps=[{"weightPercent": 10}]), "spec.rollout.steps[0].minSeconds: Required value"),
+        (rollout(steps=[{"minSeconds": 10}]), "weightPercent"),
+        (steps(0), "should be greater than or equal to 1"),
+        (steps(100), "should be less than or equal to 99"),
+        (steps(10, 10), 'spec.rollout.steps[1]: Duplicate value: {"weightPercent":10}'),
+        (steps(*range(1, 12)), "spec.rollout.steps: Too many: 11"),
+        (rollout(shadow={"percent": 0}), "should be greater than or equal to 1"),
+        (rollout(shadow={"minSeconds": 9}), "should be greater than or equal to 10"),
+        (guard(action="Page"), 'supported values: "Rollback", "Notify"'),
+        (guard(controlPercent=21), "should be less than or equal to 20"),
+        (guard(warmSeconds=86401), "should be less than or equal to 86400"),
+        (guard(rollbackWindowSeconds=2592001), "should be less than or equal to 2592000"),
+        (slo(availability=99.9), "spec.slo.availability in body must be of type string"),
+        (slo(availability="99.9999"), "spec.slo.availability: Too long"),
+        (slo(latency={"objective": "99"}), "spec.slo.latency.thresholdMilliseconds: Required value"),
+        (slo(latency={"thresholdMilliseconds": 50}), "spec.slo.latency.objective: Required value"),
+        (slo(availability="99.9", windowDays=6), "should be greater than or equal to 7"),
+        (slo(availability="99.9", windowDays=91), "should be less than or equal to 90"),
         *((training_job(**without), f"spec.{next(iter(without))}: Required value") for without in WITHOUT_ONE),
         (training_job(estimators=[]), "spec.estimators in body should have at least 1 items"),
         (

@@ -26,6 +26,32 @@ def condition(kind: str, status: str = "True", reason: str = "Serving", **more: 
     }
 
 
+def revision(name: str, ordinal: int) -> Json:
+    return {
+        "name": name,
+        "ordinal": ordinal,
+        "modelDigest": DIGEST,
+        "source": "URI",
+        "verdict": "Rejected",
+        "reason": "MoreFailures",
+        "message": "x" * MAX_MESSAGE,
+        "creationTime": "2026-11-23T14:00:00Z",
+        "verdictTime": "2026-11-23T14:01:10Z",
+    }
+
+
+def decision(action: str) -> Json:
+    return {
+        "time": "2026-11-23T14:01:10Z",
+        "action": action,
+        "reason": "MoreFailures",
+        "fromRevision": "c41d7e0a92",
+        "toRevision": "5f3a9c0d1e",
+        "message": "x" * MAX_MESSAGE,
+        "evidence": "c41d7e0a92 21/104 failed, 5f3a9c0d1e 1/935, e=5.1e+03 (>= 1000 rejects)",
+    }
+
+
 def with_status(body: Json, **status: Any) -> Json:
     """An applied configuration of status alone."""
     return {
@@ -103,6 +129,7 @@ def test_the_api_server_keeps_all_that_the_types_can_say(server: Server) -> None
             "url": "http://wine.default.svc",
             "stableRevision": "5f3a9c0d1e",
             "candidateRevision": "c41d7e0a92",
+            "previousRevision": "0b77aa61f4",
             "model": {
                 "uri": "pvc://models/wine/wine-1c7d20aa4b",
                 "digest": DIGEST,
@@ -110,6 +137,22 @@ def test_the_api_server_keeps_all_that_the_types_can_say(server: Server) -> None
                 "trainingJobName": "wine",
                 "runtimeImage": "localhost/holdfast-serving:dev",
             },
+            "revisions": [revision(f"{number:010x}", number) for number in range(16, 0, -1)],
+            "rollout": {
+                "step": 1,
+                "weightPercent": 10,
+                "startTime": "2026-11-23T14:00:00Z",
+                "stepStartTime": "2026-11-23T14:00:30Z",
+                "candidate": {"requests": 2**53, "failed": 0},
+                "stable": {"requests": 1904, "failed": 1},
+                "requiredRequests": 600,
+                "eValue": "5.12e+31",
+                "abortAt": "1000",
+            },
+            "slo": {"availabilityBudgetPercent": -1_000_000, "latencyBudgetPercent": 100},
+            "decisions": [decision("Held")] * 2 + [decision("RolledBack")] * 18,
+            "lastHandledRollout": "abort c41d7e0a92@" + "x" * 111,
+            "lastHandledRefresh": "2",
         }
     ).to_json()
     body = server.create(model_deployment("full-status"))
@@ -145,6 +188,15 @@ def test_the_api_server_keeps_all_that_the_types_can_say(server: Server) -> None
         ({"replicas": -1}, "non-negative"),
         ({"stableRevision": "5F3A9C0D1E"}, "stableRevision in body should match"),
         ({"model": {"uri": "pvc://models"}}, "status.model.digest: Required value"),
+        ({"previousRevision": "0b77"}, "previousRevision in body should match"),
+        ({"revisions": [revision("c41d7e0a92", 1)] * 2}, "duplicate entries for key"),
+        ({"revisions": [{**revision("c41d7e0a92", 1), "verdict": "Perhaps"}]}, "Unsupported value"),
+        ({"revisions": [revision(f"{number:010x}", number) for number in range(17)]}, "Too many"),
+        ({"rollout": {"step": 1}}, "Required value"),
+        ({"slo": {"latencyBudgetPercent": 101}}, "less than or equal to 100"),
+        ({"decisions": [decision("Held")] * 21}, "Too many"),
+        ({"decisions": [{"action": "Promoted"}]}, "Required value"),
+        ({"lastHandledRollout": "x" * 129}, "Too long"),
         ({"phase": "Running"}, "field not declared in schema"),
     ],
 )

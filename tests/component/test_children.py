@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tests.component.world import SERVING_IMAGE, Json, Operator, Place, mutations, until
+from tests.component.world import DIGEST, SERVING_IMAGE, Json, Operator, Place, mutations, until
 
 from holdfast_devcluster import ControlPlane
 
@@ -267,3 +267,70 @@ def test_a_missing_service_account_is_said_in_words_and_healed_by_itself(leader:
         assert "ServiceAccount wine does not exist in this namespace; create it" in ready["message"]
     place.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "wine"}})
     place.until_ready("pinned", 90)
+
+
+# --- Records --------------------------------------------------------------------------------------------------------
+
+OTHER_DIGEST = "sha256:" + "1" * 64
+NO_GUARD = {"warmSeconds": 0, "rollbackWindowSeconds": 0}
+
+
+def record_of(place: Place, name: str) -> Json:
+    """The record of the stable revision."""
+    revision = place.until_ready(name)["status"]["stableRevision"]
+    found = until("the record is there", lambda: place.get("ControllerRevision", f"{name}-{revision}"))
+    return dict(found)
+
+
+def test_a_revision_that_serves_is_kept_whole_in_a_record(leader: Operator, place: Place) -> None:
+    created = place.model("wine")
+    record = record_of(place, "wine")
+    deployment = place.deployment("wine")
+    assert owner(record)["uid"] == created["metadata"]["uid"]
+    assert record["metadata"]["annotations"]["holdfast.dev/verdict"] == "Promoted"
+    assert record["data"]["intent"] == deployment["metadata"]["annotations"]["holdfast.dev/intent"]
+    containers = record["data"]["template"]["spec"]["containers"]
+    assert containers[0]["image"] == deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+
+
+def test_records_that_nobody_needs_any_more_are_removed(leader: Operator, place: Place) -> None:
+    place.model("wine")
+    record = record_of(place, "wine")
+    for number in range(12):
+        metadata = {
+            "name": f"wine-{number:010x}",
+            "labels": record["metadata"]["labels"] | {"holdfast.dev/revision": f"{number:010x}"},
+            "ownerReferences": record["metadata"]["ownerReferences"],
+        }
+        data = record["data"] | {"intent": str(number)}
+        old = {"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": metadata, "data": data}
+        place.create({**old, "revision": number})
+    until("ten and the one that serves are left", lambda: len(place.all("ControllerRevision")) == 11)
+    assert place.get("ControllerRevision", record["metadata"]["name"])
+
+
+def test_a_record_of_somebody_else_is_never_touched(leader: Operator, place: Place) -> None:
+    place.model("wine", guard=NO_GUARD)
+    first = record_of(place, "wine")
+    place.patch("ModelDeployment", "wine", {"spec": {"model": {"digest": OTHER_DIGEST}}})
+    until("another one serves", lambda: record_of(place, "wine")["metadata"]["name"] != first["metadata"]["name"])
+    taken = record_of(place, "wine")["metadata"]["name"]
+    place.patch("ModelDeployment", "wine", {"spec": {"model": {"digest": DIGEST}}})
+    until(
+        "the first one serves again", lambda: record_of(place, "wine")["metadata"]["name"] == first["metadata"]["name"]
+    )
+    until("the other one is gone", lambda: place.get("Deployment", taken) is None, 60)
+    place.delete("ControllerRevision", taken)
+    foreign = {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": {"name": taken},
+        "data": {},
+        "revision": 7,
+    }
+    before = place.create(foreign)
+    place.patch("ModelDeployment", "wine", {"spec": {"model": {"digest": OTHER_DIGEST}}})
+    ready = until("the conflict is told", lambda: place.condition("ModelDeployment", "wine", "Stalled"))
+    assert ready["reason"] == "NameConflict"
+    assert taken in ready["message"]
+    assert place.get("ControllerRevision", taken) == before

@@ -87,14 +87,15 @@ def test_answers_that_are_lost_make_nothing_twice(
     place.until_ready("wine", 60)
     until("the budget is there", lambda: place.get("PodDisruptionBudget", "wine"))
     until("the run has a status", lambda: place.condition("TrainingJob", "wine", "Succeeded"))
-    assert len(lost) >= 6  # of four children and two statuses
+    until("the record is there", lambda: place.all("ControllerRevision"))
+    assert len(lost) >= 7  # of five children and two statuses
     made: Counter[tuple[str, str]] = Counter()
     for event in mutations(plane, leader.name):
         about = event["objectRef"]
         if about["namespace"] == place.namespace and event["responseStatus"]["code"] == 201:
             made[about["resource"], about["name"]] += 1
     kinds = Counter(resource for resource, _ in made if resource != "events")
-    assert kinds == {"deployments": 1, "services": 1, "poddisruptionbudgets": 1, "jobs": 1}
+    assert kinds == {"deployments": 1, "services": 1, "poddisruptionbudgets": 1, "jobs": 1, "controllerrevisions": 1}
     assert set(made.values()) == {1}
     assert len(place.all("Job")) == 1
 

@@ -37,6 +37,7 @@ _PLURALS = {
     "ModelDeployment": "apis/holdfast.dev/v1alpha1/{}modeldeployments",
     "TrainingJob": "apis/holdfast.dev/v1alpha1/{}trainingjobs",
     "Deployment": "apis/apps/v1/{}deployments",
+    "ControllerRevision": "apis/apps/v1/{}controllerrevisions",
     "Job": "apis/batch/v1/{}jobs",
     "Service": "api/v1/{}services",
     "PodDisruptionBudget": "apis/policy/v1/{}poddisruptionbudgets",

@@ -11,7 +11,13 @@ import pytest
 
 from holdfast.api.crd import structural_schema
 from holdfast.api.meta import Kind
-from holdfast.api.modeldeployment import MODEL_DEPLOYMENT, ModelDeploymentCondition, ModelDeploymentReason
+from holdfast.api.modeldeployment import (
+    MODEL_DEPLOYMENT,
+    Action,
+    ModelDeploymentCondition,
+    ModelDeploymentReason,
+    Rejection,
+)
 from holdfast.api.trainingjob import TRAINING_JOB, TrainingJobCondition, TrainingJobReason
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -122,14 +128,27 @@ def test_every_condition_and_every_reason_is_there_and_no_other(kind: Kind, page
     assert told == {str(reason) for reason in reasons}
 
 
-@pytest.mark.parametrize(("kind", "page"), PAGES)
-def test_every_link_leads_somewhere(kind: Kind, page: str) -> None:
-    anchors = {
-        re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in re.findall("^#+ (.*)", page, re.M)
-    }
-    links = re.findall(r"\]\(([^)]+)\)", page)
+@pytest.mark.parametrize(
+    ("file", "heading"), [("modeldeployment.md", "Decisions"), ("rollouts.md", "Decisions and what to do")]
+)
+def test_every_decision_and_every_reason_to_reject_is_told(file: str, heading: str) -> None:
+    first = " ".join(" ".join(row[:2]) for row in rows(section((DOCS / file).read_text(encoding="utf-8"), heading)))
+    told = set(re.findall(r"`(\w+)`", first))
+    assert not {*Action, *Rejection} - told
+
+
+def anchors(page: str) -> set[str]:
+    """What a link can lead to: headings, as GitHub names them."""
+    titles = re.findall("^#+ (.*)", page, re.M)
+    return {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("file", ["modeldeployment.md", "rollouts.md", "trainingjob.md"])
+def test_every_link_leads_somewhere(file: str) -> None:
+    links = re.findall(r"\]\(([^)]+)\)", (DOCS / file).read_text(encoding="utf-8"))
     assert links
     for link in links:
-        file, _, anchor = link.partition("#")
-        assert not file or (DOCS / file).exists(), link
-        assert not anchor or anchor in anchors, link
+        target, _, anchor = link.partition("#")
+        page = DOCS / (target or file)
+        assert page.exists(), link
+        assert not anchor or anchor in anchors(page.read_text(encoding="utf-8")), link

@@ -18,6 +18,7 @@ from holdfast.api.trainingjob import TrainingJobReason, TrainingJobSpec, Trainin
 DIGEST = "sha256:" + "9d" * 32
 
 MODEL_DEPLOYMENT: dict[str, Any] = {
+    "suspend": True,
     "model": {"uri": "pvc://models/wine", "digest": DIGEST},
     "serving": {
         "replicas": 3,
@@ -32,6 +33,51 @@ MODEL_DEPLOYMENT: dict[str, Any] = {
         "requestTimeoutMilliseconds": 2000,
         "maxBatchRows": 64,
     },
+    "rollout": {
+        "strategy": "Canary",
+        "steps": [{"weightPercent": 5, "minSeconds": 120}, {"weightPercent": 50, "minSeconds": 0}],
+        "tolerancePerMille": 10,
+        "onInsufficientTraffic": "Synthetic",
+        "progressDeadlineSeconds": 1800,
+        "shadow": {"percent": 50, "minSeconds": 30},
+    },
+    "guard": {"action": "Notify", "warmSeconds": 300, "controlPercent": 5, "rollbackWindowSeconds": 3600},
+    "slo": {
+        "availability": "99.9",
+        "latency": {"thresholdMilliseconds": 50, "objective": "99"},
+        "windowDays": 7,
+    },
+}
+REVISION = {
+    "name": "c41d7e0a92",
+    "ordinal": 8,
+    "modelDigest": DIGEST,
+    "source": "URI",
+    "verdict": "Rejected",
+    "reason": "MoreFailures",
+    "message": "c41d7e0a92 answered worse than 5f3a9c0d1e",
+    "creationTime": "2026-11-23T14:00:00Z",
+    "verdictTime": "2026-11-23T14:01:10Z",
+}
+ROLLOUT = {
+    "step": 1,
+    "weightPercent": 10,
+    "startTime": "2026-11-23T14:00:00Z",
+    "stepStartTime": "2026-11-23T14:00:30Z",
+    "candidate": {"requests": 212, "failed": 0},
+    "stable": {"requests": 1904, "failed": 1},
+    "requiredRequests": 600,
+    "eValue": "0.4",
+    "abortAt": "1000",
+}
+DECISION = {
+    "time": "2026-11-23T14:01:10Z",
+    "action": "Aborted",
+    "reason": "MoreFailures",
+    "fromRevision": "c41d7e0a92",
+    "toRevision": "5f3a9c0d1e",
+    "message": "c41d7e0a92 answered worse than 5f3a9c0d1e",
+    "evidence": "c41d7e0a92 21/104 failed, 5f3a9c0d1e 1/935, e=5.1e+03 (>= 1000 rejects)",
 }
 TRAINING_JOB: dict[str, Any] = {
     "data": {"uri": "https://data.example.com/wine", "digest": DIGEST, "format": "Parquet"},
@@ -76,6 +122,7 @@ CONDITION = {
                 "url": "http://wine.default.svc",
                 "stableRevision": "5f3a9c0d1e",
                 "candidateRevision": "c41d7e0a92",
+                "previousRevision": "0b77aa61f4",
                 "model": {
                     "uri": "pvc://models/wine/wine-1c7d20aa4b",
                     "digest": DIGEST,
@@ -83,6 +130,12 @@ CONDITION = {
                     "trainingJobName": "wine",
                     "runtimeImage": "localhost/holdfast-serving:dev",
                 },
+                "revisions": [REVISION],
+                "rollout": ROLLOUT,
+                "slo": {"availabilityBudgetPercent": 83, "latencyBudgetPercent": -12},
+                "decisions": [DECISION],
+                "lastHandledRollout": "abort c41d7e0a92",
+                "lastHandledRefresh": "2",
             },
         ),
         (
@@ -110,8 +163,16 @@ def test_what_is_read_is_what_is_written(kind: type[Model], data: dict[str, Any]
 
 def test_absent_stays_absent_and_defaults_are_filled_in() -> None:
     assert ModelDeploymentSpec.parse({"model": {"uri": "pvc://models"}}).to_json() == {
+        "suspend": False,
         "model": {"uri": "pvc://models"},
         "serving": {"replicas": 1, "requestTimeoutMilliseconds": 10000},
+        "rollout": {
+            "strategy": "Immediate",
+            "tolerancePerMille": 5,
+            "onInsufficientTraffic": "Hold",
+            "progressDeadlineSeconds": 600,
+        },
+        "guard": {"action": "Rollback", "warmSeconds": 600, "controlPercent": 2, "rollbackWindowSeconds": 86400},
     }
 
 
@@ -127,7 +188,15 @@ def test_absent_stays_absent_and_defaults_are_filled_in() -> None:
         (["serving", "resources", "requests", "cpu"], 0.5),
         (["model", "digest"], "9d"),
         (["model", "trainingJobRef"], {"name": "wine", "namespace": "other"}),
-        (["rollout"], {}),
+        (["suspend"], "true"),
+        (["rollout", "strategy"], "BlueGreen"),
+        (["rollout", "steps"], [{"weightPercent": 10}]),
+        (["rollout", "steps"], []),
+        (["rollout", "gatewayRef"], {"name": "public"}),
+        (["guard", "controlPercent"], 21),
+        (["slo", "availability"], 99.9),
+        (["slo", "latency", "objective"], None),
+        (["monitoring"], {}),
     ],
 )
 def test_another_shape_is_refused(path: list[str], value: object) -> None:
