@@ -34,6 +34,7 @@ check: venv ## Format, lint, types, layers, generated files
 	@$(VENV)/bin/lint-imports
 	@$(PY) -m holdfast.api.crd --check crds
 	@$(PY) serving-image/protos/generate.py --check
+	@$(PY) manifests/monitoring/dashboards/generate.py --check
 	@$(PY) manifests/argocd/actions.py --check
 
 .PHONY: test-unit
@@ -107,6 +108,10 @@ crds: venv ## Render crds/ from operator/holdfast/api
 .PHONY: protos
 protos: venv ## Compile serving-image/protos into the descriptors that the server carries
 	@$(PY) serving-image/protos/generate.py --write
+
+.PHONY: dashboards
+dashboards: venv ## Render the Grafana dashboards from their generator
+	@$(PY) manifests/monitoring/dashboards/generate.py --write
 
 .PHONY: lock
 lock: venv ## Resolve dependency ranges into requirements/*.txt with hashes

@@ -6,7 +6,8 @@ Simulated rollouts, seeded, all of a case side by side:
   times, every 5 s, by our rule and, on the same requests, by a z-test at the same error rate and by the rules of
   Flagger's and Argo Rollouts' documentation. Any abort is false.
 * **promotion**: the candidate is worse by exactly the tolerance, half a percentage point. Any promotion is false.
-  Beside our bound two usual ones, looked at as often. Then clean candidates, and what they need.
+  Beside our bound two usual ones, looked at as often. Then what the bound does not cover, defects that hit all requests
+  of a few clients; and clean candidates, and what they need.
 * **detection**: a bad candidate, from the moment when it becomes bad.
 
 Ours are twins of the operator's classes that know all rollouts of a case at once; some rollouts of each case are
@@ -84,6 +85,16 @@ PROMOTION = (
     Case("0.1 % to 5 % and back", streams.varying(WORSE, lambda look: 0.05 if 120 <= look < 240 else 0.001)),
     Case("outage of both, five minutes", streams.outages(WORSE, 0.001)),
 )
+
+CLIENTS = tuple(
+    Case(
+        f"{size} requests of each client that the candidate fails, {weight:.0%}",
+        streams.defective(Arms(weight=weight, excess=EXCESS), 0.001, size),
+    )
+    for size in (3, 10)
+    for weight in (0.1, 0.5)
+)
+"""What the bound does not promise anything about: it takes requests for independent of each other."""
 
 _OUTAGE = 60
 _AFTER_OUTAGE = streams.after(streams.steady(CANARY, 0.6), _OUTAGE, streams.steady(CANARY, 0.001, looks=3 * LOOKS))
@@ -304,6 +315,7 @@ def result(null_rollouts: int, others: int) -> dict[str, Any]:
         "normal_false_promotion_rate": _mean(promotion, NORMAL),
         "null": null,
         "promotion": promotion,
+        "promotion_by_clients": promotions(others, CLIENTS),
         "clean": clean(others),
         "detection": detections(others),
     }

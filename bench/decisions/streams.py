@@ -126,6 +126,22 @@ def sessions(arms: Arms, rate: float, size: int = 10) -> Stream:
     return stream
 
 
+def defective(arms: Arms, rate: float, size: int) -> Stream:
+    """The candidate fails all requests of some clients, each of whom sends so many in one look."""
+
+    def stream(random: Generator, rollouts: int) -> Iterator[Look]:
+        for _ in range(LOOKS):
+            clients = random.poisson(arms.per_second * POLL_SECONDS / size, rollouts)
+            hit = random.binomial(clients, arms.excess)
+            failed = random.binomial(hit * size, arms.weight)
+            other = random.binomial((clients - hit) * size, arms.weight)
+            n_control = clients * size - failed - other
+            x_treated = failed + random.binomial(other, rate)
+            yield Look((Block(n_control, random.binomial(n_control, rate), failed + other, x_treated),))
+
+    return stream
+
+
 def pods(rates: tuple[float, ...], per_second: float = 50.0) -> Stream:
     """Several pods of unequal rates and unequal traffic, each a block of its own, each with clients of its own."""
 

@@ -20,7 +20,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from holdfast_bundle.manifest import Tensor
 from holdfast_serving.cost import Cost, Forecast
 from holdfast_serving.inference import Call, Outputs, feeds
-from holdfast_serving.metrics import ABANDONED, PROTOCOLS, Metrics, outcome_of
+from holdfast_serving.metrics import ABANDONED, OWN, Metrics, outcome_of
 from holdfast_serving.problems import Problem, busy
 from holdfast_serving.session import Model
 from holdfast_serving.signature import NUMPY
@@ -311,8 +311,8 @@ class Batcher:
         metrics.batch.observe(batch.rows)
         metrics.in_flight -= len(batch.calls)
         answered = 0
-        took: list[list[float]] = [[] for _ in PROTOCOLS]
-        late = [0 for _ in PROTOCOLS]
+        took: list[list[float]] = [[] for _ in metrics.requests]
+        late = [0 for _ in metrics.requests]
         for calls, outputs in batch.parts:
             first = last = 0
             for call in calls:
@@ -348,7 +348,22 @@ class Batcher:
                 rows = batch.rows if len(batch.parts) == 1 else calls[0].rows
                 statistics.count_run(rows, len(calls), share * batch.seconds, share * (ended - began))
                 if self._drift is not None:
-                    self._note(outputs, self._drift)
+                    for theirs in self._of_users(calls, outputs) if took[OWN] else (outputs,):
+                        self._note(theirs, self._drift)
+
+    def _of_users(self, calls: Sequence[Call], outputs: Outputs) -> Iterator[Outputs]:
+        """A run without the rows of the pod's own requests."""
+        if len(calls) == 1:
+            if calls[0].protocol != OWN:
+                yield outputs
+            return
+        first = last = 0
+        for call in calls:
+            first, last = last, last + call.rows
+            if call.protocol != OWN:
+                part = Outputs([array[first:last] for array in outputs.arrays], outputs.has_rows)
+                part.inputs = {name: array[first:last] for name, array in outputs.inputs.items()}
+                yield part
 
     def _note(self, outputs: Outputs, drift: Drift) -> None:
         """Have a run's rows counted, once their answers are on their way."""

@@ -33,7 +33,7 @@ class Call(ABC):
         shapes: their shapes.
         rows: first dimension of the first input, 1 for a scalar.
         key: calls with equal keys may share a run; always equal where only the first dimension varies.
-        protocol: that it came over, by index in `metrics.PROTOCOLS`.
+        protocol: that it came over, by index in `metrics.PROTOCOLS`, or `OWN`.
         arrived: time.perf_counter() of the request's last byte.
         pinned: whether it must be run in this pod: it names this revision, or another pod has sent it on.
         deadline: on the same clock; an answer after it is of no use.

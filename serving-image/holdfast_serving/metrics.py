@@ -21,6 +21,9 @@ PROTOCOLS = ("rest", "grpc")
 
 REST, GRPC = range(len(PROTOCOLS))
 
+OWN = len(PROTOCOLS)
+"""In place of a protocol: a request that the pod drew of its own. None of its users' counters has it."""
+
 OUTCOMES = ("ok", "client_error", "rejected", "failed", "abandoned", "timeout", "late")
 """How a request ended: answered in its time; 4xx; 503 before it was tried; 5xx; its client was gone before its turn;
 504: its time was up before its turn; its time was up before its answer was there."""
@@ -112,7 +115,7 @@ class Metrics:
     """What is counted about a revision of a model.
 
     Attributes:
-        requests: by index in `PROTOCOLS`.
+        requests: by index in `PROTOCOLS`, and behind them the pod's own.
         queue: seconds that a request waited before the model saw it.
         batch: rows per run of the model.
         statistics: what V2 tells beyond this.
@@ -124,7 +127,7 @@ class Metrics:
 
     def __init__(self, model: str, revision: str) -> None:
         self.labels = {"model": model, "revision": revision}
-        self.requests = tuple([Requests() for _ in PROTOCOLS])
+        self.requests = tuple([Requests() for _ in range(OWN + 1)])
         self.queue = Histogram(LATENCY_EDGES)
         self.batch = Histogram(BATCH_EDGES)
         self.statistics = Statistics()
@@ -153,7 +156,7 @@ class Metrics:
             "From a request's last byte to its answer, answered requests.",
             labels=[*names, "protocol"],
         )
-        for protocol, requests in zip(PROTOCOLS, self.requests, strict=True):
+        for protocol, requests in zip(PROTOCOLS, self.requests, strict=False):
             for outcome, count in zip(OUTCOMES, requests.outcomes, strict=True):
                 ended.add_metric([*values, protocol, outcome], count)
             buckets = requests.duration.buckets()

@@ -91,6 +91,7 @@ class Router:
         self._tls = tls
         self._processes = processes
         self._run = run
+        self._admit = served.admit
         self._turn_away = turn_away
         self._loop = asyncio.get_running_loop()
         self._ends = 0.0
@@ -136,6 +137,8 @@ class Router:
         self._least_time = 2 * self._hedge
         self._weight = lease.weight
         self._served.submit = {GOLDEN: self._run, SHADOW: self._copy}.get(lease.mode, self._draw)
+        # Whether there is room here says nothing about a request that goes elsewhere: the draw comes first.
+        self._served.admit = _anybody if self._served.submit == self._draw else self._admit
         self._turn_away(lease.close)
         self._synthetic.draw(lease.synthetic)
         if lease.mode == GOLDEN:
@@ -173,6 +176,7 @@ class Router:
         self._cancel_timers()
         self.lease = None
         self._served.submit = self._run
+        self._served.admit = self._admit
         self._turn_away(False)
         self._synthetic.draw(0)
         if self.smoke is not None:
@@ -392,3 +396,7 @@ class _Original(_Counted):
             self._copy.expect(outputs, first, last)
         except Exception:  # the client has its answer, and must not get another
             log.exception("an answer could not be compared with another revision's")
+
+
+def _anybody(seconds: float) -> None:
+    """Let every request in: the batcher asks again, when one is drawn for it."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from holdfast_serving.golden import Kept
 from holdfast_serving.inference import Call, Outputs, Proxy
+from holdfast_serving.metrics import OWN
 from holdfast_serving.problems import Problem
 
 _MOST_BEHIND_SECONDS = 1.0  # what a busy loop has missed beyond this is left out
@@ -57,6 +58,7 @@ class _Own(Proxy):
 
     def __init__(self, call: Call, seconds: float) -> None:
         super().__init__(call)
+        self.protocol = OWN
         self.arrived = time.perf_counter()
         self.deadline = self.arrived + seconds
 

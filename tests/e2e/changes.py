@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.e2e.kube import JsonObject, Kube
 from tests.e2e.models import ModelServer, onnx_digest
@@ -60,6 +61,29 @@ def evict_pod(kube: Kube, name: str) -> None:
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}}
     path = f"/api/v1/namespaces/{kube.namespace}/pods/{pod}/eviction"
     kube("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
+    _replaced(kube, name)
+
+
+def drain_node(kube: Kube, name: str, but: str) -> None:
+    """Everything that the only node has, as for its maintenance; it takes pods again when the model's first one goes.
+
+    Args:
+        but: selects what stays.
+    """
+    [node] = [node["metadata"]["name"] for node in kube.list("nodes")]
+    before = _pods(kube, name)
+    options = ("--force", "--ignore-daemonsets", "--delete-emptydir-data", f"--pod-selector={but}", "--timeout=120s")
+    with ThreadPoolExecutor(1) as threads:
+        draining = threads.submit(kube, "drain", node, *options, timeout=150)
+        try:
+            deadline = time.monotonic() + 60
+            while set(before) <= set(_pods(kube, name)):
+                assert time.monotonic() < deadline, "no pod of the model was evicted"
+                time.sleep(0.1)
+        finally:
+            kube("uncordon", node)
+        draining.result()
+    assert not set(before) & set(_pods(kube, name, going=True))
     _replaced(kube, name)
 
 

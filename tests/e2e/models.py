@@ -178,12 +178,12 @@ class ModelServer:
 
     def mixed_traffic(self, kube: Kube, name: str, seconds: float, rate: float = 100) -> Traffic:
         """The same over HTTP and over gRPC."""
-        _bring_grpcio(kube)
-        request = base64.b64encode(_grpc_request(name)).decode()
+        bring_grpcio(kube)
+        request = base64.b64encode(grpc_request(name)).decode()
         return self.traffic(kube, name, seconds, rate, "http", f"--grpc={request}")
 
 
-def _grpc_request(name: str) -> bytes:
+def grpc_request(name: str) -> bytes:
     """A ModelInferRequest that is answered with label 0."""
     contents = {"fp32_contents": client.ROW}
     tensor = {"name": "X", "datatype": "FP32", "shape": [1, len(client.ROW)], "contents": contents}
@@ -191,7 +191,7 @@ def _grpc_request(name: str) -> bytes:
     return bytes(request.SerializeToString())
 
 
-def _bring_grpcio(kube: Kube) -> None:
+def bring_grpcio(kube: Kube) -> None:
     """Put the tests' own grpcio into the client's pod: no image of ours has it."""
     parent = Path(grpc.__file__).parents[1]
     parts = [parent / name for name in ("grpc", "typing_extensions.py")]

@@ -18,6 +18,7 @@ from holdfast.kube.events import Recorder
 from holdfast.kube.health import MAX_LAG, Health, HealthServer, Ticker
 from holdfast.kube.kinds import CHILDREN, NAMESPACE, OWNERS, TRAINING_JOB, Key, Kind, key_of
 from holdfast.kube.lease import Elector, Lease, boottime
+from holdfast.kube.models import ModelCollector
 from holdfast.kube.queue import WorkQueue
 from holdfast.kube.reconcile import Reconciler
 from holdfast.kube.resync import Resync
@@ -80,6 +81,7 @@ class Controller:
 
     async def open(self) -> None:
         """Answer probes. Raises OSError when the port is taken."""
+        metrics.REGISTRY.register(ModelCollector(self.store))
         await self._health.start()
         self._spawn(self._ticker.run(), "ticker")
 

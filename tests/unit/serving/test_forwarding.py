@@ -247,11 +247,12 @@ def test_a_grpc_client_is_asked_to_leave_while_the_lease_says_so(tmp_path: Path)
         operator = Operator(server, target.address)
         operator.grant("all")
         assert client.call("ModelInfer", **row).model_version == TARGET
-        assert states[-1] is grpc.ChannelConnectivity.READY
+        until(lambda: states[-1] is grpc.ChannelConnectivity.READY, "a client that is there")  # it is told in a thread
         operator.grant("all", closeConnections=True)
         assert client.call("ModelInfer", **row).model_version == TARGET
         until(lambda: states[-1] is grpc.ChannelConnectivity.IDLE, "a client that has left")
         operator.grant("all")
         assert client.call("ModelInfer", **row).model_version == TARGET
+        until(lambda: states[-1] is grpc.ChannelConnectivity.READY, "a client that is back")
         time.sleep(0.5)
         assert states[-1] is grpc.ChannelConnectivity.READY

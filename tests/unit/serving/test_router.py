@@ -239,6 +239,42 @@ def test_what_is_sent_is_what_the_client_sent(stable: Server) -> None:
     assert np.frombuffer(asked.data, "<f4").tolist() == np.array(values, np.float32).tolist()
 
 
+def test_a_full_queue_here_refuses_nothing_that_goes_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    long, slow, quick = (json.dumps(request(x=("FP32", [1, 1], [turns]))).encode() for turns in (1.5e6, 2e5, 1.0))
+    own = f"/v2/models/wine/versions/{REVISION}/infer"
+    with (
+        serving(tmp_path / "here", models.patient(), **KEYS) as server,
+        serving(tmp_path / "there", models.patient(), HOLDFAST_REVISION=TARGET) as target,
+        server.connect() as busy,
+        server.connect() as sock,
+    ):
+        operator = Operator(server, address(target))
+        occupied, wire = Wire(busy), Wire(sock)
+
+        def ask_in_time(path: str) -> int:
+            wire.send(http("POST", path, quick, "Request-Timeout-Ms: 250"))
+            reply = wire.reply()
+            assert reply is not None
+            return reply.status
+
+        for _ in range(2):  # it is fast when it is loaded; now it is known that it can be slow
+            occupied.send(http("POST", own, slow))
+            assert occupied.reply() is not None
+        occupied.send(http("POST", own, long))
+        until(lambda: server.metric("holdfast_inference_in_flight") == 1, "a run")
+        time.sleep(0.5)  # the run is overdue
+        assert ask_in_time(own) == 503
+        operator.grant(weight=1, hedgeMilliseconds=100)
+        assert ask_in_time(server.infer_path) == 200
+        operator.grant(weight=0, hedgeMilliseconds=100)
+        assert ask_in_time(server.infer_path) == 503
+        assert operator.outcomes("target") == {"ok": 1}
+        assert operator.outcomes("local") == {"rejected": 1}
+        occupied.reply()
+
+
 def test_what_names_a_revision_stays_with_it(stable: Server, other: Server) -> None:
     operator = Operator(stable, address(other))
     operator.grant("all")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,8 @@ from scipy.stats import binom
 from tests.unit.serving import models
 from tests.unit.serving.candidate import answer, candidate, right, says
 from tests.unit.serving.leases import TARGET, Operator
-from tests.unit.serving.server import Server, serving, until
-from tests.unit.serving.test_load import ROWS
+from tests.unit.serving.server import REVISION, Server, claim, serving, until, write_bundle
+from tests.unit.serving.test_load import ROWS, golden
 from tests.unit.serving.test_router import KEYS, address, ask
 from tests.unit.serving.test_smoke import holding
 
@@ -102,3 +103,29 @@ def test_a_lease_without_them_draws_none(three: Server) -> None:
         time.sleep(0.3)
         assert (operator.read()["arms"]["synthetic"], target.asked) == (0, [])
         assert ask(three, 1) == {(200, TARGET): 1}
+
+
+def test_neither_counters_nor_drift_of_users_have_them(tmp_path: Path) -> None:
+    """Also where they share runs with users' requests, as they do here."""
+    place = claim(tmp_path) / "iris"
+    place.mkdir()
+    profile = {"rows": 9, "features": {}, "prediction": {"labels": [0, 1, 2], "ratios": [0.2, 0.3, 0.5]}}
+    (place / "profile.json").write_text(json.dumps(profile))
+    digest = write_bundle(place, models.iris(), golden([[6.3, 3.3, 6.0, 2.5]]))  # a 2; users' requests are 0s
+    with candidate(right) as target, Server(tmp_path, "pvc://models/iris", digest, **KEYS) as server:
+        until(server.ready, "readiness")
+        operator = Operator(server, target.address)
+        operator.grant(weight=0, syntheticPerSecond=100)
+        asked = 0
+        while operator.read()["arms"]["synthetic"] < 100:
+            assert ask(server, 640, 32) == {(200, REVISION): 640}
+            asked += 640
+        drawn = settled(operator)
+        assert drawn == {"local": asked + operator.read()["arms"]["synthetic"], "target": 0}
+        assert operator.outcomes("local") == {"ok": drawn["local"]}
+        assert server.outcomes()["ok"] == asked
+        assert server.metric("holdfast_inference_duration_seconds_count") == asked
+        runs = server.metric("holdfast_inference_batch_rows_count")
+        assert runs < drawn["local"]
+        assert server.metric("holdfast_model_prediction_bin_total", bin="0") == asked
+        assert server.metric("holdfast_model_prediction_bin_total", bin="2") == 0
