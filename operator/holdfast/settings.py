@@ -46,6 +46,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         plan=PlanSettings(
             serving_image=reader.text("HOLDFAST_SERVING_IMAGE"),
             training_image=reader.text("HOLDFAST_TRAINING_IMAGE"),
+            poll_seconds=reader.number("HOLDFAST_POLL_SECONDS", 2, 1, 60),
             image_pull_policy=reader.choice("HOLDFAST_IMAGE_PULL_POLICY", "IfNotPresent", PULL_POLICIES),
         ),
         namespaces=reader.names("HOLDFAST_NAMESPACES"),

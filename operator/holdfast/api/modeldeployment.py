@@ -136,6 +136,7 @@ class Action(StrEnum):
     HELD = "Held"
     RESUMED = "Resumed"
     CLEARED = "Cleared"
+    SUPERSEDED = "Superseded"
     NOTIFIED = "Notified"
 
 

@@ -37,6 +37,8 @@ SUSPICIOUS = 3.0
 RAISED, MOST_CONTROL = 10, 50
 COMPARED_FOR = timedelta(minutes=10)
 """After an alarm: if the previous revision has not shown itself better by then, it is not."""
+PATIENCE = timedelta(seconds=30)
+"""For all pods of the revision that a rollback leads to; then one has to do."""
 AT_ONCE = frozenset({Rejection.HARD_FAILURE, Rejection.CRASH_LOOP, Rejection.OUT_OF_MEMORY})
 """Pods of such a revision have nothing left to hand over."""
 
@@ -100,15 +102,19 @@ def watch(view: View, stable: Revision, serving: Verdict) -> Course:
     if broken := _hard_failure(view, stable, previous, memory):
         return _breach(view, stable, previous, serving, Rejection.HARD_FAILURE, broken, "")
     warm = view.within(view.spec.guard.warm_seconds)
-    if burning and alarm.woken is None:
+    comparable = view.spec.slo is not None and view.spec.guard.control_percent > 0
+    if burning and alarm.woken is None and comparable:
         return _alarmed(view, stable, serving, replace(alarm, woken=view.now))
-    awake = alarm.woken is not None and not alarm.ineffective
+    if burning and not comparable and not alarm.notified:
+        message = f"{stable.name} burns its error budget, and without a control group nothing tells why: {burning}"
+        return _notify(view, stable, serving, Reason.FAST_BURN, message, "")
+    awake = alarm.woken is not None and not alarm.ineffective and comparable
     if not warm and not awake:
         end = _until(view, view.spec.guard.rollback_window_seconds)
         return Course(serving, tuple(_at_rest(view, previous)), memory, poll=end)
     writes = [*children.deployment(view, previous, max(1, view.replicas)), *_send_on(view, stable, previous)]
     percent = view.spec.guard.control_percent
-    if view.spec.slo is None or not percent or not previous.ready_replicas:
+    if not comparable or not previous.ready_replicas:
         return Course(serving, tuple(writes), memory, poll=IDLE_POLL)
     trial = _compared(view, stable, previous, memory)
     if trial.worse.e_value > SUSPICIOUS:
@@ -229,7 +235,9 @@ def roll_back(view: View, stable: Revision, target: Revision) -> Course:
     writes = [*children.deployment(view, target, max(1, view.replicas))]
     words = f"{stable.name} is rejected ({stable.standing.reason}: {stable.standing.message})"
     poll = view.observed.settings.poll_seconds
-    if not target.ready_replicas and view.replicas:
+    late = stable.standing.time is not None and view.now - stable.standing.time >= PATIENCE
+    enough = target.ready_replicas if late or not stable.ready_replicas else target.has_ready(max(1, view.replicas))
+    if view.replicas and not enough:
         verdict_ = Verdict("Unknown", Reason.ROLLING_BACK, f"{words}; {target.name} is being started")
         return Course(verdict_, tuple(writes), poll=poll)
     writes += children.candidate_register(view, target)

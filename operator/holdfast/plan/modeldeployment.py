@@ -23,7 +23,7 @@ from holdfast.build import labels, names
 from holdfast.plan import children, conditions, decisions, guard, jobs, rollout, verdict
 from holdfast.plan.course import Course, held, remembered
 from holdfast.plan.decisions import Decision
-from holdfast.plan.observed import Delete, Event, Needs, Observed, Plan, Write
+from holdfast.plan.observed import Apply, Delete, Event, Needs, Observed, Plan, Write
 from holdfast.plan.orders import FORM
 from holdfast.plan.revisions import Revision, claims_of
 from holdfast.plan.status import events, status
@@ -57,7 +57,10 @@ def needs(observed: Observed) -> Needs:
     asked = [revision.child for revision in hanging if revision.child] + ([helper] if helper else [])
     routers = _routers(view)
     return Needs(
-        pods=waited or bool(routers) or (helper is not None and (jobs.finished(helper) or "failed" in helper.status)),
+        pods=waited
+        or bool(routers)
+        or _is_starting(view)
+        or (helper is not None and (jobs.finished(helper) or "failed" in helper.status)),
         claims=frozenset(claim for child in asked for claim in claims_of(child)) if waited else frozenset(),
         config_maps=frozenset(config_map_keys(view).values()),
         refusals=frozenset({helper.uid} if waited and helper and jobs.has_no_pods(helper) else ()),
@@ -78,6 +81,12 @@ def _routers(view: View) -> frozenset[str]:
     return frozenset({stable.name, *others}) if others else frozenset()
 
 
+def _is_starting(view: View) -> bool:
+    """Whether a candidate starts that is to be tried: what its pods went through until then is not held against it."""
+    trying = view.spec.rollout.strategy != "Immediate" and not view.spec.suspend
+    return trying and any(r.child and r.standing.progress for r in view.revisions)
+
+
 def _has_met_routers(revision: Revision) -> bool:
     standing = revision.standing
     tried = standing.progress is not None and standing.progress.stage != "Starting"
@@ -89,11 +98,10 @@ def plan(observed: Observed) -> Plan:
     view = View(observed)
     found = wanted_revision(view)
     wanted = None if isinstance(found, Obstacle) else found
-    said = _heard(view, wanted)
+    said = Heard(handled=rollout.handled(view)) if view.spec.suspend else _heard(view, wanted)
     course = _suspended(view, found) if view.spec.suspend else _course(view, found, said)
-    handled = rollout.handled(view) if view.spec.suspend else said.handled
-    news, told = decisions.ring(view, course, said.decisions)
-    shown, memory = _shown(view, course, status(view, course, wanted, news, handled))
+    news, told = decisions.ring(view, course, (*said.decisions, *_superseded(view, course, wanted)))
+    shown, memory = _shown(view, course, status(view, course, wanted, news, said.handled))
     unneeded = () if view.spec.suspend else tuple(Delete("Job", job.name, job.uid) for job in unneeded_helpers(view))
     return Plan(
         status=shown,
@@ -312,8 +320,7 @@ def _history(view: View, found: Revision | Obstacle, stable: Revision) -> Iterab
         if revision.record is None or revision.name in {found.name, stable.name}:
             continue
         if standing.verdict == "Rejected" and revision.intent != found.intent and revision.child is None:
-            if standing.promoted_at is None:  # another wish: coming back to it will be a new one
-                yield children.record(view, revision, standing.cleared())
+            yield children.record(view, revision, standing.cleared())  # coming back to it will be a new wish
         elif standing.progress and revision.child is None:
             yield children.record(view, revision, replace(standing, progress=None, counted={}))
     needed = {found.name, stable.name, view.previous.name if view.previous else ""}
@@ -321,6 +328,18 @@ def _history(view: View, found: Revision | Obstacle, stable: Revision) -> Iterab
     for revision in spare[HISTORY:]:
         if revision.record and not (revision.standing.verdict == "Rejected" and revision.intent == found.intent):
             yield Delete("ControllerRevision", revision.record.name, revision.record.uid)
+
+
+def _superseded(view: View, course: Course, wanted: Revision | None) -> Iterable[Decision]:
+    """Candidates that another wish has taken the place of, told when that is put on record."""
+    written = {write.manifest["metadata"]["name"] for write in course.writes if isinstance(write, Apply)}
+    for revision in view.revisions:
+        given_up = revision.standing.progress and revision.child is None and revision.record
+        if wanted and given_up and revision.name != wanted.name and revision.record.name in written:  # type: ignore[union-attr]
+            message = f"{revision.name} was on its way and is not wanted any more"
+            yield decisions.decision(
+                view, Action.SUPERSEDED, "AnotherRevisionWanted", message, source=revision.name, target=wanted.name
+            )
 
 
 def _requeue(view: View, course: Course) -> float | None:

@@ -15,7 +15,7 @@ from datetime import timedelta
 from holdfast.api.modeldeployment import ModelDeploymentReason as Reason
 from holdfast.api.modeldeployment import Rejection, Step
 from holdfast.build import labels
-from holdfast.plan import children, verdict
+from holdfast.plan import children, trouble, verdict
 from holdfast.plan.conditions import rfc3339
 from holdfast.plan.course import SAVE_EVERY, Course, Memory, hangs, held, look, remembered, silent, trial_of
 from holdfast.plan.evidence import Trial
@@ -23,7 +23,7 @@ from holdfast.plan.observed import Write
 from holdfast.plan.revisions import Revision
 from holdfast.plan.standing import Progress, Stage
 from holdfast.plan.verdict import Verdict
-from holdfast.plan.view import View
+from holdfast.plan.view import REASONS, View
 from holdfast.stats import paired
 from holdfast.stats.divergence import DisagreementTest
 
@@ -91,7 +91,7 @@ def advance(view: View, stable: Revision, candidate: Revision) -> Course:
     """One look at the candidate, and what follows from it."""
     progress = candidate.standing.progress
     if progress is None or candidate.record is None:
-        begun = replace(candidate, standing=candidate.standing.at("Starting", 0, view.now))
+        begun = replace(candidate, standing=candidate.standing.starting(view.now))
         assert begun.standing.progress
         attempt = Attempt(view, stable, begun, begun.standing.progress, remembered(view), _tolerance(view))
         return _starting(attempt).after([children.record(view, begun)])
@@ -129,11 +129,15 @@ def _hard_failure(attempt: Attempt) -> tuple[Rejection, str] | None:
     """What needs no statistics."""
     view, candidate = attempt.view, attempt.candidate
     name = candidate.name
-    starting = attempt.progress.stage == "Starting"
+    stage = attempt.progress.stage
+    # A person may say promote before any pod is ready.
+    starting = stage == "Starting" or (
+        stage == "Promoting" and not attempt.progress.step and not candidate.ready_replicas
+    )
     if candidate.child is None and starting:
         return None
     wrong = verdict.trouble_of(view, candidate)
-    restarts = max((pod.restarts for pod in view.pods_of(candidate)), default=0)
+    restarts = _restarts(attempt)
     if wrong and wrong.reason in CANDIDATES_FAULT and restarts >= (RESTARTS if starting else 1):
         return Rejection(wrong.reason), f"{name}: {wrong.message}"
     if starting and (wrong is None or wrong.reason in CANDIDATES_FAULT) and attempt.since >= view.deadline:
@@ -151,6 +155,12 @@ def _hard_failure(attempt: Attempt) -> tuple[Rejection, str] | None:
     if view.spec.rollout.strategy == "Canary" and (changed := _signatures_differ(attempt)):
         return Rejection.SIGNATURE_CHANGED, changed
     return None
+
+
+def _restarts(attempt: Attempt) -> int:
+    """Of a pod, at most, since the candidate had become ready; those do not count that something else was behind."""
+    pods = [pod for pod in attempt.view.pods_of(attempt.candidate) if trouble.report(pod).get("reason") not in REASONS]
+    return max((pod.restarts for pod in pods), default=0) - attempt.progress.restarts
 
 
 def _signatures_differ(attempt: Attempt) -> str | None:
@@ -175,7 +185,7 @@ def _starting(attempt: Attempt) -> Course:
         writes += children.candidate_register(view, candidate)
     if candidate.has_ready(attempt.pods):
         if not attempt.immediate:
-            return _at(attempt, "SmokeTesting", 0)
+            return _at(attempt, "SmokeTesting", 0, restarts=_restarts(attempt))
         words = Verdict("Unknown", Reason.PROMOTING, f"{candidate.name} is ready and takes over")
         return Course(words, (*writes, *take_over(view, candidate)), attempt.memory)
     return Course(verdict.of_start(view, candidate, attempt.pods), tuple(writes), attempt.memory)
@@ -230,7 +240,9 @@ def _smoke_testing(attempt: Attempt) -> Course:
 
 
 def _after_smoke_test(attempt: Attempt) -> Course:
-    if _is_fast(attempt) or (attempt.view.replicas == 0 and attempt.view.spec.rollout.strategy == "Canary"):
+    if attempt.view.replicas == 0 and attempt.view.spec.rollout.strategy == "Manual":
+        return _after_shadow(attempt)
+    if attempt.view.replicas == 0 or _is_fast(attempt):  # no pod of stable draws anything; or it was tried before
         return _at(attempt, "Promoting", 0)
     if attempt.view.spec.rollout.shadow:
         return _at(attempt, "Shadowing", 0)
@@ -244,7 +256,7 @@ def _shadowing(attempt: Attempt) -> Course:
         return _after_shadow(attempt)
     upkeep = _upkeep(attempt)
     if blind := _blind(attempt):
-        return _hold(attempt, blind, upkeep)
+        return _hold(attempt, blind, upkeep, _trial(attempt, "shadow"))
     upkeep += children.route(
         view, stable, candidate, view.candidate_service, "shadow", weight=shadow.percent / 100,
         relative=TOLERATED_RELATIVE, absolute=TOLERATED_ABSOLUTE,
@@ -282,7 +294,7 @@ def _canary_step(attempt: Attempt) -> Course:
     number, step = attempt.progress.step, attempt.step
     upkeep = _upkeep(attempt)
     if blind := _blind(attempt):
-        return _hold(attempt, blind, upkeep)
+        return _hold(attempt, blind, upkeep, _trial(attempt, "canary"), step.weight_percent)
     trial = _looked(attempt, "canary")
     if rejected := _is_worse(attempt, trial):
         return rejected
@@ -319,10 +331,13 @@ def _promoting(attempt: Attempt) -> Course:
     if trial and (rejected := _is_worse(attempt, trial)):
         return rejected
     words = Verdict("Unknown", Reason.PROMOTING, f"{candidate.name} is ready and takes over")
-    if not candidate.has_ready(attempt.pods):
+    if not candidate.has_ready(attempt.pods) or attempt.paused():
         weight = attempt.step.weight_percent if attempt.progress.step else 0
         if weight:
             writes += children.route(view, stable, candidate, view.candidate_service, "share", weight=weight / 100)
+        if attempt.paused():
+            text = f"{candidate.name} is held before it takes over; remove the annotation holdfast.dev/rollout to go on"
+            return _hold(attempt, held(Reason.PAUSED, text), writes, trial, weight)
         started = verdict.of_start(view, candidate, attempt.pods)
         waits = replace(started, reason=Reason.PROMOTING) if started.status == "Unknown" else started
         return replace(_go_on(attempt, waits, writes, trial, weight), poll=_poll(view))
@@ -356,10 +371,13 @@ STAGES: dict[Stage, Callable[[Attempt], Course]] = {
 # --- Below ----------------------------------------------------------------------------------------------------------
 
 
-def _at(attempt: Attempt, stage: Stage, step: int, trial: Trial | None = None) -> Course:
-    """On to another stage: written down, and begun at the next look."""
+def _at(attempt: Attempt, stage: Stage, step: int, trial: Trial | None = None, restarts: int | None = None) -> Course:
+    """On to another stage: written down, and begun at the next look. Unless a person says pause."""
     view, candidate = attempt.view, attempt.candidate
-    standing = candidate.standing.at(stage, step, view.now)
+    if attempt.paused():
+        text = f"{candidate.name} is held before {stage}; remove the annotation holdfast.dev/rollout to go on"
+        return _hold(attempt, held(Reason.PAUSED, text), _upkeep(attempt), trial)
+    standing = candidate.standing.at(stage, step, view.now, restarts)
     memory = attempt.memory
     if trial:
         document = trial.to_json()
@@ -399,9 +417,14 @@ def _pods(attempt: Attempt) -> Iterable[Write]:
     return children.deployment(attempt.view, attempt.candidate, attempt.pods)
 
 
-def _looked(attempt: Attempt, kind: str) -> Trial:
+def _trial(attempt: Attempt, kind: str) -> Trial:
+    """As it was after the last look."""
     candidate = attempt.candidate
-    trial = trial_of(f"{candidate.name}/{kind}/{rfc3339(attempt.progress.started)}", candidate, attempt.memory)
+    return trial_of(f"{candidate.name}/{kind}/{rfc3339(attempt.progress.started)}", candidate, attempt.memory)
+
+
+def _looked(attempt: Attempt, kind: str) -> Trial:
+    candidate, trial = attempt.candidate, _trial(attempt, kind)
     reports = [report for _, report in attempt.view.reports(attempt.stable)]
     limit = children.limit_seconds(attempt.view)
     return trial.looked(reports, candidate.name, limit, copies=kind == "shadow")

@@ -27,6 +27,8 @@ class Progress:
     started: datetime
     since: datetime
     """When the stage, or the step, began."""
+    restarts: int = 0
+    """Of a pod of it, at most, when it had become ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +83,16 @@ class Standing:
         """As if it had never been tried."""
         return UNPROVEN
 
-    def at(self, stage: Stage, step: int, now: datetime) -> Standing:
-        """In another stage, or step."""
-        started = self.progress.started if self.progress else now
-        return replace(self, progress=Progress(stage, step, started, now))
+    def starting(self, now: datetime) -> Standing:
+        """At the beginning of its road, whatever was thought of it before."""
+        return replace(self, reason="", message="", evidence="", progress=Progress("Starting", 0, now, now), counted={})
+
+    def at(self, stage: Stage, step: int, now: datetime, restarts: int | None = None) -> Standing:
+        """In another stage, or step, of the road that it is on."""
+        before = self.progress
+        assert before is not None
+        kept = before.restarts if restarts is None else restarts
+        return replace(self, progress=Progress(stage, step, before.started, now, kept))
 
 
 UNPROVEN = Standing()
@@ -157,6 +165,7 @@ def _progress_text(progress: Progress) -> str:
             "step": progress.step,
             "started": rfc3339(progress.started),
             "since": rfc3339(progress.since),
+            "restarts": progress.restarts,
         }
     )
 
@@ -164,10 +173,12 @@ def _progress_text(progress: Progress) -> str:
 def _progress(text: str | None) -> Progress | None:
     said = _json(text)
     started, since = _time(said.get("started")), _time(said.get("since"))
-    stage, step = said.get("stage"), said.get("step")
-    if stage not in get_args(Stage) or type(step) is not int or step < 0 or started is None or since is None:
+    stage, step, restarts = said.get("stage"), said.get("step"), said.get("restarts", 0)
+    if stage not in get_args(Stage) or started is None or since is None:
         return None
-    return Progress(cast(Stage, stage), step, started, since)
+    if type(step) is not int or type(restarts) is not int or step < 0:
+        return None
+    return Progress(cast(Stage, stage), step, started, since, restarts)
 
 
 def _time(text: Any) -> datetime | None:

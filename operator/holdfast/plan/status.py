@@ -158,7 +158,12 @@ def _rollout(view: View, course: Course, candidate: str) -> dict[str, Any] | Non
     progress = revision.standing.progress if revision else None
     if progress is None:
         return None
-    trial = course.trial
+    trial, before = course.trial, view.status.get("rollout") or {}
+    if trial is None and before.get("startTime") == rfc3339(progress.started):  # nobody has looked
+        kept = ("weightPercent", "candidate", "stable", "requiredRequests", "eValue")
+        old = {name: before[name] for name in kept if name in before}
+    else:
+        old = {}
     tolerance = view.spec.rollout.tolerance_per_mille / 1000
     required = trial.treated.requests + trial.missing(tolerance) if trial else round(3 / tolerance)
     return {
@@ -171,7 +176,7 @@ def _rollout(view: View, course: Course, candidate: str) -> dict[str, Any] | Non
         "requiredRequests": required,
         "eValue": trial.e_value if trial else "1",
         "abortAt": str(ABORT_AT),
-    }
+    } | old
 
 
 _NONE = {"requests": 0, "failed": 0}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from holdfast.api.modeldeployment import ModelDeploymentReason as Reason
 from holdfast.build import names
 from holdfast.build.deployment import PROGRESS_DEADLINE_SECONDS
 from holdfast.build.service import port_name
-from holdfast.plan import trouble
+from holdfast.plan import conditions, trouble
 from holdfast.plan.conditions import Status
 from holdfast.plan.revisions import Revision
 from holdfast.plan.trouble import Trouble
@@ -107,14 +108,26 @@ def _lost_pods(view: View, wanted: Revision, pods: int) -> Verdict | None:
 def _does_not_start(view: View, wanted: Revision, pods: int) -> Verdict | None:
     if wanted.child is None:
         return None
-    late = trouble.deadline_passed(wanted.child)
+    kubernetes = timedelta(seconds=PROGRESS_DEADLINE_SECONDS)  # sees that nothing moves after so long
+    late = (
+        (view.deadline <= kubernetes and trouble.deadline_passed(wanted.child))
+        or view.waited_for() >= view.deadline
+        or _was_late(view, wanted)
+    )
     if wrong := trouble_of(view, wanted):
         stalled = late or view.overdue() or wrong.reason in HOPELESS
         return Verdict("False", wrong.reason, f"{wanted.name}: {wrong.message}", stalled)
     if late:
-        message = f"{_counts(wanted, pods)} after {PROGRESS_DEADLINE_SECONDS} s"
+        message = f"{_counts(wanted, pods)} after {view.spec.rollout.progress_deadline_seconds} s"
         return Verdict("False", Reason.PROGRESS_DEADLINE_EXCEEDED, message, stalled=True)
     return None
+
+
+def _was_late(view: View, wanted: Revision) -> bool:
+    """Whether that was said before: what is late does not become early by being said so."""
+    before = conditions.find(view.status, "Ready")
+    said = before is not None and before["reason"] == Reason.PROGRESS_DEADLINE_EXCEEDED
+    return before is not None and said and before["message"].startswith(wanted.name)
 
 
 def _starts(view: View, wanted: Revision, pods: int) -> Verdict:

@@ -45,6 +45,8 @@ class Cluster:
     """Share of the golden requests, and of the copies, that it answers otherwise than others."""
     signatures: dict[str, str] = field(default_factory=dict)
     never_ready: set[str] = field(default_factory=set)
+    slow_start: dict[str, int] = field(default_factory=dict)
+    """Pods of a revision that become ready; the others do not."""
     routers: dict[str, Router] = field(default_factory=dict)
     random: random.Random = field(default_factory=lambda: random.Random(7))
     seen_by_users: list[tuple[str, int]] = field(default_factory=list)
@@ -107,7 +109,7 @@ class Cluster:
             pods = [pod for pod in world.pods.get(name, []) if pod.uid][:asked]
             while len(pods) < asked:
                 number = len(self.routers)
-                ready = revision not in self.never_ready
+                ready = revision not in self.never_ready and len(pods) < self.slow_start.get(revision, asked)
                 pod = Pod(
                     name=f"{name}-{number}", owner_uid="", labels=child["spec"]["template"]["metadata"]["labels"],
                     phase="Running", created=world.now, ready=ready, uid=f"pod-{number}", address="10.1.0.1",
@@ -194,11 +196,11 @@ class Cluster:
             edges=EDGES,
         )
 
-    def restart(self, revision: str) -> None:
+    def restart(self, revision: str, restarts: int = 1) -> None:
         """The container of one of its pods ends and comes back."""
         [name] = [child["metadata"]["name"] for r, child in self.world.deployments.items() if r == revision]
         first, *others = self.world.pods[name]
-        crashed = replace(first, restarts=1, exit_code=139, termination_reason="Error")
+        crashed = replace(first, restarts=restarts, exit_code=139, termination_reason="Error")
         self.world.pods[name] = [crashed, *others]
 
     def forget(self) -> None:

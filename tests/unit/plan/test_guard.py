@@ -217,3 +217,36 @@ def test_an_alarm_after_the_window_only_notifies() -> None:
     assert cluster.world.selected == new
     assert old not in cluster.world.deployments
     assert decisions(cluster).count(("Notified", "FastBurn")) == 1
+
+
+def test_a_promotion_after_a_rollback_does_not_carry_the_old_reason() -> None:
+    cluster, old, new = promoted()
+    cluster.bad[new] = 1.0
+    cluster.run(120, until="RevisionRejected")
+    cluster.bad.clear()
+    cluster.world.change(model=THIRD)
+    cluster.run(60, until="Serving")
+    cluster.world.change(model={"uri": worlds.URI, "digest": worlds.PINNED})
+    cluster.run(60, until="Serving")
+    assert cluster.world.selected == old
+    assert cluster.verdict(old) == ("Promoted", "Ready")
+
+
+def test_without_a_control_group_an_alarm_wakes_nobody_and_is_told() -> None:
+    cluster, old, new = promoted(guard={"controlPercent": 0})
+    cluster.run(700)
+    burn(cluster, new)
+    cluster.run(700)
+    assert cluster.world.deployments[old]["spec"]["replicas"] == 0
+    assert decisions(cluster).count(("Notified", "FastBurn")) == 1
+
+
+def test_a_rollback_to_a_revision_at_rest_waits_for_all_its_pods_but_not_for_ever() -> None:
+    cluster, old, new = promoted(replicas=3)
+    cluster.run(700)
+    cluster.slow_start[old] = 1
+    say(cluster, f"rollback {old}")
+    cluster.run(20)
+    assert cluster.world.selected == new
+    cluster.run(30, until="RevisionRejected")
+    assert cluster.world.selected == old

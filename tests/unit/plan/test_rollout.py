@@ -1,5 +1,6 @@
 """A candidate's road: what leads it on, what holds it, and what ends it."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -400,3 +401,103 @@ def test_refresh_looks_at_the_uri_again() -> None:
     assert world.status["lastHandledRefresh"] == "2"
     cluster.run(60)
     assert world.status["model"]["digest"] == worlds.OTHER
+
+
+# --- Small things that would be large -------------------------------------------------------------------------------
+
+
+def test_a_pod_that_restarted_before_it_was_ready_is_not_held_against_its_revision() -> None:
+    cluster = serving()
+    cluster.world.change(model=NEXT)
+    cluster.step()
+    new = str(cluster.world.status["candidateRevision"])
+    cluster.never_ready.add(new)
+    cluster.world.pods.pop(f"wine-{new}")
+    cluster.run(5)
+    cluster.restart(new)
+    cluster.run(5)
+    [pod] = cluster.world.pods[f"wine-{new}"]
+    cluster.world.pods[f"wine-{new}"] = [replace(pod, ready=True, ready_since=cluster.world.now)]
+    cluster.run(60, until="CanaryStep")
+    cluster.restart(new, restarts=2)
+    cluster.run(10, until="RevisionRejected")
+
+
+def test_while_suspended_nothing_that_is_said_is_heard_and_it_is_heard_once_afterwards() -> None:
+    cluster = serving()
+    new = changed(cluster)
+    cluster.run(60, until="CanaryStep")
+    cluster.bad[new] = 1.0
+    cluster.run(60, until="RevisionRejected")
+    cluster.run(60)
+    cluster.world.change(suspend=True)
+    say(cluster, f"retry {new}")
+    heard, writes = len(cluster.world.events), cluster.world.status_writes
+    cluster.run(60)
+    assert len(cluster.world.events) <= heard + 1  # Held: Suspended
+    assert cluster.world.status_writes <= writes + 1
+    cluster.bad.clear()
+    cluster.world.change(suspend=False)
+    cluster.run(60, until="CanaryStep")
+    assert decisions(cluster).count(("Cleared", "RequestedByUser")) == 1
+
+
+def test_a_candidate_that_another_wish_replaces_is_told_as_superseded() -> None:
+    cluster = serving()
+    first = changed(cluster)
+    cluster.run(60, until="CanaryStep")
+    cluster.world.change(model=THIRD)
+    cluster.run(30)
+    superseded = [d for d in cluster.world.status["decisions"] if d["action"] == "Superseded"]
+    assert [each["fromRevision"] for each in superseded] == [first]
+
+
+def test_what_was_counted_stays_visible_while_counters_cannot_be_read() -> None:
+    cluster = serving()
+    changed(cluster)
+    cluster.run(60, until="CanaryStep")
+    cluster.run(20)
+    before = cluster.world.status["rollout"]["candidate"]["requests"]
+    for router in cluster.routers.values():
+        router.answers = False
+    cluster.run(20, until="MetricsUnavailable")
+    assert cluster.world.status["rollout"]["candidate"]["requests"] >= before > 0
+    assert cluster.world.status["rollout"]["weightPercent"] == 10
+
+
+def test_pause_holds_before_the_promotion_too() -> None:
+    cluster = serving(rollout={"strategy": "Manual"})
+    new = changed(cluster)
+    cluster.run(90, until="AwaitingPromotion")
+    say(cluster, f"promote {new}")
+    cluster.step()
+    say(cluster, f"pause {new}")
+    cluster.run(60)
+    assert cluster.world.says("Progressing") == ("Unknown", "Paused")
+    assert cluster.world.selected != new
+    cluster.world.annotations = {}
+    cluster.run(60, until="Serving")
+    assert cluster.world.selected == new
+
+
+def test_a_manual_rollout_of_a_service_at_rest_waits_for_its_person() -> None:
+    cluster = serving(rollout={"strategy": "Manual", "shadow": {"percent": 100, "minSeconds": 10}})
+    cluster.world.scale(0)
+    cluster.run(10)
+    new = changed(cluster)
+    cluster.run(60, until="AwaitingPromotion")
+    say(cluster, f"promote {new}")
+    cluster.run(60, until="Serving")
+
+
+def test_a_longer_deadline_is_waited_for() -> None:
+    world = worlds.model_deployment()
+    world.spec["rollout"] = {"progressDeadlineSeconds": 1800}
+    world.converge()
+    world.wait(700)
+    world.converge()
+    assert world.condition("Stalled") is None
+    world.wait(1200)
+    world.converge()
+    assert world.says("Stalled") == ("True", "ProgressDeadlineExceeded")
+    assert "1800 s" in world.message()
