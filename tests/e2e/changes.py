@@ -19,6 +19,7 @@ def lossless(name: str, models: ModelServer, replicas: int, turn: int) -> JsonOb
         "spec": {
             "model": {"uri": models.url("good.onnx"), "digest": onnx_digest(models.files["good.onnx"])},
             "serving": {"replicas": replicas, "env": [{"name": "TURN", "value": str(turn)}]},
+            "guard": {"warmSeconds": 0, "rollbackWindowSeconds": 0},  # pods that are counted are those that serve
         },
     }
 
@@ -106,5 +107,7 @@ def _replaced(kube: Kube, name: str) -> None:
 
 
 def _pods(kube: Kube, name: str, going: bool = False) -> list[str]:
-    found = kube.list("pods", f"holdfast.dev/model-deployment={name},app.kubernetes.io/component=serving")
+    """Those of the stable revision; or all that are there, going or of another revision."""
+    own = f"holdfast.dev/model-deployment={name},app.kubernetes.io/component=serving"
+    found = kube.list("pods", own if going else kube.get("mdep", name)["status"]["selector"])
     return [pod["metadata"]["name"] for pod in found if going or "deletionTimestamp" not in pod["metadata"]]
