@@ -7,10 +7,12 @@ the other. It does not listen, and it ends when the first process does.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import socket
+import struct
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.1
+_CLOSED_SECONDS = 0.001  # between two looks at which connections have been closed, while some come and go
+_CALM_LOOKS = 50  # that find nothing: then it is enough to look now and then
 _QUIET_SECONDS = 1.0  # as in `lifecycle`
 _ANSWER_SECONDS = 10.0  # more than the first process waits for the others
 _TOLD = {"metrics", "router", "statistics"}
@@ -62,7 +66,9 @@ class _Sibling:
         self._taker = taker
         self._taken = [0] * len(self._ports)
         self._told = [0] * len(self._ports)
-        self._adopting: set[asyncio.Task[None]] = set()
+        self._adopting: list[set[asyncio.Task[None]]] = [set() for _ in self._ports]
+        self._timer: asyncio.TimerHandle
+        self._looks = 0  # in close succession, that are left
         self._working: set[asyncio.Task[None]] = set()
         self._finished = False
         self.link = Link(self._hear, self._leave)
@@ -108,7 +114,7 @@ class _Sibling:
         self._taker.setblocking(False)
         loop = asyncio.get_running_loop()
         loop.add_reader(self._taker.fileno(), self._take)
-        loop.call_later(TICK_SECONDS, self._tick)
+        self._timer = loop.call_later(TICK_SECONDS, self._look)
         then(None)
 
     def _take(self) -> None:
@@ -127,24 +133,38 @@ class _Sibling:
                 continue
             port = self._ports[said[0]]
             task = port.loop.create_task(port.adopt(socket.socket(fileno=numbers[0])))
-            self._adopting.add(task)
-            task.add_done_callback(self._adopting.discard)
+            self._adopting[said[0]].add(task)
+            task.add_done_callback(self._adopting[said[0]].discard)
+            if not self._looks:
+                self._timer.cancel()
+                self._look()
+            self._looks = _CALM_LOOKS
 
-    def _tick(self) -> None:
+    def _look(self) -> None:
         """Say how many connections have been closed."""
-        if not self._adopting:
-            closed = [taken - len(port.connections) for taken, port in zip(self._taken, self._ports, strict=True)]
-            if closed != self._told:
+        closed = [
+            taken - len(port.connections) - len(adopting)
+            for taken, port, adopting in zip(self._taken, self._ports, self._adopting, strict=True)
+        ]
+        self._looks = max(self._looks - 1, 0)
+        if closed != self._told:
+            with contextlib.suppress(OSError):  # it has too much to read, or is gone
+                self._taker.send(struct.pack(f"{len(closed)}Q", *closed))
                 self._told = closed
-                self.link.ask("closed", closed, _ignore, _ignore, _ANSWER_SECONDS)
-        asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
+                self._looks = _CALM_LOOKS
+        seconds = _CLOSED_SECONDS if self._looks else TICK_SECONDS
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
 
     async def _finish(self, given: list[int], then: Then) -> None:
         """End what is in work, with the connections that are still on their way here."""
-        while sum(port.close_idle(_QUIET_SECONDS) for port in self._ports) or self._adopting or self._taken != given:  # noqa: ASYNC110
+        while self._close_idle() or self._taken != given:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_SECONDS)
         self._finished = True
         then(None)
+
+    def _close_idle(self) -> int:
+        """How many connections are left."""
+        return sum(port.close_idle(_QUIET_SECONDS) for port in self._ports) + sum(map(len, self._adopting))
 
     def _leave(self) -> None:
         """The first process is gone."""
@@ -168,9 +188,6 @@ def _load(settings: Settings, model: dict[str, Any]) -> tuple[Loaded, GrpcCodec]
         example=model["example"],
     )
     return loaded, grpc_codec(loaded, settings)
-
-
-def _ignore(_: object) -> None: ...
 
 
 if __name__ == "__main__":

@@ -2,16 +2,19 @@
 
 The first process fetches and tries the model, listens, and speaks for the pod. It starts the others when it knows that
 they pay: as new programs, since a process with the runtime's threads cannot be forked. Each gets two sockets. Over one,
-a `Link`, both ask each other. Over the other the first process hands on connections that it has accepted: always to who
-has the fewest, itself included, so that a few connections that are kept spread as evenly as many short ones.
+a `Link`, both ask each other. Over the other the first process hands on connections that it has accepted, and is told
+how many have been closed: who has the fewest gets the next one, so that a few connections that are kept spread as
+evenly as many short ones.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -90,6 +93,7 @@ class Siblings:
         for sibling in self._all:
             sibling.ends = True
             sibling.link.close()
+            asyncio.get_running_loop().remove_reader(sibling.hands.fileno())
             sibling.hands.close()
         for sibling in self._all:
             try:
@@ -107,7 +111,8 @@ class Siblings:
         hands.setblocking(False)
         sibling = _Sibling(program, hands, len(self._ports))
         loop = asyncio.get_running_loop()
-        link = Link(partial(self._hear, sibling), partial(self._lose, sibling))
+        loop.add_reader(hands.fileno(), sibling.read)
+        link = Link(self._hear, partial(self._lose, sibling))
         sibling.link = link
         await loop.create_unix_connection(lambda: link, sock=ours)
         self._all.append(sibling)
@@ -115,12 +120,9 @@ class Siblings:
         link.ask("load", model, partial(_settle, done), partial(self._fail, sibling), LOAD_SECONDS)
         return done
 
-    def _hear(self, sibling: _Sibling, what: str, argument: Any, then: Then, fail: Fail) -> None:
+    def _hear(self, what: str, argument: Any, then: Then, fail: Fail) -> None:
         served = self._process.served
-        if what == "closed":
-            sibling.closed = argument
-            then(None)
-        elif what in _GATHERED:
+        if what in _GATHERED:
             served.gather(what, argument, then, fail)
         elif what in _CONSULTED:
             served.consult(what, argument, then, fail)
@@ -164,7 +166,7 @@ class _Sibling:
     """One of them.
 
     Attributes:
-        hands: takes connections there.
+        hands: takes connections there, and says how many have been closed.
         given, closed: connections by port, since the beginning.
         ends: whether it has been told to.
         gone: whether it has.
@@ -178,6 +180,14 @@ class _Sibling:
         self.given = [0] * ports
         self.closed = [0] * ports
         self.ends = self.gone = False
+
+    def read(self) -> None:
+        """How many connections have been closed."""
+        counts = struct.Struct(f"{len(self.closed)}Q")
+        with contextlib.suppress(BlockingIOError):
+            while said := self.hands.recv(counts.size):
+                self.closed = list(counts.unpack(said))
+            asyncio.get_running_loop().remove_reader(self.hands.fileno())  # it is gone
 
     def connections(self, port: int) -> int:
         return self.given[port] - self.closed[port]

@@ -110,6 +110,28 @@ def test_connections_that_are_kept_are_shared_evenly(pod: Server) -> None:
         assert sorted(sockets(pid) - own for pid, own in zip(processes(pod), before, strict=True)) == [1, 1]
 
 
+def test_short_connections_are_shared_too(pod: Server) -> None:
+    before = [cpu_ticks(pid) for pid in processes(pod)]
+
+    def load() -> None:
+        for _ in range(400):
+            with wires(pod, 1) as (wire,):
+                asked(wire)
+
+    threads = [threading.Thread(target=load) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    worked = [cpu_ticks(pid) - own for pid, own in zip(processes(pod), before, strict=True)]
+    assert min(worked) > 0.25 * max(worked)
+
+
+def cpu_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
 def test_every_count_is_that_of_the_pod_exactly_and_never_falls(tmp_path: Path) -> None:
     place = claim(tmp_path) / "bundle"
     place.mkdir()
