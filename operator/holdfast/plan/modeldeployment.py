@@ -211,9 +211,10 @@ def _course(view: View, found: Revision | Obstacle, said: Heard) -> Course:
     if stable is None or not view.has_served:
         return _first(view, found, said)
     course, keep = _going_on(view, stable, found)
-    left, poll = guard.left_over(view, stable, keep)
     record_name = names.revision_deployment(view.metadata.name, stable.name)
     confirmed = None if view.foreign("ControllerRevision", record_name) else guard.confirmation(view, stable)
+    # Until it is on record when stable took over, nothing tells for how long others have to keep their pods.
+    left, poll = ([], 0.0) if confirmed else guard.left_over(view, stable, keep)
     before: list[Write] = [children.record(view, stable, confirmed)] if confirmed else []
     moves = any(_moves(write, view) for write in course.writes)
     if not moves:

@@ -117,6 +117,16 @@ def test_after_the_promotion_old_pods_send_on_what_still_reaches_them() -> None:
     assert share == ("all", new, 1.0)
 
 
+def test_the_revision_that_was_replaced_keeps_its_pods() -> None:
+    cluster = serving(rollout={**CANARY, "steps": STEPS})
+    old = str(cluster.world.selected)
+    before = cluster.world.deployments[old]["uid"], cluster.world.pods[f"wine-{old}"]
+    changed(cluster)
+    cluster.run(300, until="Serving")
+    cluster.run(60)
+    assert (cluster.world.deployments[old]["uid"], cluster.world.pods[f"wine-{old}"]) == before
+
+
 # --- Against it -----------------------------------------------------------------------------------------------------
 
 
