@@ -18,6 +18,7 @@ import kopf
 
 from holdfast.kube.client import load_configuration
 from holdfast.kube.controller import Controller
+from holdfast.kube.kinds import CHILDREN, NAMESPACE
 from holdfast.kube.queue import Backoff
 from holdfast.kube.watches import WATCH_SECONDS
 from holdfast.settings import Settings
@@ -87,7 +88,7 @@ def kopf_settings(controller: Controller) -> kopf.OperatorSettings:
     settings.watching.chunk_size = 100
     settings.queueing.idle_timeout = 0.2  # each object's idle task holds memory, thousands of them after a list
     settings.process.ultimate_exiting_timeout = EXIT_SECONDS  # should kopf hang before it comes to `cleanup`
-    for kind in controller.kinds:
+    for kind in (*CHILDREN.values(), NAMESPACE):
         if kind.selector:
             settings.watching.label_selectors[kind.group, kind.version, kind.plural] = kind.selector
     return settings
@@ -134,6 +135,8 @@ def registry(controller: Controller) -> kopf.OperatorRegistry:
     @kopf.on.startup(registry=handlers)
     async def startup(**_: Any) -> None:
         await controller.lead()  # kopf watches nothing until this returns
+        for kind in controller.kinds:
+            kopf.on.event(kind.group, kind.version, kind.plural, registry=handlers)(event)
         end_on_signals(controller)  # in place of kopf's own, which do while there is no Lease to give up
 
     @kopf.on.cleanup(registry=handlers)
@@ -143,8 +146,6 @@ def registry(controller: Controller) -> kopf.OperatorRegistry:
     async def event(event: Any, **_: Any) -> None:
         controller.observe(event["type"], event["object"])
 
-    for kind in controller.kinds:
-        kopf.on.event(kind.group, kind.version, kind.plural, registry=handlers)(event)
     return handlers
 
 

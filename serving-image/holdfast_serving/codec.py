@@ -29,7 +29,7 @@ import numpy as np
 from holdfast_serving.connection import JSON
 from holdfast_serving.inference import Call, Outputs, to_array
 from holdfast_serving.json_body import parse
-from holdfast_serving.metrics import REST
+from holdfast_serving.metrics import REST, ROUTER
 from holdfast_serving.problems import Problem, quoted
 from holdfast_serving.receipts import RECEIPT
 from holdfast_serving.signature import Signature
@@ -67,9 +67,18 @@ class RestCall(Call):
         timed: whether the answer says how long this server had the request.
     """
 
-    __slots__ = ("_client", "_codec", "binary", "classes", "identifier", "pinned", "sealed", "timed", "wanted")
-
-    protocol = REST
+    __slots__ = (
+        "_client",
+        "_codec",
+        "binary",
+        "classes",
+        "identifier",
+        "pinned",
+        "protocol",
+        "sealed",
+        "timed",
+        "wanted",
+    )
 
     def __init__(self, codec: RestCodec, client: Client) -> None:
         self._codec = codec
@@ -78,6 +87,7 @@ class RestCall(Call):
         self.deadline = math.inf
         self.inputs = []
         self.shapes = []
+        self.protocol = REST
         self.pinned = self.sealed = self.timed = False
         self.identifier: str | None = None
         self.wanted: list[int] | None = None
@@ -216,6 +226,7 @@ class RestCodec(Codec):
         parameters = document.get("parameters")
         check_parameters(parameters)
         if parameters and parameters.get(ROUTED) is True:
+            call.protocol = ROUTER
             call.pinned = call.timed = True
         if switch(parameters, RECEIPT, default=False):
             self.sealer.check(call.rows)

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
     from holdfast_serving.problems import Problem
 
-PROTOCOLS = ("rest", "grpc")
+PROTOCOLS = ("rest", "grpc", "router")
+"""router: REST, asked by the router of another pod, which itself answers what this one does not."""
 
-REST, GRPC = range(len(PROTOCOLS))
+REST, GRPC, ROUTER = range(len(PROTOCOLS))
 
 OWN = len(PROTOCOLS)
 """In place of a protocol: a request that the pod drew of its own. None of its users' counters has it."""

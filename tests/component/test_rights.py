@@ -13,7 +13,7 @@ Right = tuple[str, str, str]
 @pytest.fixture(scope="module", autouse=True)
 def all_others_have_run(request: pytest.FixtureRequest) -> None:
     modules = {item.path.name for item in request.session.items}
-    if not {f"test_{name}.py" for name in ("children", "leadership", "restarts", "training")} <= modules:
+    if not {f"test_{name}.py" for name in ("children", "leadership", "restarts", "rules", "training")} <= modules:
         pytest.skip("the whole tier has to run before it is known which rights are used")
 
 

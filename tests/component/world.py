@@ -49,6 +49,7 @@ _PLURALS = {
     "ResourceQuota": "api/v1/{}resourcequotas",
     "Lease": "apis/coordination.k8s.io/v1/{}leases",
     "Namespace": "api/v1/{}namespaces",
+    "PrometheusRule": "apis/monitoring.coreos.com/v1/{}prometheusrules",
 }
 
 

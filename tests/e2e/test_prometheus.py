@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 from typing import Any
 
-from tests.e2e.kube import Kube
+from tests.e2e.client import BODY
+from tests.e2e.kube import Kube, condition
 from tests.e2e.models import ModelServer
 from tests.e2e.test_bad_models import deployment
 
@@ -41,7 +43,7 @@ def test_samples_are_about_whom_kubernetes_says(cluster: Kube, kube: Kube, model
         assert labels["revision"] == revision
         assert labels["pod"] == pod["metadata"]["name"]
         assert not [name for name in labels if name.startswith("exported_")]
-    lost = value(cluster, 'count({__name__=~"holdfast_.%2B",model!="",revision=""})')
+    lost = value(cluster, 'count({__name__=~"holdfast_.%2B",job="holdfast-models",revision=""})')
     assert lost == []
 
 
@@ -60,3 +62,46 @@ def test_prometheus_may_read_nothing_but_pods(cluster: Kube) -> None:
     assert cluster("auth", "can-i", "list", "pods", account, "-A", check=False).strip() == "yes"
     for verb, what in (("get", "secrets"), ("list", "secrets"), ("list", "configmaps"), ("create", "pods"), ("*", "*")):
         assert cluster("auth", "can-i", verb, what, account, "-A", check=False).strip() == "no", f"{verb} {what}"
+
+
+SLO = {"availability": "99", "latency": {"thresholdMilliseconds": 1000, "objective": "90"}, "windowDays": 7}
+"""A hundred requests are enough to say something."""
+
+
+def ask(kube: Kube, name: str, count: int) -> None:
+    """So many requests to the model, which are answered."""
+    address = kube.get("svc", name)["spec"]["clusterIP"]
+    connection = http.client.HTTPConnection(address, timeout=10)
+    for _ in range(count):
+        connection.request("POST", f"/v2/models/{name}/infer", BODY)
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 200
+
+
+def test_objectives_are_judged_and_without_prometheus_they_are_unknown(
+    cluster: Kube, kube: Kube, models: ModelServer
+) -> None:
+    made = deployment("judged", {"uri": models.url("good.onnx")})
+    kube.apply({**made, "spec": {**made["spec"], "slo": SLO}})
+    revision = kube.wait_ready("judged")["status"]["stableRevision"]
+    assert kube.wait_reason("mdep", "judged", "SLOHealthy", "InsufficientTraffic")["status"] == "Unknown"
+    begin = time.monotonic()
+    while condition(kube.get("mdep", "judged"), "SLOHealthy")["reason"] != "WithinBudget":
+        assert time.monotonic() - begin < 400  # the longest windows are asked about every five minutes
+        ask(kube, "judged", 300)
+        time.sleep(1)
+    budgets = kube.get("mdep", "judged")["status"]["slo"]
+    assert budgets == {"availabilityBudgetPercent": 100, "latencyBudgetPercent": 100}
+    rules = kube.get("cm", "judged-rules")["data"]["rules.yaml"]
+    assert "HoldfastFastBurn" in rules
+    try:
+        cluster("scale", "deploy/prometheus", "--replicas=0")
+        kube.wait_reason("mdep", "judged", "SLOHealthy", "MetricsUnavailable", seconds=60)
+        found = kube.wait_ready("judged")
+        assert found["status"]["stableRevision"] == revision
+        assert found["status"]["slo"] == budgets
+    finally:
+        cluster("scale", "deploy/prometheus", "--replicas=1")
+        cluster("rollout", "status", "deploy/prometheus", "--timeout=120s", timeout=150)
+    kube.wait_reason("mdep", "judged", "SLOHealthy", "WithinBudget", seconds=90)

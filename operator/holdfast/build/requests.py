@@ -6,6 +6,8 @@ REQUESTS = "holdfast_inference_requests_total"
 DURATIONS = "holdfast_inference_duration_seconds_bucket"
 BAD = ("failed", "late", "rejected", "timeout")
 """Outcomes that count against availability: what a server owes its clients."""
+USERS = 'protocol!="router"'
+"""A matcher: requests that have a client. What a router sends and gets no answer to, its own pod answers."""
 UNCOUNTED = "abandoned"
 """Its client had gone before its turn: nobody's success and nobody's failure."""
 

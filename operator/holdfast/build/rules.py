@@ -15,7 +15,7 @@ import yaml
 from holdfast.build import labels, names
 from holdfast.build.hashing import with_desired_hash
 from holdfast.build.promql import equals, one_of, quoted, selector
-from holdfast.build.requests import BAD, DURATIONS, REQUESTS, UNCOUNTED, edge_texts
+from holdfast.build.requests import BAD, DURATIONS, REQUESTS, UNCOUNTED, USERS, edge_texts
 
 FILE = "rules.yaml"
 EVERY = 30
@@ -129,14 +129,14 @@ def _counts(objective: Objective, of_model: Iterable[str]) -> dict[str, str]:
     """Requests, and those of them that were bad, by revision."""
     by = "sum by (namespace, model, revision)"
     if objective.name == "availability":
-        all_of_them = selector(REQUESTS, *of_model, f"outcome!={quoted(UNCOUNTED)}")
-        bad = selector(REQUESTS, *of_model, one_of("outcome", BAD))
+        all_of_them = selector(REQUESTS, *of_model, USERS, f"outcome!={quoted(UNCOUNTED)}")
+        bad = selector(REQUESTS, *of_model, USERS, one_of("outcome", BAD))
         return {
             COUNTED: f"{by} (increase({all_of_them}[5m]))",
             FAILED: f"{by} (increase({bad}[5m]))",
         }
-    answered = selector(DURATIONS, *of_model, equals("le", "+Inf"))
-    quick = selector(DURATIONS, *of_model, one_of("le", edge_texts(objective.threshold_milliseconds)))
+    answered = selector(DURATIONS, *of_model, USERS, equals("le", "+Inf"))
+    quick = selector(DURATIONS, *of_model, USERS, one_of("le", edge_texts(objective.threshold_milliseconds)))
     return {
         COUNTED: f"{by} (increase({answered}[5m]))",
         FAILED: f"{by} (increase({answered}[5m])) - {by} (increase({quick}[5m]))",

@@ -16,7 +16,7 @@ from holdfast.kube import errors, keys, metrics
 from holdfast.kube.client import Client
 from holdfast.kube.events import Recorder
 from holdfast.kube.health import MAX_LAG, Health, HealthServer, Ticker
-from holdfast.kube.kinds import CHILDREN, NAMESPACE, OWNERS, TRAINING_JOB, Key, Kind, key_of
+from holdfast.kube.kinds import CHILDREN, NAMESPACE, OWNERS, PROMETHEUS_RULE, TRAINING_JOB, Key, Kind, key_of
 from holdfast.kube.lease import Elector, Lease, boottime
 from holdfast.kube.models import ModelCollector
 from holdfast.kube.queue import WorkQueue
@@ -58,8 +58,8 @@ class Controller:
         self.client = Client(configuration, agent, self.elector.guard)
         self.store = Store()
         self.queue: WorkQueue[Key] = WorkQueue()
-        self.watches = Watches(self.kinds, settings.namespaces, self._listed, boottime)
-        self.resync = Resync(self.client, self.store, self.queue, self.watches.scopes)
+        self.watches = Watches(settings.namespaces, self._listed, boottime)
+        self.resync = Resync(self.client, self.store, self.queue)
         recorder = Recorder(self.client, identity)
         self._slo = SloWatch(
             settings.prometheus, settings.prometheus_seconds, settings.namespaces, self.store, self.queue
@@ -71,11 +71,8 @@ class Controller:
         self._health = HealthServer(settings.health_port, self.judge)
         self._tasks: list[asyncio.Task[None]] = []
         self._working = False
-
-    @property
-    def kinds(self) -> tuple[Kind, ...]:
-        """Those that are watched. Namespaces only by an operator for all of them: it alone may be told to keep out."""
-        return (*OWNERS.values(), *CHILDREN.values(), *(() if self._settings.namespaces else (NAMESPACE,)))
+        self.kinds: tuple[Kind, ...] = ()
+        """Those that are watched; known once this process leads."""
 
     # --- Life -------------------------------------------------------------------------------------------------------
 
@@ -90,9 +87,13 @@ class Controller:
         log.info("standing by", extra={"fields": {"identity": self.elector.identity}})
         await self.elector.acquire()
         await self._wait_for_kinds()
-        self._reconciler.open(Signer(await self._router_seeds()))
-        self.watches.begin()
-        self._spawn(self.resync.run(), "resync")
+        has_rules = await self._has(PROMETHEUS_RULE)
+        # Namespaces only by an operator for all of them: it alone may be told to keep out.
+        about = (*OWNERS.values(), *CHILDREN.values(), *(() if self._settings.namespaces else (NAMESPACE,)))
+        self.kinds = tuple(kind for kind in about if has_rules or kind is not PROMETHEUS_RULE)
+        self._reconciler.open(Signer(await self._router_seeds()), prometheus_rules=has_rules)
+        self.watches.begin(self.kinds)
+        self._spawn(self.resync.run(self.watches.scopes), "resync")
         self._spawn(self._work(), "start of the workers")
 
     def observe(self, type_: str | None, raw: Mapping[str, Any]) -> None:
@@ -139,6 +140,15 @@ class Controller:
                 if not told:
                     log.warning("waiting for the CustomResourceDefinitions of %s: apply crds/", ", ".join(missing))
                     told = True
+            await asyncio.sleep(2.0)
+
+    async def _has(self, kind: Kind) -> bool:
+        """Whether the API server knows the kind."""
+        while True:
+            try:
+                return kind.plural in await self.client.resources(kind)
+            except errors.ApiError as error:
+                log.warning("the API server cannot be asked for %s, trying again: %s", kind.name, error)
             await asyncio.sleep(2.0)
 
     async def _router_seeds(self) -> tuple[bytes, ...]:

@@ -66,14 +66,26 @@ NAMESPACE = Kind("Namespace", "", "v1", "namespaces", selector=f"{GROUP}/operato
 
 POD = Kind("Pod", "", "v1", "pods")
 CLAIM = Kind("PersistentVolumeClaim", "", "v1", "persistentvolumeclaims")
-CONFIG_MAP = Kind("ConfigMap", "", "v1", "configmaps")
+CONFIG_MAP = Kind("ConfigMap", "", "v1", "configmaps", selector=MANAGED_BY)
+"""Those of users are read by name."""
+PROMETHEUS_RULE = Kind("PrometheusRule", "monitoring.coreos.com", "v1", "prometheusrules", selector=MANAGED_BY)
+"""Of the Prometheus operator. Not every cluster has the kind."""
 SECRET = Kind("Secret", "", "v1", "secrets")
 EVENT = Kind("Event", "", "v1", "events")
 LEASE = Kind("Lease", "coordination.k8s.io", "v1", "leases")
 
 OWNERS: Mapping[str, Kind] = {kind.name: kind for kind in (MODEL_DEPLOYMENT, TRAINING_JOB)}
 CHILDREN: Mapping[str, Kind] = {
-    kind.name: kind for kind in (DEPLOYMENT, JOB, SERVICE, POD_DISRUPTION_BUDGET, CONTROLLER_REVISION)
+    kind.name: kind
+    for kind in (
+        DEPLOYMENT,
+        JOB,
+        SERVICE,
+        POD_DISRUPTION_BUDGET,
+        CONTROLLER_REVISION,
+        CONFIG_MAP,
+        PROMETHEUS_RULE,
+    )
 }
 
 

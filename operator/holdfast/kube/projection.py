@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from holdfast.build.labels import REFRESH, ROLLOUT
-from holdfast.kube.kinds import CHILDREN, CONTROLLER_REVISION, OWNERS, Key, controller_of
+from holdfast.kube.kinds import CHILDREN, OWNERS, Key, controller_of
 
 Object = Mapping[str, Any]
-CONTENT = ("data", "revision")
-"""Of a ControllerRevision."""
+CONTENT = {"ControllerRevision": ("data", "revision"), "ConfigMap": ("data",)}
+"""Kinds without a spec, and what is kept in its place."""
 ORDERS = frozenset({ROLLOUT, REFRESH})
 """Annotations by which people tell us what to do; of all others on their objects nothing is kept."""
 
@@ -63,8 +63,8 @@ def owner_of(raw: Object) -> Key | None:
 
 def _content(raw: Object) -> Object:
     """What the object is about; of one without a spec all that is not metadata."""
-    if raw["kind"] == CONTROLLER_REVISION.name:
-        return {name: raw[name] for name in CONTENT if name in raw}
+    if raw["kind"] in CONTENT:
+        return {name: raw[name] for name in CONTENT[raw["kind"]] if name in raw}
     return raw.get("spec") or {}
 
 

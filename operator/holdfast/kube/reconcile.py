@@ -107,10 +107,13 @@ class Reconciler:
         self._obstacles: dict[Key, Obstacles] = {}
         self._memories: dict[Key, tuple[str, Json]] = {}
 
-    def open(self, signer: Signer) -> None:
-        """From now on passes may come. New pods take leases from this signer."""
+    def open(self, signer: Signer, *, prometheus_rules: bool = False) -> None:
+        """From now on passes may come.
+
+        signer: new pods take leases from it. prometheus_rules: whether the cluster has the kind PrometheusRule.
+        """
         self._signer = signer
-        self._settings = replace(self._settings, router_public_key=signer.public_key)
+        self._settings = replace(self._settings, router_public_key=signer.public_key, prometheus_rules=prometheus_rules)
 
     async def reconcile(self, key: Key) -> Outcome:
         """One pass."""

@@ -31,14 +31,13 @@ log = logging.getLogger(__name__)
 class Resync:
     """Lists scopes on demand, one at a time."""
 
-    def __init__(self, client: Client, store: Store, queue: WorkQueue[Key], scopes: Iterable[Scope]) -> None:
+    def __init__(self, client: Client, store: Store, queue: WorkQueue[Key]) -> None:
         self._client = client
         self._store = store
         self._queue = queue
-        self._scopes = tuple(scopes)
         self._pending: dict[Scope, str] = {}
         self._asked = asyncio.Event()
-        self._missing = set(self._scopes)
+        self._missing: set[Scope] = set()
         self.synced = asyncio.Event()
         """Set once every scope was listed after its watch began: from then on the store can be believed."""
 
@@ -47,8 +46,10 @@ class Resync:
         self._pending.setdefault(scope, cause)
         self._asked.set()
 
-    async def run(self) -> None:
-        """For ever."""
+    async def run(self, scopes: Iterable[Scope]) -> None:
+        """Keep these in step, for ever."""
+        every = tuple(scopes)
+        self._missing = set(every)
         loop = asyncio.get_running_loop()
         next_interval = loop.time() + INTERVAL
         while True:
@@ -57,7 +58,7 @@ class Resync:
                     await self._asked.wait()
             except TimeoutError:
                 next_interval = loop.time() + INTERVAL
-                for scope in self._scopes:
+                for scope in every:
                     self.request(scope, "interval")
                 for key in self._store.owners():
                     self._queue.add_after(key, random.uniform(1, SPREAD))  # noqa: S311 - no secret

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast.kube import projection
-from holdfast.kube.kinds import CONTROLLER_REVISION, NAMESPACE, OWNERS, TRAINING_JOB, Key, key_of
+from holdfast.kube.kinds import NAMESPACE, OWNERS, TRAINING_JOB, Key, key_of
 
 Object = Mapping[str, Any]
 Wake = frozenset[Key]
@@ -61,7 +61,7 @@ class Live:
             "annotations": self.annotations,
             "ownerReferences": list(self.owner_references),
         }
-        content = self.spec if self.key.kind == CONTROLLER_REVISION.name else {"spec": self.spec}
+        content = self.spec if self.key.kind in projection.CONTENT else {"spec": self.spec}
         return {"metadata": metadata, **content}
 
 

@@ -40,7 +40,6 @@ class Watches:
 
     def __init__(
         self,
-        kinds: Iterable[Kind],
         namespaces: tuple[str, ...],
         on_list: Callable[[Scope], None],
         clock: Callable[[], float],
@@ -48,18 +47,20 @@ class Watches:
         """on_list: called when a kind was listed, that is at the start and after every gap."""
         self._on_list = on_list
         self._clock = clock
-        self._scopes = {
-            kind.path(namespace): Scope(kind.name, namespace) for kind in kinds for namespace in (namespaces or (None,))
-        }
+        self._namespaces = namespaces or (None,)
+        self._scopes: dict[str, Scope] = {}
         self._watches: dict[Scope, _Watch] = {}
 
     @property
     def scopes(self) -> Iterable[Scope]:
         return self._scopes.values()
 
-    def begin(self) -> None:
-        """Watches are about to be asked for."""
+    def begin(self, kinds: Iterable[Kind]) -> None:
+        """Watches of these kinds are about to be asked for."""
         now = self._clock()
+        self._scopes = {
+            kind.path(namespace): Scope(kind.name, namespace) for kind in kinds for namespace in self._namespaces
+        }
         self._watches = {scope: _Watch(granted=now, asked=now) for scope in self._scopes.values()}
 
     def fed(self, scope: Scope) -> None:

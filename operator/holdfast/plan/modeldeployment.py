@@ -20,7 +20,7 @@ from typing import Any
 from holdfast.api.modeldeployment import Action, Rejection
 from holdfast.api.modeldeployment import ModelDeploymentReason as Reason
 from holdfast.build import labels, names
-from holdfast.plan import children, conditions, decisions, guard, jobs, rollout, verdict
+from holdfast.plan import children, conditions, decisions, guard, jobs, rollout, rules, verdict
 from holdfast.plan.course import Course, held, remembered
 from holdfast.plan.decisions import Decision
 from holdfast.plan.observed import Apply, Delete, Event, Needs, Observed, Plan, Write
@@ -102,10 +102,13 @@ def plan(observed: Observed) -> Plan:
     course = _suspended(view, found) if view.spec.suspend else _course(view, found, said)
     news, told = decisions.ring(view, course, (*said.decisions, *_superseded(view, course, wanted)))
     shown, memory = _shown(view, course, status(view, course, wanted, news, said.handled))
-    unneeded = () if view.spec.suspend else tuple(Delete("Job", job.name, job.uid) for job in unneeded_helpers(view))
+    beside: tuple[Write, ...] = ()
+    if not view.spec.suspend:
+        unneeded = (Delete("Job", job.name, job.uid) for job in unneeded_helpers(view))
+        beside = (*unneeded, *rules.writes(view))
     return Plan(
         status=shown,
-        writes=course.writes + unneeded,
+        writes=course.writes + beside,
         events=(*events(view, course.verdict), *told, *said.events),
         requeue_after=_requeue(view, course),
         memory=memory,

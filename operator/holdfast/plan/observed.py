@@ -29,6 +29,8 @@ class Settings:
     """Of the operator, in base64; new pods take leases signed with it."""
     poll_seconds: float = 2.0
     """Between two looks at the routers while something is being decided."""
+    prometheus_rules: bool = False
+    """Whether the cluster has the kind PrometheusRule."""
 
 
 @dataclass(frozen=True, slots=True)

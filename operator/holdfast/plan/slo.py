@@ -32,6 +32,10 @@ class Objectives:
     window_days: int
 
     @property
+    def all(self) -> tuple[Objective, ...]:
+        return tuple(objective for objective in (self.availability, self.latency) if objective)
+
+    @property
     def windows(self) -> frozenset[int]:
         """Seconds of all windows that a verdict looks at."""
         return frozenset(seconds for pair in PAIRS for seconds in (pair.short, pair.long)) | {self.period}
@@ -160,7 +164,7 @@ def condition(wanted: Objectives, answer: Answer, status: Mapping[str, Any], gen
 def budgets(wanted: Objectives, answer: Answer, status: Mapping[str, Any]) -> dict[str, int]:
     """`status.slo`; without an answer what it was.
 
-    Prometheus is asked about the period every five minutes at most, so that is how often it changes.
+    Prometheus is asked about the period once a minute at most, so that is how often it changes.
     """
     if not isinstance(answer, SloSignal):
         return dict(status.get("slo") or {})

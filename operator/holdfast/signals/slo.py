@@ -6,6 +6,7 @@ request weighs as much as that request.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -13,14 +14,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from holdfast.build.promql import one_of, quoted, selector
-from holdfast.build.requests import BAD, DURATIONS, REQUESTS, UNCOUNTED, edge_texts
+from holdfast.build.requests import BAD, DURATIONS, REQUESTS, UNCOUNTED, USERS, edge_texts
 from holdfast.plan.slo import NOTHING, Counts, Objectives, SloSignal
 from holdfast.signals.prometheus import Fault, Sample, Session, Vector
 from holdfast.stats.burnrate import Ratio
 
 STALE_SECONDS = 150.0
 """A model whose newest sample is older has no metrics. So it has to be scraped once a minute."""
-_REFRESH_SECONDS = 300.0
+_REFRESH_SECONDS = 60.0
+"""A long window is asked about so often, or, when that takes Prometheus long,"""
+_REST = 100.0
+"""so many times as rarely as it takes."""
 
 
 class Model(NamedTuple):
@@ -39,6 +43,8 @@ class _Window:
     """The last answers about one window, by model and revision."""
 
     asked: float
+    took: float
+    """Seconds."""
     thresholds: frozenset[int]
     availability: Mapping[Model, Mapping[str, Ratio]]
     buckets: Mapping[Model, Mapping[str, Edges]]
@@ -81,18 +87,20 @@ class SloReader:
         )
 
     async def _ask(self, session: Session, seconds: int, thresholds: frozenset[int], now: float) -> _Window:
-        requests = selector(REQUESTS, *self._matchers, f"outcome!={quoted(UNCOUNTED)}")
+        begin = asyncio.get_running_loop().time()
+        requests = selector(REQUESTS, *self._matchers, USERS, f"outcome!={quoted(UNCOUNTED)}")
         by = "namespace, model, revision"
         outcomes = await session.ask(f"sum by ({by}, outcome) (increase({requests}[{seconds}s]))")
         latencies = Vector(outcomes.time, ())
         if thresholds:
             edges = one_of("le", {"+Inf", *(text for edge in thresholds for text in edge_texts(edge))})
-            buckets = selector(DURATIONS, *self._matchers, edges)
+            buckets = selector(DURATIONS, *self._matchers, USERS, edges)
             latencies = await session.ask(f"sum by ({by}, le) (increase({buckets}[{seconds}s]))")
         doubtful = frozenset(
             _model(sample) for sample in (*outcomes.samples, *latencies.samples) if not _counts(sample)
         )
-        return _Window(now, thresholds, _availability(outcomes), _buckets(latencies), doubtful)
+        took = asyncio.get_running_loop().time() - begin
+        return _Window(now, took, thresholds, _availability(outcomes), _buckets(latencies), doubtful)
 
     def _signal(self, model: Model, objectives: Objectives) -> SloSignal | None:
         windows = {seconds: self._windows[seconds] for seconds in objectives.windows}
@@ -118,7 +126,8 @@ class SloReader:
 
 def _is_due(known: _Window, seconds: int, thresholds: frozenset[int], now: float) -> bool:
     """Whether a window may have moved by a hundredth of itself, or not all was asked about it."""
-    return now - known.asked >= min(seconds / 120, _REFRESH_SECONDS) or not thresholds <= known.thresholds
+    pause = max(min(seconds / 120, _REFRESH_SECONDS), _REST * known.took)
+    return now - known.asked >= pause or not thresholds <= known.thresholds
 
 
 def _model(sample: Sample) -> Model:

@@ -147,6 +147,14 @@ def test_requests_whose_clients_had_gone_and_those_of_other_models_are_none(tmp_
     firing(tmp_path, found, {"2h": set()}, AVAILABILITY)
 
 
+def test_what_a_candidate_fails_is_answered_by_another_and_pages_nobody(tmp_path: Path) -> None:
+    found = series({"ok": "0+600x120", "failed": "0+0x120"})
+    routed = series({"failed": "0+600x120"}, revision="bbbb")
+    for each in routed:
+        each["series"] = each["series"].replace("}", ', protocol="router"}')
+    firing(tmp_path, found + routed, {"2h": set()}, AVAILABILITY)
+
+
 def test_what_one_revision_fails_counts_for_the_service(tmp_path: Path) -> None:
     found = series({"ok": "0+600x120", "failed": "0+0x120"})
     found += series({"ok": "0+0x120", "late": "0+60x120"}, revision="bbbb")

@@ -50,13 +50,13 @@ class World:
         self.lists = Lists()
         self.store = Store()
         self.queue: WorkQueue[Key] = WorkQueue()
-        self.resync = Resync(self.lists, self.store, self.queue, (MODELS, SERVICES))  # type: ignore[arg-type]
+        self.resync = Resync(self.lists, self.store, self.queue)  # type: ignore[arg-type]
         self.running: asyncio.Task[None] | None = None
 
     def ask(self, *scopes: Scope) -> None:
         """Have scopes listed. The first time also starts it: in a fixture, time would not be fake yet."""
         if self.running is None:
-            self.running = asyncio.create_task(self.resync.run())
+            self.running = asyncio.create_task(self.resync.run((MODELS, SERVICES)))
         for scope in scopes:
             self.resync.request(scope, "gap")
 

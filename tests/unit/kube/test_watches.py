@@ -20,8 +20,8 @@ class World:
         self.now = 1000.0
         self.status = 200
         self.listed: list[Scope] = []
-        self.watches = Watches((SERVICE, DEPLOYMENT), namespaces, self.listed.append, lambda: self.now)
-        self.watches.begin()
+        self.watches = Watches(namespaces, self.listed.append, lambda: self.now)
+        self.watches.begin((SERVICE, DEPLOYMENT))
         self.base = ""
         self.session: aiohttp.ClientSession
 

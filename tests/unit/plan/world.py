@@ -43,6 +43,8 @@ def _content(manifest: dict[str, Any], before: Mapping[str, Any]) -> dict[str, A
     if manifest["kind"] == "ControllerRevision":
         assert not before or before["data"] == manifest["data"], "the data of a ControllerRevision changed"
         return {"data": manifest["data"], "revision": manifest["revision"]}
+    if manifest["kind"] == "ConfigMap":
+        return {"data": manifest["data"]}
     if manifest["kind"] == "Service":
         return {**manifest["spec"], "clusterIP": f"10.0.0.{len(manifest['metadata']['name'])}"}
     return dict(manifest["spec"])

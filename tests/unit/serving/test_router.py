@@ -89,6 +89,18 @@ def test_the_share_is_that_of_the_lease_whatever_the_connections(
     assert operator.outcomes("local") == {"ok": count - drawn}
 
 
+def test_what_routers_ask_is_told_from_what_clients_ask(stable: Server, other: Server) -> None:
+    Operator(stable, address(other)).grant(weight=1.0)
+    before, clients, here = (other.outcomes(protocol=name) for name in ("router", "rest", "grpc"))
+    mine = stable.outcomes()
+    assert ask(stable, 20) == {(200, TARGET): 20}
+    assert other.outcomes(protocol="router") == before | {"ok": before["ok"] + 20}
+    assert (other.outcomes(protocol="rest"), other.outcomes(protocol="grpc")) == (clients, here)
+    assert stable.outcomes() == mine
+    duration = "holdfast_inference_duration_seconds_count"
+    assert other.metric(duration, protocol="router") == before["ok"] + 20
+
+
 def test_every_request_of_one_connection_is_drawn_on_its_own(stable: Server, other: Server) -> None:
     Operator(stable, address(other)).grant(weight=0.5)
     with stable.connect() as sock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -48,6 +49,7 @@ def two_models() -> Series:
     return {
         requests(WINE, "aaaa", "ok"): steady(10.0),
         requests(WINE, "aaaa", "client_error"): steady(1.0),
+        requests(WINE, "aaaa", "failed").replace("}", ',protocol="router"}'): steady(50.0),
         requests(WINE, "aaaa", "abandoned"): steady(100.0),
         requests(WINE, "aaaa", "failed"): steady(0.25),
         requests(WINE, "aaaa", "rejected"): steady(0.5),
@@ -244,4 +246,26 @@ async def test_all_models_are_one_question_and_long_windows_are_asked_rarely(ori
     counts = {seconds: sum(f"%5B{seconds}s%5D" in query for query in asked) for seconds in WANTED.windows}
     assert counts[300] == 2 * 40
     assert counts[HOUR] == 2 * 20
-    assert counts[7 * DAY] == counts[3 * DAY] == 2 * 2
+    assert counts[7 * DAY] == counts[3 * DAY] == 2 * 10
+
+
+async def test_what_takes_prometheus_long_is_asked_rarely(origin: Origin) -> None:
+    class Slow(Script):
+        """Of a week it takes long to tell."""
+
+        def get(self, key: str, default: Any = None) -> bytes:
+            self.time += 0.001
+            if f"%5B{7 * DAY}s%5D" in key:
+                time.sleep(0.4)
+            return super().get(key)
+
+    def asked(seconds: int) -> int:
+        return sum(f"%5B{seconds}s%5D" in query for query in script.asked)
+
+    script, reader = Slow(truth()), SloReader()
+    await read(origin, script, reader)
+    script.asked.clear()
+    await read(origin, script, reader, now=70.0)
+    assert (asked(3 * DAY), asked(7 * DAY)) == (2, 0)
+    await read(origin, script, reader, now=10_000.0)
+    assert (asked(3 * DAY), asked(7 * DAY)) == (4, 2)
