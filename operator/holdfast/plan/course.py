@@ -21,6 +21,8 @@ SAVE_EVERY = timedelta(seconds=30)
 """Evidence is written down so often: a crash loses no more."""
 MISSES = 3
 """Reads in a row without an answer: of a revision's pods alone, while others answer, that is a failure."""
+DOUBTFUL_POLL = 0.5
+"""Seconds between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,12 @@ def silent(view: View, revision: Revision, memory: Memory) -> bool:
     """Whether none of its pods has answered for several looks, at which pods of another revision did."""
     pods = [pod for pod in view.pods_of(revision) if not pod.deleting]
     return bool(pods) and all(memory.missed.get(pod.uid, 0) >= MISSES for pod in pods)
+
+
+def next_look(memory: Memory, usual: float) -> float:
+    """Seconds. Sooner after a pod did not answer: it takes three looks to see that it hangs."""
+    doubtful = any(0 < misses < MISSES for misses in memory.missed.values())
+    return min(usual, DOUBTFUL_POLL) if doubtful else usual
 
 
 def hangs(view: View, revision: Revision) -> bool:

@@ -16,7 +16,7 @@ from holdfast.api.modeldeployment import Rejection
 from holdfast.build import labels
 from holdfast.plan import children, slo, verdict
 from holdfast.plan.conditions import rfc3339
-from holdfast.plan.course import SAVE_EVERY, Course, Memory, hangs, look, remembered, silent, trial_of
+from holdfast.plan.course import SAVE_EVERY, Course, Memory, hangs, look, next_look, remembered, silent, trial_of
 from holdfast.plan.evidence import Trial
 from holdfast.plan.observed import Write
 from holdfast.plan.revisions import Revision
@@ -115,7 +115,7 @@ def watch(view: View, stable: Revision, serving: Verdict) -> Course:
     writes = [*children.deployment(view, previous, max(1, view.replicas)), *_send_on(view, stable, previous)]
     percent = view.spec.guard.control_percent
     if not comparable or not previous.ready_replicas:
-        return Course(serving, tuple(writes), memory, poll=IDLE_POLL)
+        return Course(serving, tuple(writes), memory, poll=next_look(memory, IDLE_POLL))
     trial = _compared(view, stable, previous, memory)
     if trial.worse.e_value > SUSPICIOUS:
         percent = min(MOST_CONTROL, RAISED * percent)
@@ -137,7 +137,7 @@ def watch(view: View, stable: Revision, serving: Verdict) -> Course:
     if memory.saved is None or view.now - memory.saved >= SAVE_EVERY:
         memory = replace(memory, saved=view.now)
         writes.append(children.record(view, stable, replace(stable.standing, counted=document)))
-    return Course(serving, tuple(writes), memory, poll=view.observed.settings.poll_seconds)
+    return Course(serving, tuple(writes), memory, poll=next_look(memory, view.observed.settings.poll_seconds))
 
 
 def _burning(view: View, stable: Revision) -> str:

@@ -17,7 +17,18 @@ from holdfast.api.modeldeployment import Rejection, Step
 from holdfast.build import labels
 from holdfast.plan import children, trouble, verdict
 from holdfast.plan.conditions import rfc3339
-from holdfast.plan.course import SAVE_EVERY, Course, Memory, hangs, held, look, remembered, silent, trial_of
+from holdfast.plan.course import (
+    SAVE_EVERY,
+    Course,
+    Memory,
+    hangs,
+    held,
+    look,
+    next_look,
+    remembered,
+    silent,
+    trial_of,
+)
 from holdfast.plan.evidence import Trial
 from holdfast.plan.observed import Write
 from holdfast.plan.revisions import Revision
@@ -400,7 +411,7 @@ def _go_on(
         if memory.saved is None or view.now - memory.saved >= SAVE_EVERY or not attempt.candidate.standing.counted:
             memory = replace(memory, saved=view.now)
             saved = (children.record(view, attempt.candidate, replace(attempt.candidate.standing, counted=document)),)
-    return Course(verdict_, (*writes, *saved), memory, _poll(view), trial, weight=weight)
+    return Course(verdict_, (*writes, *saved), memory, next_look(memory, _poll(view)), trial, weight=weight)
 
 
 def _hold(

@@ -250,3 +250,13 @@ def test_a_rollback_to_a_revision_at_rest_waits_for_all_its_pods_but_not_for_eve
     assert cluster.world.selected == new
     cluster.run(30, until="RevisionRejected")
     assert cluster.world.selected == old
+
+
+def test_a_pod_that_does_not_answer_is_looked_at_again_soon() -> None:
+    cluster, _, new = promoted()
+    for router in cluster.routers.values():
+        if router.revision == new:
+            router.answers = False
+    cluster.step()
+    assert cluster.world.last is not None
+    assert cluster.world.last.requeue_after == 0.5
