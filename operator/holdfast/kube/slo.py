@@ -41,6 +41,8 @@ class SloWatch:
         self._signals: dict[Model, SloSignal] = {}
         self._missed: Counter[Model] = Counter()
         """Rounds in a row without an answer about a model."""
+        self._at_rest: set[Model] = set()
+        """Models that are to have no pods."""
         self._said: dict[Model, object] = {}
         """What a pass would make of the last signal of each model."""
         self._fault = ""
@@ -54,6 +56,8 @@ class SloWatch:
     def _signal(self, model: Model) -> slo.Answer:
         if self._missed[model] < PATIENCE:
             return self._signals.get(model)
+        if model in self._at_rest:
+            return slo.SCALED_TO_ZERO
         return NoSignal("MetricsUnavailable", self._fault or "Prometheus has no fresh metrics of its pods")
 
     async def run(self) -> None:
@@ -70,10 +74,14 @@ class SloWatch:
 
     def _wanted(self) -> dict[Model, Objectives]:
         wanted: dict[Model, Objectives] = {}
+        self._at_rest = set()
         for key in self._store.owners():
             resource = self._store.resource(key) if key.kind == MODEL_DEPLOYMENT.name else None
             if resource and (found := slo.objectives(resource.spec)) and not self._store.is_left_alone(key.namespace):
-                wanted[Model(key.namespace, key.name)] = found
+                model = Model(key.namespace, key.name)
+                wanted[model] = found
+                if (resource.spec.get("serving") or {}).get("replicas") == 0:
+                    self._at_rest.add(model)
         return wanted
 
     async def _ask(self, address: Address, wanted: Mapping[Model, Objectives]) -> Mapping[Model, SloSignal]:

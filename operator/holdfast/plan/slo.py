@@ -87,11 +87,15 @@ class SloSignal:
 class NoSignal:
     """Why Prometheus says nothing of a ModelDeployment."""
 
-    reason: Literal["PrometheusNotConfigured", "MetricsUnavailable"]
+    reason: Literal["PrometheusNotConfigured", "MetricsUnavailable", "InsufficientTraffic"]
     message: str
 
 
 NOT_CONFIGURED = NoSignal("PrometheusNotConfigured", "the operator's setting HOLDFAST_PROMETHEUS_URL is empty")
+
+SCALED_TO_ZERO = NoSignal(
+    "InsufficientTraffic", "serving.replicas is 0, as asked: there are no pods to tell of requests"
+)
 
 Answer = SloSignal | NoSignal | None
 """None: nobody has been asked yet."""

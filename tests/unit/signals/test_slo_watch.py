@@ -194,6 +194,17 @@ async def test_whatever_is_wrong_with_prometheus_is_unknown_and_goes_on_by_itsel
             fault.set()
 
 
+async def test_a_model_without_pods_is_no_fault_of_prometheus(origin: Origin) -> None:
+    origin.pages = script = Moving(truth())
+    async with running(Address(origin.url(""))) as world:
+        await world.woken()
+        at_rest = model(WINE, {**SPEC, "serving": {"replicas": 0}})
+        world.store.put({**at_rest, "metadata": {**at_rest["metadata"], "resourceVersion": "2"}})
+        script.samples["timestamp"] = [({**LABELS, "model": "another"}, "5")]
+        await world.until(lambda: world.signal == slo.SCALED_TO_ZERO, "it is said")
+        assert world.reason == "InsufficientTraffic"
+
+
 async def test_one_answer_that_does_not_come_changes_nothing(origin: Origin) -> None:
     class Flaky(Moving):
         """Of every two rounds the second one fails."""
