@@ -70,7 +70,7 @@ async def serve(settings: Settings) -> int:
             if loaded.topology.processes > 1:
                 siblings = await _siblings(process, fetched, loaded, info, stopping)
                 if siblings.lost.is_set():
-                    return _lost(settings)
+                    return await _lost(siblings, settings)
                 if stopping.is_set():
                     return outcome.DONE
             process.open(loaded, codec, info)
@@ -83,7 +83,7 @@ async def serve(settings: Settings) -> int:
             elif await _unless(stopping, asyncio.create_task(siblings.lost.wait())):
                 served.reachable = False  # other pods have all their processes
                 await _drain(process, siblings, settings.drain_seconds)
-                return _lost(settings)
+                return await _lost(siblings, settings)
             await _drain(process, siblings, settings.drain_seconds)
             return outcome.DONE
     finally:
@@ -159,7 +159,9 @@ async def _siblings(
         "example": loaded.example,
         "info": info,
     }
+    began = time.monotonic()
     await _unless(stopping, asyncio.create_task(siblings.start(loaded.topology.processes - 1, model)))
+    process.metrics.phases["processes"] = time.monotonic() - began
     return siblings
 
 
@@ -194,9 +196,8 @@ async def _drain(process: Process, siblings: Siblings | None, seconds: float) ->
     log.info("drained")
 
 
-def _lost(settings: Settings) -> int:
-    message = {"reason": "ProcessEnded", "message": "one of the pod's processes has ended; the log says which"}
-    termination.write(message, settings.termination_log)
+async def _lost(siblings: Siblings, settings: Settings) -> int:
+    termination.write({"reason": "ProcessEnded", "message": await siblings.why_lost()}, settings.termination_log)
     return outcome.MAY_PASS
 
 

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -87,6 +88,17 @@ class Siblings:
             sibling.link.ask("finish", sibling.given, answer, answer, _FOREVER)
             ended.append(done)
         await asyncio.gather(*ended)
+
+    async def why_lost(self) -> str:
+        """In words, how the first ended that should not have."""
+        for sibling in self._all:
+            if sibling.gone:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    code = await asyncio.to_thread(sibling.program.wait, _END_SECONDS)
+                    if code == -signal.SIGKILL:
+                        return "a process of this pod was killed; if for its memory, raise resources.limits.memory"
+                    return f"a process of this pod has ended ({code}); the log says why"
+        return "a process of this pod did not load the model; the log says why"
 
     async def stop(self) -> None:
         """End them: they do so by themselves when nobody is at the other end."""

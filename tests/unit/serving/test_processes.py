@@ -190,12 +190,13 @@ def test_every_count_is_that_of_the_pod_exactly_and_never_falls(tmp_path: Path) 
         assert server.metric("holdfast_model_feature_bin_total", feature="a", bin="1") == total + 10
         assert server.metric("holdfast_model_prediction_reference_ratio", bin="0") == 0.2
         assert server.metric("holdfast_inference_in_flight") == 0
-        assert 0 < server.metric("holdfast_model_load_seconds") < 60
+        whole = server.metric("holdfast_model_load_seconds")
+        assert 0 < server.metric("holdfast_model_load_phase_seconds", phase="processes") < whole < 60
         assert told.inference_count == total + 10
-        whole = [rows(server) for _ in range(4)]
-        assert whole[0] == whole[1] == whole[2] == whole[3]
-        assert whole[0]["inference_stats"]["success"]["count"] == total + 10
-        sizes = whole[0]["batch_stats"]
+        told_by = [rows(server) for _ in range(4)]
+        assert told_by[0] == told_by[1] == told_by[2] == told_by[3]
+        assert told_by[0]["inference_stats"]["success"]["count"] == total + 10
+        sizes = told_by[0]["batch_stats"]
         assert [size["batch_size"] for size in sizes] == sorted({size["batch_size"] for size in sizes})
         assert sum(size["batch_size"] * size["compute_infer"]["count"] for size in sizes) == total + 10
 
@@ -310,7 +311,10 @@ def test_when_one_process_ends_the_pod_does(tmp_path: Path, number: int) -> None
                 left += 1
         assert left == 2
         assert server.wait(20) == 1
-        assert server.last_word["reason"] == "ProcessEnded"
+        assert server.last_word == {
+            "reason": "ProcessEnded",
+            "message": "a process of this pod was killed; if for its memory, raise resources.limits.memory",
+        }
 
 
 def test_no_process_outlives_the_first(tmp_path: Path) -> None:
@@ -372,13 +376,31 @@ def test_a_process_that_dies_while_it_loads_ends_the_pod(tmp_path: Path) -> None
     content = models.iris()
     (claim(tmp_path) / "model.onnx").write_bytes(content)
     with Server(tmp_path, "pvc://models/model.onnx", digest_of(content), *TWO) as server:
-        found: list[int] = []
-        while not found:
-            found = [pid for pid in children(server.process.pid) if b"holdfast_serving.sibling" in command(pid)]
-        os.kill(found[0], signal.SIGKILL)
+        os.kill(sibling_of(server), signal.SIGKILL)
         assert server.wait() == 1
         assert server.last_word["reason"] == "ProcessEnded"
         assert "ready" not in server.log
+
+
+def test_a_pod_that_is_told_to_end_while_its_processes_load_does_so_at_once(tmp_path: Path) -> None:
+    content = models.iris()
+    (claim(tmp_path) / "model.onnx").write_bytes(content)
+    with Server(tmp_path, "pvc://models/model.onnx", digest_of(content), *TWO) as server:
+        sibling = sibling_of(server)
+        server.terminate()
+        assert server.wait(20) == 0
+        assert "ready" not in server.log
+        assert "draining" not in server.log
+        assert not Path(f"/proc/{sibling}").exists()
+        assert list(server.scratch.iterdir()) == []
+
+
+def sibling_of(server: Server) -> int:
+    """As soon as there is one."""
+    while True:
+        for pid in children(server.process.pid):
+            if b"holdfast_serving.sibling" in command(pid):
+                return pid
 
 
 def command(pid: int) -> bytes:
