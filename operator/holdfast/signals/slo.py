@@ -21,6 +21,8 @@ from holdfast.stats.burnrate import Ratio
 
 STALE_SECONDS = 150.0
 """A model whose newest sample is older has no metrics. So it has to be scraped once a minute."""
+_NOISE = 1e-9
+"""By so much may sums of floats differ that are meant to be the same."""
 _REFRESH_SECONDS = 60.0
 """A long window is asked about so often, or, when that takes Prometheus long,"""
 _REST = 100.0
@@ -167,9 +169,9 @@ def _edge(text: str) -> float:
 def _slow(edges: Edges, threshold: float) -> Ratio | None:
     """None when an edge is missing, or the counts contradict each other."""
     total, quick = edges.get(math.inf), edges.get(threshold)
-    if total is None or quick is None or quick > total:
+    if total is None or quick is None or quick > total + _NOISE * total:
         return None
-    return Ratio(total - quick, total)
+    return Ratio(max(0.0, total - quick), total)
 
 
 def _together(arms: Iterable[Counts]) -> Counts:

@@ -211,6 +211,12 @@ async def test_more_quick_answers_than_answers_are_no_signal(origin: Origin) -> 
     assert await read(origin, script) == {}
 
 
+async def test_where_all_are_quick_none_is_slow_whatever_floats_do(origin: Origin) -> None:
+    script = Script(truth())
+    script.samples["bucket"] = [({**ARM, "le": "0.05"}, "1000.0000000001"), ({**ARM, "le": "+Inf"}, "1000")]
+    assert (await read(origin, script))[WINE].service.latency[300] == Ratio(0.0, 1000.0)
+
+
 async def test_a_missing_edge_is_no_signal(origin: Origin) -> None:
     script = Script(truth())
     del script.samples["bucket"][0]
