@@ -74,6 +74,10 @@ bench-serving: venv ## The model server beside its peers, each in its own enviro
 bench-rollouts: venv ## 20 rollouts, scaling, deleted and evicted pods under load; the last line is JSON
 	@$(PY) -m bench.bench_rollouts
 
+.PHONY: bench-rollback
+bench-rollback: venv ## Bad versions under load: when they are caught, and what users get of them; the last line is JSON
+	@$(PY) -m bench.bench_rollback $(ARGUMENTS)
+
 .PHONY: bench-router
 bench-router: venv ## What the router and the way to another revision cost a request; the last line is JSON
 	@$(PY) -m bench.bench_router $(ARGUMENTS)
@@ -87,8 +91,8 @@ bench-overload: venv ## Twice as many requests as a server can answer; the last 
 	@$(PY) -m bench.overload
 
 .PHONY: campaign
-campaign: venv ## Long proofs: crashes after every write, a ten-minute outage; the last line is JSON
-	@$(PY) -m bench.campaign
+campaign: venv ## Long proofs: crashes after every write, outages, 50 rollouts of the same; the last line is JSON
+	@$(PY) -m bench.campaign $(ARGUMENTS)
 
 .PHONY: fuzz
 fuzz: venv ## Fuzz what reads from strangers, a minute for each, and 10,000 damaged models; the last line is JSON

@@ -4,6 +4,7 @@
    state. Then, for each of the writes, it is run anew in a namespace of its own: none of the operator's writes after
    that one is carried out, it is killed, and another operator goes on. The end state must be the undisturbed one.
 2. An outage. While the API server is out of the operator's reach, an administrator deletes and changes things.
+3. Rollouts of the same model again and again, on real pods with users; and a canary without Prometheus (`same.py`).
 
 Events and Leases are no writes here. Progress and failures go to standard error; the last line on standard output is
 one JSON object. The exit status is 1 when anything failed.
@@ -550,12 +551,29 @@ def watched_sleep(lives: Lives, moment: float) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, default=40, help="of all; the outage has its share reserved")
-    parser.add_argument("--outage-seconds", type=float, default=600)
+    parser.add_argument("--minutes", type=float, default=40, help="of the first two; the outage has its share reserved")
+    parser.add_argument("--outage-seconds", type=float, default=600, help="of the API server, and of Prometheus")
+    parser.add_argument("--rollouts", type=int, default=50, help="of the same model")
+    parser.add_argument("--models", type=int, default=5, help="that they are rolled out of side by side")
+    parser.add_argument("--only-rollouts", action="store_true", help="no crashes, and no outage of the API server")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the operators end too
     for noisy in ("aiohttp.server", "asyncio"):  # of the proxy, whose connections are lost on purpose
         logging.getLogger(noisy).disabled = True
+    figures, failures = ({}, 0) if options.only_rollouts else faults(options)
+    from bench.same import roll_out_the_same  # trains a model: the samples of `make test` need no such imports
+
+    same = roll_out_the_same(
+        say, models=options.models, rollouts=options.rollouts, rate=40, outage_seconds=options.outage_seconds
+    )
+    print(
+        json.dumps(figures | same.figures(options.outage_seconds) | {"seconds": round(time.monotonic() - started, 1)})
+    )
+    return 1 if failures or same.failures else 0
+
+
+def faults(options: argparse.Namespace) -> tuple[Json, int]:
+    """Crashes and the outage: their figures, and how many failures there were."""
     last = started + 60 * options.minutes - options.outage_seconds - 90
     with control_plane(kwok=True, nodes=2, audit_log=True, report=lambda *_: None) as plane:
         install("base", plane)
@@ -569,10 +587,8 @@ def main() -> int:
         "outage_wrong_deletes": gone.wrong_deletes,
         "writes_after": crashes.writes_after + gone.writes_after,
         "seed": options.seed,
-        "seconds": round(time.monotonic() - started, 1),
     }
-    print(json.dumps(figures))
-    return 1 if crashes.failures or gone.failures else 0
+    return figures, crashes.failures + len(gone.failures)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import re
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -61,7 +62,7 @@ class Users:
         self._in_pod(*(("touch",) if strong else ("rm", "-f")), f"{self._control}/strong")
 
     def since(self, moment: float) -> JsonObject:
-        """The sum of what ended after this second."""
+        """The sum of what ended after this moment, and [seconds after it, failed, late, wrong] where that was bad."""
         lines = [line for line in self.lines if line["at"] > moment and "total" not in line]
         bad = [line for line in lines if line["last_bad"]]
         return {
@@ -69,7 +70,12 @@ class Users:
             "first_bad": bad[0]["first_bad"] if bad else None,
             "last_bad": bad[-1]["last_bad"] if bad else None,
             "strong_since": next((line["strong_since"] for line in lines if line["strong_since"]), None),
-            "errors": [error for line in lines for error in line["errors"]][:5],
+            "errors": dict(Counter(error for line in lines for error in line["errors"]).most_common(5)),
+            "bad_seconds": [
+                [round(line["at"] - moment, 1), *(line[name] for name in BAD)]
+                for line in lines
+                if any(line[name] for name in BAD)
+            ],
         }
 
     def stop(self) -> JsonObject:

@@ -8,10 +8,10 @@ second one line of JSON says what ended in that second, and the last line, with 
      "first_bad": null, "last_bad": null, "revisions": {"5f3a9c0d1e": 45, "c0ffee0001": 5}, "strong_since": null,
      "errors": []}
 
-failed: an error, no answer in 10 s, or a broken connection. late: right, but more than a second after it was asked.
-slow: the same with `--slow` milliseconds; it is not bad by itself. wrong: another class than in ROWS.json. What is
-failed, late or wrong is bad. again: a kept connection was closed before a byte of the answer came, which every HTTP
-client answers with one try on a new connection.
+failed: an error, no answer in `--patience` seconds, or a broken connection. late: right, but more than a second after
+it was asked. slow: the same with `--slow` milliseconds; it is not bad by itself. wrong: another class than in
+ROWS.json. What is failed, late or wrong is bad. again: a kept connection was closed before a byte of the answer came,
+which every HTTP client answers with one try on a new connection.
 
 `--strong` is the share of strong wines among the rows; while the file `strong` is in `--control`, all are. SIGTERM, or
 a file `stop` there, ends it. It needs nothing but the standard library.
@@ -28,7 +28,6 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
-TIMEOUT = 10.0
 LATE = 1.0
 MAX_ERRORS = 10
 _LOOK_SECONDS = 0.1
@@ -92,6 +91,7 @@ class Users:
         )
         self._slow = given.slow / 1000
         self._share = given.strong
+        self._patience = given.patience
         weights = [1 / (number + 1) for number in range(given.users)]
         self._rates = [given.rate * weight / sum(weights) for weight in weights]
         self._control: Path = given.control
@@ -152,7 +152,7 @@ class Users:
         label = None
         error = ""
         try:
-            async with asyncio.timeout(TIMEOUT):
+            async with asyncio.timeout(self._patience):
                 try:
                     label, revision = await connection.ask(rows.requests[number])
                 except GoneError:
@@ -237,6 +237,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--slow", type=float, default=100, help="milliseconds")
+    parser.add_argument("--patience", type=float, default=10, help="seconds until a user gives a request up")
     parser.add_argument("--strong", type=float, default=0.0, help="share of strong wines")
     parser.add_argument("--control", type=Path, default=Path("/tmp/users"))  # noqa: S108
     asyncio.run(Users(parser.parse_args()).run())
