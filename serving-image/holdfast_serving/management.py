@@ -28,7 +28,8 @@ def routes(served: Served, control: Control) -> Routes:
     """/livez, /readyz, the router's, and /metrics; of the whole pod."""
 
     def livez(connection: Connection, body: bytes | bytearray) -> None:
-        connection.respond(200, b"ok", _TEXT)
+        # A process that does not answer leaves its clients waiting, and only a restart helps them.
+        connection.ask(served.gather, "live", None, lambda said: connection.respond(200, b"ok", _TEXT))
 
     def readyz(connection: Connection, body: bytes | bytearray) -> None:
         if served.reachable:

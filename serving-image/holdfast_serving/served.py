@@ -64,7 +64,7 @@ class Served:
         self.submit: Submit = _refuse
         self.signature: Signature | None = None
         self.metadata: dict[str, Any] = {}
-        self.tells: dict[str, Tell] = {}
+        self.tells: dict[str, Tell] = {"live": lambda _: True}
         self.gather: Ask = lambda what, argument, then, fail: then([self.tells[what](argument)])
         self.consult: Ask = lambda what, argument, then, fail: then(self.tells[what](argument))
 

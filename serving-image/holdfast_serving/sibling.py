@@ -39,7 +39,7 @@ _CLOSED_SECONDS = 0.001  # between two looks at which connections have been clos
 _CALM_LOOKS = 50  # that find nothing: then it is enough to look now and then
 _QUIET_SECONDS = 1.0  # as in `lifecycle`
 _ANSWER_SECONDS = 10.0  # more than the first process waits for the others
-_TOLD = {"metrics", "router", "statistics"}
+_TOLD = {"live", "metrics", "router", "statistics"}
 
 
 def main() -> None:
