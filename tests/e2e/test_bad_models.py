@@ -75,16 +75,15 @@ def test_a_bad_new_revision_never_takes_the_place_of_the_one_that_serves(kube: K
 def test_a_changed_spec_is_served_by_a_new_revision_while_the_old_one_answers(kube: Kube, models: ModelServer) -> None:
     kube.apply(deployment("moving", {"uri": models.url("good.onnx")}))
     first = kube.wait_ready("moving")["status"]["stableRevision"]
-    traffic = models.traffic(kube, "moving", seconds=180)
+    traffic = models.traffic(kube, "moving", seconds=60)
     kube.apply(deployment("moving", {"uri": models.url("better.onnx")}))
     second = kube.wait_ready("moving", revision_not=first)["status"]["stableRevision"]
-    deadline = time.monotonic() + 90
-    while kube.list("pods", f"holdfast.dev/revision={first}"):
-        assert time.monotonic() < deadline, "the old revision's pods never went"
-        time.sleep(0.5)
-    assert [d["metadata"]["name"] for d in kube.list("deploy", "holdfast.dev/model-deployment=moving")] == [
-        f"moving-{second}"
-    ]
+    # The one that it took over from stays warm, and answers nobody: what still reaches it is sent on.
+    assert kube.get("mdep", "moving")["status"]["previousRevision"] == first
+    time.sleep(20)
+    answer = models.ask(kube, "moving")
+    assert answer["model_version"] == second
+    assert kube.get("deploy", f"moving-{first}")["status"]["readyReplicas"] == 1
     result = traffic.finish()
     assert result["failed"] == 0, json.dumps(result)
     assert set(result["versions"]) == {first, second}
