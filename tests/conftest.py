@@ -30,7 +30,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         binaries.find("kwok", report=report)
     if folders & {"stores", "e2e"}:
         binaries.find("versitygw", report=report)
-    if folders & {"build", "kube", "monitoring", "signals", "e2e"}:
+    if folders & {"build", "component", "kube", "monitoring", "signals", "e2e"}:
         binaries.find("prometheus", "promtool", report=report)
     if "stores" in folders:
         binaries.find("fake-gcs-server", report=report)

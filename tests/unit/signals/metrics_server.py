@@ -44,9 +44,11 @@ def history(folder: Path, series: Series, seconds: int, step: int = 60) -> Path:
 
 
 @contextlib.contextmanager
-def prometheus(folder: Path, data: Path | None = None, configuration: Mapping[str, Any] | None = None) -> Iterator[str]:
-    """The URL of one that is ready."""
-    port = free_port()
+def prometheus(
+    folder: Path, data: Path | None = None, configuration: Mapping[str, Any] | None = None, port: int = 0
+) -> Iterator[str]:
+    """The URL of one that is ready; port 0 for any."""
+    port = port or free_port()
     file = folder / "prometheus.yml"
     file.write_text(json.dumps(configuration or {}))
     command = [
