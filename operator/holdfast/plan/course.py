@@ -57,6 +57,8 @@ class Course:
     trial: Trial | None = None
     confirmed: Standing | None = None
     """Of stable, written in this pass."""
+    rejected: Revision | None = None
+    """With its verdict, written in this pass."""
     weight: int = 0
     """Percent of the traffic that the candidate was given."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from holdfast.api.modeldeployment import Action
-from holdfast.plan import conditions
+from holdfast.plan import conditions, guard
 from holdfast.plan.conditions import rfc3339, shortened
 from holdfast.plan.course import Course
 from holdfast.plan.observed import Event
@@ -40,18 +40,39 @@ def ring(view: View, course: Course, taken: Iterable[Decision]) -> tuple[list[De
     return news, [_event(each) for each in fresh if each["time"] >= recent]
 
 
+def told(view: View, action: Action, revision: str, since: datetime | None) -> bool:
+    """Whether status says so, of then or later. What leaves no other trace is told first, so that no crash loses it."""
+    return any(
+        each["action"] == action and _is_about(each, revision) and each["time"] >= (rfc3339(since) if since else "")
+        for each in view.status.get("decisions") or ()
+    )
+
+
+def last_told(view: View, revision: str) -> str | None:
+    """The newest action that is about a revision."""
+    return next((each["action"] for each in view.status.get("decisions") or () if _is_about(each, revision)), None)
+
+
+def _is_about(each: Decision, revision: str) -> bool:
+    return revision in (each.get("fromRevision"), each.get("toRevision"))
+
+
 def _by_verdicts(view: View, course: Course) -> Iterable[Decision]:
     stable = view.stable.name if view.stable else ""
     for revision in view.revisions:
         standing = revision.standing
         if course.confirmed and revision.name == stable:
             standing = course.confirmed
+        if course.rejected and revision.name == course.rejected.name:
+            standing = course.rejected.standing
         if standing.verdict == "Rejected" and standing.time:
             action = Action.ROLLED_BACK if standing.promoted_at else Action.ABORTED
-            target = "" if stable == revision.name else stable  # it is still to take over
+            target = view.stable
+            if revision == view.stable:  # it is still to be taken over from
+                target = guard.return_to(view, revision)
             yield _decision(
-                rfc3339(standing.time), action, standing.reason, standing.message, revision.name, target,
-                standing.evidence,
+                rfc3339(standing.time), action, standing.reason, standing.message, revision.name,
+                target.name if target else "", standing.evidence,
             )  # fmt: skip
         if standing.verdict == "Promoted" and standing.promoted_at and standing.replaced and not standing.rolled_back:
             message = f"{revision.name} {standing.message}"
@@ -72,7 +93,7 @@ def _by_holding(view: View, verdict: Verdict) -> Iterable[Decision]:
     candidate = view.status.get("candidateRevision", "")
     if verdict.held and progressing.get("reason") != verdict.reason:
         yield decision(view, Action.HELD, verdict.reason, verdict.message, source=candidate)
-    elif was_held and not verdict.held:
+    elif was_held and not verdict.held and not verdict.stalled:
         yield decision(view, Action.RESUMED, verdict.reason, verdict.message, source=candidate)
 
 

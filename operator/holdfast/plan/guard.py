@@ -181,7 +181,8 @@ def _breach(
     if view.spec.guard.action == "Notify":
         return _notify(view, stable, serving, reason, message, evidence)
     rejected = replace(stable, standing=stable.standing.rejected(reason, message, evidence, view.now))
-    return roll_back(view, rejected, previous).after([children.record(view, rejected)])
+    course = replace(roll_back(view, rejected, previous), rejected=rejected)
+    return course.after([children.record(view, rejected)])
 
 
 def _notify(

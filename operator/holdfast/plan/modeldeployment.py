@@ -23,9 +23,10 @@ from holdfast.build import labels, names
 from holdfast.plan import children, conditions, decisions, guard, jobs, rollout, rules, verdict
 from holdfast.plan.course import Course, held, remembered
 from holdfast.plan.decisions import Decision
-from holdfast.plan.observed import Apply, Delete, Event, Needs, Observed, Plan, Write
+from holdfast.plan.observed import Delete, Event, Needs, Observed, Plan, Write
 from holdfast.plan.orders import FORM
 from holdfast.plan.revisions import Revision, claims_of
+from holdfast.plan.standing import Progress
 from holdfast.plan.status import events, status
 from holdfast.plan.verdict import Verdict
 from holdfast.plan.view import PATIENCE, View
@@ -100,7 +101,7 @@ def plan(observed: Observed) -> Plan:
     wanted = None if isinstance(found, Obstacle) else found
     said = Heard(handled=rollout.handled(view)) if view.spec.suspend else _heard(view, wanted)
     course = _suspended(view, found) if view.spec.suspend else _course(view, found, said)
-    news, told = decisions.ring(view, course, (*said.decisions, *_superseded(view, course, wanted)))
+    news, told = decisions.ring(view, course, (*said.decisions, *_superseded(view, found)))
     shown, memory = _shown(view, course, status(view, course, wanted, news, said.handled))
     beside: tuple[Write, ...] = ()
     if not view.spec.suspend:
@@ -147,7 +148,10 @@ class Heard:
 
 
 def _heard(view: View, wanted: Revision | None) -> Heard:
-    """Each word is acted on once. What it led to is written first, that it was heard afterwards."""
+    """Each word is acted on once. What it led to is written first, that it was heard afterwards.
+
+    A rejection that is taken back leaves no trace in its record: it is told in status first, and carried out then.
+    """
     handled = rollout.handled(view)
     orders = view.orders
     if orders.refresh and wanted and (wanted.record or wanted.child):
@@ -175,11 +179,15 @@ def _heard(view: View, wanted: Revision | None) -> Heard:
             standing = revision.standing.rejected(Rejection.REQUESTED_BY_USER, words, "", view.now)
             return Heard((children.record(view, revision, standing),), handled=noted)
         case "retry" if revision and revision.standing.verdict == "Rejected":
+            if decisions.told(view, Action.CLEARED, revision.name, revision.standing.time):
+                return Heard((children.record(view, revision, revision.standing.cleared()),), handled=noted)
             message = f"{revision.name} may be tried again"
             cleared = decisions.decision(
                 view, Action.CLEARED, Rejection.REQUESTED_BY_USER, message, target=revision.name
             )
-            return Heard((children.record(view, revision, revision.standing.cleared()),), (cleared,), handled=noted)
+            return Heard(decisions=(cleared,), handled=handled)
+        case "retry" if revision and decisions.last_told(view, revision.name) == Action.CLEARED:
+            return Heard(handled=noted)
         case "rollback" if usable and revision and stable and stable.record and revision.name != stable.name:
             if stable.standing.verdict == "Rejected":  # on its way: it counts as heard in the write that moves traffic
                 return Heard(handled=handled)
@@ -222,7 +230,8 @@ def _course(view: View, found: Revision | Obstacle, said: Heard) -> Course:
     moves = any(_moves(write, view) for write in course.writes)
     if not moves:
         before += _keep(view, stable, said.handled)
-    polls = [each for each in (course.poll, poll) if each is not None]
+    soon = 0.0 if said.decisions or any(_superseded(view, found)) else None
+    polls = [each for each in (course.poll, poll, soon) if each is not None]
     housekeeping = _history(view, found, stable)
     writes = (*before, *course.writes, *left, *housekeeping)
     return replace(course, writes=writes, poll=min(polls, default=None), confirmed=confirmed)
@@ -325,7 +334,7 @@ def _history(view: View, found: Revision | Obstacle, stable: Revision) -> Iterab
             continue
         if standing.verdict == "Rejected" and revision.intent != found.intent and revision.child is None:
             yield children.record(view, revision, standing.cleared())  # coming back to it will be a new wish
-        elif standing.progress and revision.child is None:
+        elif standing.progress and revision.child is None and _is_told(view, revision, standing.progress):
             yield children.record(view, revision, replace(standing, progress=None, counted={}))
     needed = {found.name, stable.name, view.previous.name if view.previous else ""}
     spare = [r for r in view.revisions if r.record and r.child is None and r.name not in needed]
@@ -334,16 +343,23 @@ def _history(view: View, found: Revision | Obstacle, stable: Revision) -> Iterab
             yield Delete("ControllerRevision", revision.record.name, revision.record.uid)
 
 
-def _superseded(view: View, course: Course, wanted: Revision | None) -> Iterable[Decision]:
-    """Candidates that another wish has taken the place of, told when that is put on record."""
-    written = {write.manifest["metadata"]["name"] for write in course.writes if isinstance(write, Apply)}
+def _superseded(view: View, found: Revision | Obstacle) -> Iterable[Decision]:
+    """Candidates that another wish has taken the place of: told before their records forget that they were tried."""
+    if isinstance(found, Obstacle) or view.spec.suspend:
+        return
     for revision in view.revisions:
-        given_up = revision.standing.progress and revision.child is None and revision.record
-        if wanted and given_up and revision.name != wanted.name and revision.record.name in written:  # type: ignore[union-attr]
+        progress = revision.standing.progress
+        if progress is None or revision.child or not revision.record or revision in (found, view.stable):
+            continue
+        if not _is_told(view, revision, progress):
             message = f"{revision.name} was on its way and is not wanted any more"
             yield decisions.decision(
-                view, Action.SUPERSEDED, "AnotherRevisionWanted", message, source=revision.name, target=wanted.name
+                view, Action.SUPERSEDED, "AnotherRevisionWanted", message, source=revision.name, target=found.name
             )
+
+
+def _is_told(view: View, revision: Revision, progress: Progress) -> bool:
+    return decisions.told(view, Action.SUPERSEDED, revision.name, progress.started)
 
 
 def _requeue(view: View, course: Course) -> float | None:

@@ -117,9 +117,9 @@ def reject(
     view: View, stable: Revision, candidate: Revision, reason: Rejection, message: str, evidence: str = ""
 ) -> Course:
     """The verdict first, then the traffic. The pods go when no router has a lease to them any more."""
-    standing = candidate.standing.rejected(reason, message, evidence, view.now)
-    writes = (children.record(view, candidate, standing), *withdraw(view, stable, candidate))
-    return Course(verdict.of_rejected(view, stable, replace(candidate, standing=standing)), writes, poll=_poll(view))
+    rejected = replace(candidate, standing=candidate.standing.rejected(reason, message, evidence, view.now))
+    writes = (children.record(view, rejected), *withdraw(view, stable, candidate))
+    return Course(verdict.of_rejected(view, stable, rejected), writes, poll=_poll(view), rejected=rejected)
 
 
 def withdraw(view: View, stable: Revision, candidate: Revision) -> Iterable[Write]:

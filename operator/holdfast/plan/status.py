@@ -130,6 +130,8 @@ def _revisions(view: View, stable: Revision | None, course: Course) -> Iterable[
             made = {"creationTime": rfc3339(view.now)} if revision.record is None else {}
             ordinal = revision.ordinal or view.next_ordinal
             yield made | _revision(replace(revision, standing=course.confirmed, ordinal=ordinal))
+        elif course.rejected and revision.name == course.rejected.name:
+            yield _revision(course.rejected)
         elif revision.record:
             yield _revision(revision)
 

@@ -151,6 +151,20 @@ def test_a_candidate_that_fails_is_rejected_and_its_users_are_not(rate: float) -
     assert [event.reason for event in cluster.world.events].count("MoreFailures") == 1
 
 
+def test_a_rejection_is_told_with_its_numbers_in_the_pass_that_decides_it() -> None:
+    cluster = serving()
+    new = changed(cluster)
+    cluster.run(60, until="CanaryStep")
+    cluster.bad[new] = 1.0
+    cluster.run(60, until="RevisionRejected")
+    aborted = cluster.world.status["decisions"][0]
+    assert (aborted["action"], aborted["fromRevision"]) == ("Aborted", new)
+    assert "e=" in aborted["evidence"]
+    assert "MoreFailures" in [event.reason for event in cluster.world.events]
+    [said] = [each for each in cluster.world.status["revisions"] if each["name"] == new]
+    assert said["verdict"] == "Rejected"
+
+
 def test_a_candidate_that_fails_golden_requests_gets_no_traffic() -> None:
     cluster = serving()
     new = changed(cluster)
