@@ -51,15 +51,23 @@ class Cluster:
     random: random.Random = field(default_factory=lambda: random.Random(7))
     seen_by_users: list[tuple[str, int]] = field(default_factory=list)
     """(revision that answered, requests) per second."""
+    failed: int = 0
+    """Requests whose users got no good answer, from any revision."""
+    connections: list[str] = field(default_factory=lambda: [""] * 10)
+    """Of users: the pod to which each is kept open; "" where the next request opens it."""
+    running: set[str] = field(default_factory=set)
+    """Revisions that have pods."""
     rate: int = 50
+
+    def __post_init__(self) -> None:
+        self.world.deliver = self._deliver
 
     def run(self, seconds: float, until: str | None = None) -> None:
         """Time passes, requests come, and the operator looks as often as it wants to; until Ready has that reason."""
         end = self.world.now + timedelta(seconds=seconds)
         wake = self.world.now
         while self.world.now < end:
-            self._run_pods()
-            self._draw()
+            self.pass_a_second()
             while wake <= self.world.now:
                 self.step()
                 after = self.world.last.requeue_after if self.world.last else None
@@ -72,13 +80,15 @@ class Cluster:
             self.world.wait(1)
         assert until is None, f"{until} was never reached: {self.world.status.get('conditions')}"
 
+    def pass_a_second(self) -> None:
+        """Pods start, leases end, and requests come."""
+        self._run_pods()
+        self._draw()
+
     def step(self) -> None:
         """One pass, and what follows from it at once."""
         self._run_pods()
         self.world.step()
-        for route in self.world.routes:
-            for uid in route.pods:
-                self._take(self.routers[uid], route)
         self._run_pods()
 
     # --- Looking ----------------------------------------------------------------------------------------------------
@@ -103,6 +113,7 @@ class Cluster:
     def _run_pods(self) -> None:
         world = self.world
         alive: set[str] = set()
+        self.running = {revision for revision, child in world.deployments.items() if child["spec"]["replicas"]}
         for revision, child in world.deployments.items():
             name = child["metadata"]["name"]
             asked = child["spec"]["replicas"]
@@ -127,6 +138,9 @@ class Cluster:
                 router.lease = router.until = None
         world.routers = {uid: self._report(self.routers[uid]) for uid in alive}
 
+    def _deliver(self, route: Route, uid: str) -> None:
+        self._take(self.routers[uid], route)
+
     def _take(self, router: Router, route: Route) -> None:
         if not router.answers:
             return
@@ -143,19 +157,28 @@ class Cluster:
             router.rows = [0, 0]
 
     def _draw(self) -> None:
-        """A second of requests through Service X."""
-        stable = [r for r in self.routers.values() if r.answers and r.revision == self.world.selected]
-        if not stable:
-            return
+        """A second of requests through Service X, on connections that are kept."""
+        stable = [r.uid for r in self.routers.values() if r.answers and r.revision == self.world.selected]
         answered: dict[str, int] = {}
         for _ in range(self.rate):
-            router = self.random.choice(stable)
+            which = self.random.randrange(len(self.connections))
+            kept = self.routers.get(self.connections[which])
+            if kept is None or not kept.answers:
+                if not stable:
+                    self.failed += 1
+                    continue
+                self.connections[which] = self.random.choice(stable)
+            router = self.routers[self.connections[which]]
             route = router.lease
             warm = not route or route.ready_seconds >= WARMING.total_seconds()
             to_target = route is not None and route.mode != "shadow" and self.random.random() < route.weight
             revision = route.target if to_target and route else router.revision
-            bad = self.random.random() < self.bad.get(revision, 0.0)
+            bad = self.random.random() < self.bad.get(revision, 0.0) or revision not in self.running
             answered[router.revision if bad else revision] = answered.get(revision, 0) + 1
+            if bad and (not to_target or self.random.random() < self.bad.get(router.revision, 0.0)):
+                self.failed += 1
+            if route and route.close:
+                self.connections[which] = ""
             if route and warm:
                 arm = router.counts["target" if to_target else "local"]
                 arm[0] += 1

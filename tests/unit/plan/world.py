@@ -96,6 +96,8 @@ class World:
     """What was applied last, by name; Deployments have names of their own."""
     before_write: Callable[[], None] = lambda: None
     after_write: Callable[[], None] = lambda: None
+    deliver: Callable[[Route, str], None] = lambda route, pod: None
+    """A lease to a pod."""
 
     # --- The operator's side ----------------------------------------------------------------------------------------
 
@@ -140,8 +142,12 @@ class World:
                 key = (manifest["kind"], manifest["metadata"]["name"])
                 if key not in self.children and key not in self.refused:
                     self._apply(json.loads(json.dumps(manifest)))
-            case Route():
+            case Route(pods=pods):
                 self.routes.append(write)
+                for pod in pods:
+                    self.before_write()
+                    self.deliver(write, pod)
+                    self.after_write()
             case Scale(name, replicas):
                 child = self.children[("Deployment", name)]
                 self.changes += child["spec"]["replicas"] != replicas
