@@ -17,6 +17,9 @@ FOLDER = Path(__file__).parent
 WIDTH = 24
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 MODEL = 'namespace="$namespace", model="$model"'
+USERS = 'protocol!="router"'
+"""Without what routers ask each other, whose clients are answered by the pod that asks."""
+OF_USERS = f'namespace=~"$namespace", {USERS}'
 FAILED = 'outcome=~"failed|late|rejected|timeout"'
 
 Json = dict[str, Any]
@@ -150,7 +153,7 @@ REQUESTS = Row(
     (
         Panel(
             "Requests by how they ended",
-            ((_rate("holdfast_inference_requests_total", MODEL, "outcome"), "{{outcome}}"),),
+            ((_rate("holdfast_inference_requests_total", f"{MODEL}, {USERS}", "outcome"), "{{outcome}}"),),
             "reqps",
         ),
         Panel(
@@ -354,7 +357,7 @@ OVERVIEW = Row(
         ),
         Panel(
             "Requests",
-            ((_rate("holdfast_inference_requests_total", 'namespace=~"$namespace"', "namespace, model"),
+            ((_rate("holdfast_inference_requests_total", OF_USERS, "namespace, model"),
               "{{namespace}}/{{model}}"),),
             "reqps",
         ),
@@ -362,9 +365,9 @@ OVERVIEW = Row(
             "Bad answers",
             (
                 (
-                    _rate("holdfast_inference_requests_total", f'namespace=~"$namespace", {FAILED}', "namespace, model")
+                    _rate("holdfast_inference_requests_total", f"{OF_USERS}, {FAILED}", "namespace, model")
                     + " / "
-                    + _rate("holdfast_inference_requests_total", 'namespace=~"$namespace"', "namespace, model"),
+                    + _rate("holdfast_inference_requests_total", OF_USERS, "namespace, model"),
                     "{{namespace}}/{{model}}",
                 ),
             ),
