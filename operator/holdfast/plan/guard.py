@@ -18,9 +18,10 @@ from holdfast.plan import children, slo, verdict
 from holdfast.plan.conditions import rfc3339
 from holdfast.plan.course import SAVE_EVERY, Course, Memory, hangs, look, next_look, remembered, silent, trial_of
 from holdfast.plan.evidence import Trial
+from holdfast.plan.failures import CANDIDATES_FAULT
 from holdfast.plan.observed import Write
 from holdfast.plan.revisions import Revision
-from holdfast.plan.rollout import CANDIDATES_FAULT, handled, receives, withdraw
+from holdfast.plan.rollout import receives, withdraw
 from holdfast.plan.slo import SloSignal
 from holdfast.plan.standing import Alarm, Standing
 from holdfast.plan.verdict import Verdict
@@ -243,7 +244,7 @@ def roll_back(view: View, stable: Revision, target: Revision) -> Course:
         return Course(verdict_, tuple(writes), poll=poll)
     writes += children.candidate_register(view, target)
     writes += children.route(view, stable, target, view.candidate_service, "all", close=True)
-    noted = handled(view)
+    noted = view.orders.noted
     if view.orders.rollout and view.orders.order and view.orders.order.verb == "rollback":
         noted = noted | {labels.HANDLED_ROLLOUT: view.orders.rollout}
     writes += children.register(view, target, noted)

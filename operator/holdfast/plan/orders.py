@@ -35,6 +35,12 @@ class Orders:
     handled_rollout: str
     handled_refresh: str
 
+    @property
+    def noted(self) -> dict[str, str]:
+        """Annotations of Service X: what was acted on."""
+        said = {labels.HANDLED_ROLLOUT: self.handled_rollout, labels.HANDLED_REFRESH: self.handled_refresh}
+        return {name: text for name, text in said.items() if text}
+
 
 def read(annotations: Json, handled: Json) -> Orders:
     """`annotations` of the ModelDeployment, `handled` those of Service X and, where there is none, from status."""
