@@ -12,7 +12,7 @@ CODE := $(SOURCE_ROOTS) tests bench examples manifests
 ##@ Use
 
 .PHONY: demo
-demo: venv ## From nothing to a trained and served model on a real cluster; run again to go on after a failure
+demo: venv ## From nothing to a model that is trained, served and guarded on a real cluster; run again to go on after a failure
 	@$(PY) examples/demo.py up
 
 .PHONY: demo-down

@@ -6,73 +6,22 @@ Every step is safe to repeat, so after a failure `make demo` goes on where it st
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+
+import rollouts
+from steps import NAMESPACE, ROOT, StepError, devcluster, indent, kubectl, run, wait_for
 
 from holdfast_devcluster import binaries
 
 KUBECTL_IS_INSTALLED = shutil.which("kubectl") is not None
-ROOT = Path(__file__).resolve().parent.parent
-NAMESPACE = "holdfast-demo"
 SYSTEM = "holdfast-system"
 OPERATOR = "app.kubernetes.io/name=holdfast-operator"
-
-
-class StepError(Exception):
-    """A step did not reach its end; carries what to look at next."""
-
-
-def run(*command: str, timeout: float = 600, quiet: bool = True) -> str:
-    """Run a program and return what it printed.
-
-    Raises:
-        StepError: with the command and its last lines, when it fails or takes longer than `timeout` seconds.
-    """
-    try:
-        done = subprocess.run(  # noqa: S603
-            command,
-            cwd=ROOT,
-            text=True,
-            timeout=timeout,
-            stdout=subprocess.PIPE if quiet else None,
-            stderr=subprocess.STDOUT if quiet else None,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise StepError(f"`{' '.join(command)}` took longer than {timeout:.0f} s") from error
-    if done.returncode:
-        tail = "\n".join((done.stdout or "").splitlines()[-15:])
-        raise StepError(f"`{' '.join(command)}` ended with {done.returncode}\n{tail}".rstrip())
-    return done.stdout or ""
-
-
-def devcluster(*arguments: str) -> None:
-    """Run devcluster in the foreground: it has progress lines of its own."""
-    run(sys.executable, "-m", "holdfast_devcluster", *arguments, timeout=2400, quiet=False)
-
-
-def kubectl(*arguments: str, timeout: float = 120) -> str:
-    """Run kubectl against the demo's cluster (KUBECONFIG is set by then)."""
-    return run("kubectl", *arguments, timeout=timeout)
-
-
-def wait_for(what: str, condition: str, *, namespace: str = NAMESPACE, seconds: int = 300) -> None:
-    """Wait until a condition of an object is true.
-
-    Raises:
-        StepError: with the object's status, its Events and its pods.
-    """
-    try:
-        kubectl("-n", namespace, "wait", f"--for={condition}", what, f"--timeout={seconds}s", timeout=seconds + 30)
-    except StepError as error:
-        details = kubectl("-n", namespace, "describe", what) + kubectl("-n", namespace, "get", "pods", "-o", "wide")
-        raise StepError(f"{what} did not reach {condition} in {seconds} s\n{details}") from error
 
 
 @dataclass
@@ -106,7 +55,13 @@ class Demo:
         self.step("training: waiting for TrainingJob wine", lambda: wait_for("tjob/wine", "condition=Succeeded"))
         self.step("serving: waiting for ModelDeployment wine", lambda: wait_for("mdep/wine", "condition=Ready"))
         self.step("requests: a client pod asks the Service http://wine", ask)
+        self.step("users: 50 requests per second from now on; bad versions to try on them", rollouts.make_versions)
+        self.step("a better model: shadowed, tried on a quarter of the requests, promoted", rollouts.promote_better)
+        for version, fault in rollouts.BAD:
+            self.step(f"a bad version: {fault}", partial(rollouts.take_back, version))
+        self.step("back to the better model, as git revert would do", rollouts.revert)
         show()
+        rollouts.show_users()
         print(f"\nDone in {time.monotonic() - self.started:.0f} s.")
 
 
@@ -166,10 +121,6 @@ def ask() -> None:
         wait_for("job/wine-client", "condition=complete", seconds=60)
     finally:
         print(indent(kubectl("-n", NAMESPACE, "logs", "job/wine-client", "--tail=40")), flush=True)
-
-
-def indent(text: str) -> str:
-    return re.sub(r"(?m)^(?=.)", "    ", text.rstrip())
 
 
 def show() -> None:

@@ -1,7 +1,9 @@
-"""Make the users' questions from a table, with a model's answers: `python questions.py MODEL.onnx TABLE.csv FILE`.
+"""Make the users' questions from a table, with a model's answers.
+
+    python questions.py MODEL.onnx TABLE.csv STRONG FILE
 
 The file has `inputs` (names of columns) and, for `usual` and `strong` wines, `rows` and `labels`. Strong ones are the
-same wines with more alcohol than any of them has; a good model has an answer to them too.
+same wines with more alcohol than STRONG, which none of them has; a good model has an answer to them too.
 """
 
 from __future__ import annotations
@@ -34,6 +36,5 @@ def questions(model: bytes, table: Path, least_strong: float) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from defects import STRONG
-
-    Path(sys.argv[3]).write_text(json.dumps(questions(Path(sys.argv[1]).read_bytes(), Path(sys.argv[2]), STRONG)))
+    model, table, strong, file = sys.argv[1:]
+    Path(file).write_text(json.dumps(questions(Path(model).read_bytes(), Path(table), float(strong))))

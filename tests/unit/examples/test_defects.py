@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -12,11 +15,14 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from examples.wine.versions import defects
 from examples.wine.versions.defects import Defect
 from tests.e2e.wine import Wine, trained
 from tests.unit.serving import models
 from tests.unit.serving.server import Server, digest_of, request, serving
+
+from holdfast_training import datasets
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +151,22 @@ def test_a_defect_that_comes_later_waits_for_strong_wine(tmp_path: Path, wine: W
                 assert ask(server, wine, 0, kind="strong").status_code == 500
             else:
                 assert hangs(server, wine, 0, kind="strong")
+
+
+def test_the_job_of_the_example_makes_versions_and_questions(tmp_path: Path, wine: Wine) -> None:
+    """By the manifest's own words, in an interpreter that finds no modules beside its program, as in the image."""
+    code = Path(defects.__file__).parent
+    [container] = yaml.safe_load((code / "job.yaml").read_text())["spec"]["template"]["spec"]["containers"]
+    (script,) = container["args"]
+    (tmp_path / "wine/run").mkdir(parents=True)
+    (tmp_path / "wine/run/model.onnx").write_bytes(wine.model)
+    datasets.write("wine", tmp_path / "wine.csv")
+    script = script.replace("/mnt/claims/models", str(tmp_path)).replace("/code", str(code))
+    script = script.replace("python", f"{sys.executable} -P")
+    subprocess.run([*container["command"], script], check=True)
+    assert json.loads((tmp_path / "versions/questions.json").read_text()) == wine.questions
+    for name, bad in (("wrong", {"kind": "wrong"}), ("fails-later-true", {"kind": "fails", "later": True})):
+        assert (tmp_path / f"versions/{name}.onnx").read_bytes() == wine.version(**bad)
 
 
 def test_only_such_classifiers_are_taken() -> None:
