@@ -72,7 +72,7 @@ class Case:
 
     @property
     def file(self) -> str:
-        return self.name.partition("+")[0] + ".onnx"
+        return f"bad/{self.name.partition('+')[0]}.onnx"
 
 
 LANES: tuple[tuple[tuple[Case, int], ...], ...] = (
@@ -98,15 +98,15 @@ def versions(wine: Wine) -> dict[str, bytes]:
     return {
         **{f"good/{name}": content for name, content in wine.bundle.items()},
         "good.onnx": wine.model,
-        "fails.onnx": wine.version("fails"),
-        "fails-fifth.onnx": wine.version("fails", share=0.2),
-        "fails-later.onnx": wine.version("fails", later=True),
-        "hangs.onnx": wine.version("hangs"),
-        "hangs-later.onnx": wine.version("hangs", later=True),
-        "slow.onnx": wine.version("slow"),
-        "crashes.onnx": wine.version("crashes"),
-        "wrong.onnx": wine.version("wrong"),
-        "wrong-twentieth.onnx": wine.version("wrong", share=0.05),
+        "bad/fails.onnx": wine.version("fails"),
+        "bad/fails-fifth.onnx": wine.version("fails", share=0.2),
+        "bad/fails-later.onnx": wine.version("fails", later=True),
+        "bad/hangs.onnx": wine.version("hangs"),
+        "bad/hangs-later.onnx": wine.version("hangs", later=True),
+        "bad/slow.onnx": wine.version("slow"),
+        "bad/crashes.onnx": wine.version("crashes"),
+        "bad/wrong.onnx": wine.version("wrong"),
+        "bad/wrong-twentieth.onnx": wine.version("wrong", share=0.05),
         "questions.json": json.dumps(wine.questions).encode(),
     }
 
