@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import yaml
@@ -64,7 +65,7 @@ def rules(
 
     custom_resource: a PrometheusRule, which needs the Prometheus operator; else a ConfigMap.
     """
-    found = {"groups": [group for each in objectives for group in _groups(name, namespace, each, alarms, window_days)]}
+    asked = (name, namespace, tuple(objectives), tuple(alarms), window_days)
     metadata = {
         "namespace": namespace,
         "labels": labels.serving(name) | {labels.COMPONENT: "rules"},
@@ -75,16 +76,28 @@ def rules(
             "apiVersion": "monitoring.coreos.com/v1",
             "kind": "PrometheusRule",
             "metadata": {"name": name, **metadata},
-            "spec": found,
+            "spec": _document(*asked),
         }
     else:
         manifest = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": names.rules_config_map(name), **metadata},
-            "data": {FILE: yaml.safe_dump(found, sort_keys=False, width=1 << 20)},
+            "data": {FILE: _text(*asked)},
         }
     return with_desired_hash(manifest)
+
+
+@lru_cache(maxsize=1024)
+def _text(*asked: Any) -> str:
+    """Writing YAML takes longer than all the rest of a plan, and it is the same text in every plan of a model."""
+    return yaml.safe_dump(_document(*asked), sort_keys=False, width=1 << 20)
+
+
+def _document(
+    name: str, namespace: str, objectives: Iterable[Objective], alarms: Sequence[Alarm], window_days: int
+) -> dict[str, Any]:
+    return {"groups": [group for each in objectives for group in _groups(name, namespace, each, alarms, window_days)]}
 
 
 def burn(seconds: int) -> str:
