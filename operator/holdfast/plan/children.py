@@ -86,9 +86,21 @@ def budget(view: View, stable: Revision) -> Iterable[Write]:
 
 def route(view: View, at: Revision, target: Revision, via: Child | None, mode: Mode, **more: Any) -> Iterable[Route]:
     """Leases for the pods of `at` that answered, towards `target` by the Service `via` if that leads there."""
+    if address := _address(via, target):
+        yield from _leases(view, at, target, address, mode, **more)
+
+
+def withdrawal(view: View, at: Revision, target: Revision) -> Iterable[Route]:
+    """No request from the pods of `at` to `target` from now on, wherever that may be found."""
+    vias = [via for via in (view.candidate_service, view.service) if via]
+    addresses = [*filter(None, (_address(via, target) for via in vias)), *filter(None, map(_address_of, vias))]
+    for address in addresses[:1]:
+        yield from _leases(view, at, target, address, "share", weight=0.0)
+
+
+def _leases(view: View, at: Revision, target: Revision, address: str, mode: Mode, **more: Any) -> Iterable[Route]:
     pods = tuple(pod.uid for pod, report in view.reports(at) if report.takes_leases)
-    address = _address(via, target)
-    if not pods or address is None:
+    if not pods:
         return
     name = f"{view.metadata.name}.{view.metadata.namespace}.svc"
     yield Route(
@@ -135,8 +147,12 @@ def share_of(replicas: int, percent: int) -> int:
 def _address(via: Child | None, target: Revision) -> str | None:
     if via is None or via.spec.get("selector", {}).get(labels.REVISION) != target.name:
         return None
-    host = via.spec.get("clusterIP")
+    return _address_of(via)
+
+
+def _address_of(service: Child) -> str | None:
+    host = service.spec.get("clusterIP")
     if not host or host == "None":
         return None
-    port = next((port["port"] for port in via.spec.get("ports", ()) if port.get("name") in {"http", "https"}), 80)
+    port = next((port["port"] for port in service.spec.get("ports", ()) if port.get("name") in {"http", "https"}), 80)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

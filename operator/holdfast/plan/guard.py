@@ -111,6 +111,8 @@ def watch(view: View, stable: Revision, serving: Verdict) -> Course:
         return _notify(view, stable, serving, Reason.FAST_BURN, message, "")
     awake = alarm.woken is not None and not alarm.ineffective and comparable
     if not warm and not awake:
+        if previous.replicas and receives(view, stable, previous):
+            return dismiss(view, stable, previous, serving)
         end = _until(view, view.spec.guard.rollback_window_seconds)
         return Course(serving, tuple(_at_rest(view, previous)), memory, poll=end)
     writes = [*children.deployment(view, previous, max(1, view.replicas)), *_send_on(view, stable, previous)]
@@ -213,6 +215,12 @@ def _at_rest(view: View, previous: Revision) -> Iterable[Write]:
     return ()
 
 
+def dismiss(view: View, stable: Revision, previous: Revision, serving: Verdict) -> Course:
+    """The control group ends before its pods, or the address that leads to them, are taken away."""
+    writes = tuple(withdraw(view, stable, previous))
+    return Course(serving, writes, remembered(view), poll=view.observed.settings.poll_seconds)
+
+
 def _until(view: View, seconds: float) -> float | None:
     since = view.since_promotion
     return max(1.0, seconds - since.total_seconds()) if since else None
@@ -243,6 +251,8 @@ def roll_back(view: View, stable: Revision, target: Revision) -> Course:
         verdict_ = Verdict("Unknown", Reason.ROLLING_BACK, f"{words}; {target.name} is being started")
         return Course(verdict_, tuple(writes), poll=poll)
     writes += children.candidate_register(view, target)
+    if receives(view, target, stable):  # since the promotion
+        writes += withdraw(view, target, stable)
     writes += children.route(view, stable, target, view.candidate_service, "all", close=True)
     noted = view.orders.noted
     if view.orders.rollout and view.orders.order and view.orders.order.verb == "rollback":
@@ -266,16 +276,18 @@ def left_over(view: View, stable: Revision, keep: Iterable[str]) -> tuple[list[W
             continue
         rests = view.previous is not None and revision.name == view.previous.name
         removed = _at_rest(view, revision) if rests else children.delete(revision)
-        if revision.standing.promoted_at is not None:
-            busy = (
-                _since(view, revision) < DRAIN and revision.standing.reason not in AT_ONCE and revision.ready_replicas
-            )
-            if busy:
-                writes += _send_on(view, stable, revision)
-        elif busy := receives(view, stable, revision):
+        receiving = receives(view, stable, revision)
+        if receiving:
             writes += withdraw(view, stable, revision)
+        if revision.standing.promoted_at is not None:
+            at_once = revision.standing.reason in AT_ONCE or not revision.ready_replicas
+            draining = _since(view, revision) < DRAIN and not at_once
+            if draining:
+                writes += _send_on(view, stable, revision)
+            busy = draining or receiving
         else:  # routers that cannot be asked may hold leases to it
-            busy = bool(revision.standing.counted) and not view.reports(stable) and _since(view, revision) < LEASE
+            unknown = bool(revision.standing.counted) and not view.reports(stable)
+            busy = receiving or (unknown and _since(view, revision) < LEASE)
         if busy:
             poll = view.observed.settings.poll_seconds
         else:

@@ -175,6 +175,9 @@ def _going_on(view: View, stable: Revision, found: Revision | Obstacle) -> tuple
         return guard.watch(view, stable, verdict.of_rejected(view, stable, found)), previous
     if any_conflict(view, found) or _others_live(view, stable, found):
         return guard.watch(view, stable, verdict.of_start(view, found, view.asked(found.name))), previous
+    if view.previous and found.name != view.previous.name and rollout.receives(view, stable, view.previous):
+        start = verdict.of_start(view, found, view.asked(found.name))
+        return guard.dismiss(view, stable, view.previous, start), previous
     return rollout.advance(view, stable, found), (found.name,)
 
 

@@ -67,7 +67,7 @@ def reject(
 
 def withdraw(view: View, stable: Revision, candidate: Revision) -> Iterable[Write]:
     """No traffic to the candidate from now on."""
-    return children.route(view, stable, candidate, view.candidate_service, "share", weight=0.0)
+    return children.withdrawal(view, stable, candidate)
 
 
 def receives(view: View, stable: Revision, candidate: Revision) -> bool:

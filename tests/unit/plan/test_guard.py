@@ -71,6 +71,24 @@ def test_established_connections_follow_at_once_and_the_rejected_pods_go_after_t
     assert set(cluster.world.deployments) == {old}
 
 
+def test_after_a_rollback_the_pods_that_answer_again_send_nothing_to_the_rejected_ones() -> None:
+    cluster, _, new = promoted()
+    assert ("all", new, 1.0) in cluster.shares.values()  # what still reaches the replaced pods is sent on
+    for router in cluster.routers.values():
+        if router.revision == new:
+            router.oldest = 11.0
+    cluster.run(20, until="RevisionRejected")
+    assert cluster.verdict(new) == ("Rejected", "HardFailure")
+    assert not [share for share in cluster.shares.values() if share[1] == new and share[2] > 0]
+
+
+def test_the_control_group_ends_before_its_pods_do() -> None:
+    cluster, old, _ = promoted()
+    while cluster.world.deployments[old]["spec"]["replicas"]:
+        cluster.run(1)
+    assert not [share for share in cluster.shares.values() if share[1] == old and share[2] > 0]
+
+
 def test_it_is_not_rolled_back_again_nor_rolled_forward() -> None:
     cluster, old, new = promoted()
     cluster.bad[new] = 1.0
