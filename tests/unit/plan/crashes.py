@@ -71,13 +71,14 @@ class Life:
                 self.at += 1
                 self.wake = world.now
             assert world.now < last, f"chapter {self.at} never came: {world.status.get('conditions')}"
-            self._second()
+            self.second()
         answering = {revision for revision, _ in self.cluster.seen_by_users[-20:]}
         rejected = {r for r in answering if self._annotations(r).get(labels.VERDICT) == "Rejected"}
         assert not rejected, f"users are answered by {rejected}"
         return self
 
-    def _second(self) -> None:
+    def second(self) -> None:
+        """What happens in one, and what the operator makes of it if it is time to look."""
         world, cluster = self.cluster.world, self.cluster
         cluster.pass_a_second()
         self._check()

@@ -23,6 +23,8 @@ class Router:
 
     uid: str
     revision: str
+    starts: int = 0
+    """Of its process."""
     lease: Route | None = None
     until: datetime | None = None
     sequence: int = 0
@@ -165,7 +167,7 @@ class Cluster:
             kept = self.routers.get(self.connections[which])
             if kept is None or not kept.answers:
                 if not stable:
-                    self.failed += 1
+                    self.failed += bool(self.seen_by_users)  # before the first pod there was nothing to lose
                     continue
                 self.connections[which] = self.random.choice(stable)
             router = self.routers[self.connections[which]]
@@ -196,7 +198,7 @@ class Cluster:
             return None
         lease = router.lease
         return Report(
-            instance=router.uid,
+            instance=f"{router.uid}-{router.starts}",
             revision=router.revision,
             ready=True,
             signature=self.signatures.get(router.revision, "same"),
