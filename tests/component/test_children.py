@@ -124,12 +124,12 @@ def test_a_change_of_the_scale_reaches_the_child_and_makes_no_revision(leader: O
 
 
 def test_a_new_model_takes_over_and_the_old_deployment_goes(leader: Operator, place: Place) -> None:
-    place.model("wine")
+    place.model("wine", guard=NO_GUARD)
     before = place.until_ready("wine")["status"]["stableRevision"]
     place.patch("ModelDeployment", "wine", {"spec": {"model": {"digest": "sha256:" + "1" * 64}}})
     after = place.until_ready("wine")["status"]["stableRevision"]
     assert after != before
-    until("the old Deployment is gone", lambda: len(place.deployments("wine")) == 1)
+    until("the old Deployment is gone", lambda: len(place.deployments("wine")) == 1, 60)  # drained first
     assert place.deployment("wine")["metadata"]["name"] == f"wine-{after}"
 
 
