@@ -59,14 +59,17 @@ def confirmation(view: View, stable: Revision) -> Standing | None:
     if stable.standing.verdict == "Promoted" and is_newest:
         return None
     name = replaced.name if replaced else ""
+    now = view.now
+    if replaced and replaced.standing.promoted_at:  # records know seconds, and tell by them who came last
+        now = max(now, replaced.standing.promoted_at + timedelta(seconds=1))
     if replaced and replaced.standing.verdict == "Rejected":
         lost = replaced.standing
         words = f"took over again from {name}"
-        standing = stable.standing.promoted(lost.reason, words, lost.evidence, name, view.now)
+        standing = stable.standing.promoted(lost.reason, words, lost.evidence, name, now)
         return replace(standing, rolled_back=True)
     reason = stable.standing.reason or _grounds(stable)
     words = f"took over from {name}" if name else "the first to serve"
-    return stable.standing.promoted(reason, words, _evidence(view, stable, name), name, view.now)
+    return stable.standing.promoted(reason, words, _evidence(view, stable, name), name, now)
 
 
 def _grounds(stable: Revision) -> str:

@@ -7,6 +7,7 @@ from tests.unit.plan import worlds
 from tests.unit.plan.routers import Cluster
 from tests.unit.plan.test_rollout import NEXT, THIRD, decisions, say
 
+from holdfast.build import labels
 from holdfast.plan.slo import Counts, Ratio, SloSignal
 
 SLO: dict[str, Any] = {"availability": "99.9", "windowDays": 30}
@@ -157,6 +158,20 @@ def test_a_person_rolls_back_to_a_revision_that_rests() -> None:
     assert cluster.world.status["lastHandledRollout"] == f"rollback {old}"
     cluster.run(60)
     assert cluster.world.selected == old
+
+
+def test_revisions_that_took_over_within_a_second_are_told_apart() -> None:
+    world = worlds.serving()
+    old = str(world.selected)
+    world.change(model=NEXT)
+    world.converge()
+    world.ready()
+    world.converge()
+    assert world.selected != old
+    world.annotations = {labels.ROLLOUT: f"rollback {old}"}
+    world.converge()
+    assert world.selected == old
+    assert world.says("RolledBack") == ("True", "RequestedByUser")
 
 
 def test_reverting_the_spec_within_the_window_takes_the_fast_road() -> None:
