@@ -1,8 +1,9 @@
 """`make campaign`: long proofs on a real control plane, with the operator as a real process behind a failing network.
 
-1. A crash after every write. A scenario is run once undisturbed, which counts the operator's writes and gives the end
-   state. Then, for each of the writes, it is run anew in a namespace of its own: none of the operator's writes after
-   that one is carried out, it is killed, and another operator goes on. The end state must be the undisturbed one.
+1. A crash after every write: of changes, and of a rollback. A scenario is run once undisturbed, which counts the
+   operator's writes and gives the end state. Then, for each of the writes, it is run anew in a namespace of its own:
+   none of the operator's writes after that one is carried out, it is killed, and another operator goes on. The end
+   state must be the undisturbed one.
 2. An outage. While the API server is out of the operator's reach, an administrator deletes and changes things.
 3. Rollouts of the same model again and again, on real pods with users; and a canary without Prometheus (`same.py`).
 
@@ -168,7 +169,8 @@ def end_state(place: Place) -> Json:
             elif kind == "ControllerRevision":
                 unique[metadata["labels"][labels.REVISION]] = f"REVISION-{item['revision']}"
             kept = {key: metadata.get(key) for key in ("labels", "annotations", "ownerReferences", "deletionTimestamp")}
-            state[f"{kind} {number}"] = {**kept, "name": metadata["name"], "spec": item.get("spec", item.get("data"))}
+            where = f"{kind} {number if kind == 'Job' else metadata['name']}"
+            state[where] = {**kept, "name": metadata["name"], "spec": item.get("spec", item.get("data"))}
     text = json.dumps(state)
     for found, word in unique.items():
         text = text.replace(found, word)
@@ -290,6 +292,9 @@ class Step:
     done: Callable[[Place], object]
 
 
+Scenario = tuple[Step, ...]
+
+
 def not_serving(place: Place, wanted: Mapping[str, tuple[str, int]]) -> list[str]:
     """Those of the ModelDeployments that do not serve exactly this digest with so many replicas, or have work left."""
     models, services, budgets = (
@@ -307,11 +312,16 @@ def not_serving(place: Place, wanted: Mapping[str, tuple[str, int]]) -> list[str
         own = [d for d in deployments if d["metadata"]["labels"].get(labels.MODEL_DEPLOYMENT) == name]
         if len(own) != 1 or service is None or not selects(service, own[0]) or (name in budgets) != (replicas > 1):
             return False
-        env = {e["name"]: e.get("value") for e in own[0]["spec"]["template"]["spec"]["containers"][0]["env"]}
-        found: bool = env["HOLDFAST_MODEL_DIGEST"] == digest and own[0]["spec"]["replicas"] == replicas
+        found: bool = digest_of(own[0]) == digest and own[0]["spec"]["replicas"] == replicas
         return found
 
     return [name for name, (digest, replicas) in wanted.items() if not serves(name, digest, replicas)]
+
+
+def digest_of(deployment: Json) -> str | None:
+    """Of the model that its pods serve."""
+    env = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+    return {each["name"]: each.get("value") for each in env}.get("HOLDFAST_MODEL_DIGEST")
 
 
 def serves(digest: str, replicas: int) -> Callable[[Place], bool]:
@@ -353,6 +363,44 @@ SCENARIO = (
 )
 
 
+def answers(digest: str, reason: str) -> Callable[[Place], bool]:
+    """Whether this model answers, and Ready says so of the present spec."""
+
+    def is_so(place: Place) -> bool:
+        model, service = place.get("ModelDeployment", "wine"), place.get("Service", "wine")
+        if model is None or service is None or place.condition("ModelDeployment", "wine", "Ready")["reason"] != reason:
+            return False
+        found = [d for d in place.all("Deployment") if selects(service, d)]
+        current = model["status"]["observedGeneration"] == model["metadata"]["generation"]
+        return current and [digest_of(deployment) for deployment in found] == [digest]
+
+    return is_so
+
+
+def say_of(verb: str, ordinal: int) -> Callable[[Place], object]:
+    """A person's word about a revision, counted from 1 on."""
+
+    def annotate(place: Place) -> object:
+        records = place.all("ControllerRevision")
+        (name,) = [r["metadata"]["labels"][labels.REVISION] for r in records if r["revision"] == ordinal]
+        return place.patch("ModelDeployment", "wine", {"metadata": {"annotations": {labels.ROLLOUT: f"{verb} {name}"}}})
+
+    return annotate
+
+
+def drained(place: Place) -> bool:
+    """Whether the rejected revision has no pods any more."""
+    return answers(DIGEST, "RevisionRejected")(place) and len(place.all("Deployment")) == 1
+
+
+ROLLBACK = (
+    Step("created", lambda p: p.model("wine", serving={"replicas": 1}), answers(DIGEST, "Serving")),
+    Step("a new revision", lambda p: change_digest(p, "wine"), answers(NEW_DIGEST, "Serving")),
+    Step("a rollback", say_of("rollback", 1), drained),
+    Step("another try", say_of("retry", 2), answers(NEW_DIGEST, "Serving")),
+)
+
+
 @dataclass
 class Crash:
     """The `k`-th write in a namespace is the last that is carried out; its answer is lost or not."""
@@ -383,7 +431,9 @@ class Run:
     wrongs: list[str]
 
 
-def run_scenario(lives: Lives, proxy: Proxy, place: Place, quiet: float, crash: Crash | None = None) -> Run:
+def run_scenario(
+    lives: Lives, proxy: Proxy, place: Place, quiet: float, scenario: Scenario, crash: Crash | None = None
+) -> Run:
     """Raises AssertionError when it does not come to its end."""
     audit, witness = Audit(place.plane), Witness(place)
     wrong_ends = len(lives.wrong_ends)
@@ -406,10 +456,10 @@ def run_scenario(lives: Lives, proxy: Proxy, place: Place, quiet: float, crash: 
         return bool(step.done(place))
 
     try:
-        for step in SCENARIO:
+        for step in scenario:
             step.act(place)
             until(f"{place.namespace}: {step.name}", lambda step=step: done(step), 60)  # type: ignore[misc]
-        crash_if_due(SCENARIO[-1])  # the last write of all makes the last step done
+        crash_if_due(scenario[-1])  # the last write of all makes the last step done
         after = until_still(lives, audit, place, quiet)
     finally:
         proxy.rule = lambda asked: None
@@ -431,12 +481,19 @@ class Crashes:
 
 
 def crash_after_every_write(
-    plane: ControlPlane, seed: int, *, until_time: float = float("inf"), quiet: float = 3.0, most: int | None = None
+    plane: ControlPlane,
+    seed: int,
+    scenario: Scenario = SCENARIO,
+    *,
+    until_time: float = float("inf"),
+    quiet: float = 3.0,
+    most: int | None = None,
 ) -> Crashes:
     """In an order by chance, so that what time allows is a fair sample; `most` limits it further."""
     result = Crashes()
-    with lives_behind_proxy(plane, f"crashes-{seed}") as (lives, proxy):
-        undisturbed = run_scenario(lives, proxy, namespace(plane, f"undisturbed-{seed}"), quiet)
+    name = f"{'rollback-' if scenario is ROLLBACK else ''}{seed}"
+    with lives_behind_proxy(plane, f"crashes-{name}") as (lives, proxy):
+        undisturbed = run_scenario(lives, proxy, namespace(plane, f"undisturbed-{name}"), quiet, scenario)
         if undisturbed.wrongs:
             raise AssertionError(f"without a crash: {undisturbed.wrongs}")
         say(f"crashes: {undisturbed.writes} writes when nothing is in their way")
@@ -447,9 +504,9 @@ def crash_after_every_write(
                 say(f"crashes: the time is up after {result.points} of {len(points)} points")
                 break
             lose = (k + seed) % 2 == 0
-            place = namespace(plane, f"crash-{seed}-{k}")
+            place = namespace(plane, f"crash-{name}-{k}")
             try:
-                run = run_scenario(lives, proxy, place, quiet, Crash(place.namespace, k, lose))
+                run = run_scenario(lives, proxy, place, quiet, scenario, Crash(place.namespace, k, lose))
                 wrongs = [*run.wrongs, *differences(undisturbed.state, run.state)]
                 where = run.crashed_in or "nowhere: there were fewer writes this time"
                 result.points += run.crashed_in is not None
@@ -577,18 +634,22 @@ def faults(options: argparse.Namespace) -> tuple[Json, int]:
     last = started + 60 * options.minutes - options.outage_seconds - 90
     with control_plane(kwok=True, nodes=2, audit_log=True, report=lambda *_: None) as plane:
         install("base", plane)
-        crashes = crash_after_every_write(plane, options.seed, until_time=last)
+        half = (time.monotonic() + last) / 2
+        crashes = crash_after_every_write(plane, options.seed, until_time=half)
+        rollbacks = crash_after_every_write(plane, options.seed, ROLLBACK, until_time=last)
         gone = outage(plane, options.seed, options.outage_seconds)
     figures = {
         "crash_points": crashes.points,
         "crash_failures": crashes.failures,
+        "rollback_crash_points": rollbacks.points,
+        "rollback_crash_failures": rollbacks.failures,
         "outage_s": options.outage_seconds,
         "outage_recovery_s": None if gone.recovery == float("inf") else round(gone.recovery, 1),
         "outage_wrong_deletes": gone.wrong_deletes,
-        "writes_after": crashes.writes_after + gone.writes_after,
+        "writes_after": crashes.writes_after + rollbacks.writes_after + gone.writes_after,
         "seed": options.seed,
     }
-    return figures, crashes.failures + len(gone.failures)
+    return figures, crashes.failures + rollbacks.failures + len(gone.failures)
 
 
 if __name__ == "__main__":
