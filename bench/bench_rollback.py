@@ -327,7 +327,7 @@ def main() -> int:
                 ]
                 lane = Lane(kube, models, wine, watch, f"wine-{number}", given.rate)
                 arguments = (lane, wanted, results, started + 60 * given.minutes)
-                lanes.append((lane, threading.Thread(target=drive, args=arguments)))
+                lanes.append((lane, threading.Thread(target=drive, args=arguments, daemon=True)))
             for _, thread in lanes:
                 thread.start()
             for lane, thread in lanes:

@@ -184,9 +184,9 @@ def _without_prometheus(admin: Kube, model: _Model, seconds: float, result: Same
     admin("scale", "deploy/prometheus", "--replicas=1")
     admin("rollout", "status", "deploy/prometheus", "--timeout=120s")
     back = time.monotonic()
-    if until(lambda: model.reason("SLOHealthy") == "WithinBudget", 180):
+    if until(lambda: model.reason("SLOHealthy") != "MetricsUnavailable", 180):
         result.resumed = time.monotonic() - back
-    say(f"Prometheus is back; asked again after {result.resumed} s")
+    say(f"Prometheus is back; it is believed again after {result.resumed} s")
     if not noticed:
         result.failures.append("nobody noticed that there was no Prometheus")
     if result.outage_aborts or result.outage_promotions:

@@ -46,7 +46,7 @@ class Users:
         command += [f"--control={self._control}", *arguments]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.lines: list[JsonObject] = []
-        self._reader = threading.Thread(target=self._read)
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
