@@ -162,7 +162,8 @@ def end_state(place: Place) -> Json:
             unique[item["metadata"]["uid"]] = "UID"
             state[f"{kind} {item['metadata']['name']}"] = {"spec": item["spec"], "status": item.get("status")}
     for kind in ("ControllerRevision", "Deployment", "Service", "PodDisruptionBudget", "Job"):
-        for number, item in enumerate(place.all(kind)):
+        # Names have a hash of an uid in them: records are in the order in which they were made.
+        for number, item in enumerate(sorted(place.all(kind), key=lambda item: item.get("revision", 0))):
             metadata = item["metadata"]
             if kind == "Job":  # names of Jobs and revisions come from their owners' uids
                 unique |= {metadata["name"]: "JOB", metadata["uid"]: "UID"}
