@@ -35,7 +35,9 @@ class Same:
     rollouts: int = 0
     aborts: int = 0
     requests: int = 0
-    bad: int = 0
+    failed: int = 0
+    late: int = 0
+    wrong: int = 0
     outage_aborts: int = 0
     outage_promotions: int = 0
     resumed: float | None = None
@@ -47,7 +49,9 @@ class Same:
             "aa_rollouts": self.rollouts,
             "aa_aborts": self.aborts,
             "aa_requests": self.requests,
-            "aa_bad_answers": self.bad,
+            "aa_failed": self.failed,
+            "aa_late": self.late,
+            "aa_wrong": self.wrong,
             "prometheus_outage_s": outage_seconds,
             "prometheus_outage_aborts": self.outage_aborts,
             "prometheus_outage_promotions": self.outage_promotions,
@@ -156,7 +160,11 @@ def _again(model: _Model, rate: float, turns: Iterator[int], lock: threading.Loc
         total = users.stop()
         with lock:
             result.requests += total["requests"]
-            result.bad += total["failed"] + total["late"] + total["wrong"]
+            result.failed += total["failed"]
+            result.late += total["late"]
+            result.wrong += total["wrong"]
+        if total["failed"] or total["wrong"]:
+            say(f"{model.name}: {total}")
     except Exception as error:
         with lock:
             result.failures.append(f"{model.name}: {type(error).__name__}: {error}"[:2000])
