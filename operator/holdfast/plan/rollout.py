@@ -124,7 +124,8 @@ def _smoke_testing(attempt: Attempt) -> Course:
         said = f": {golden.answered + golden.failed} of {golden.asked}" if golden else ""
         return go_on(attempt, Verdict("Unknown", Reason.SMOKE_TESTING, words + said), upkeep)
     if golden.failed:
-        message = f"{candidate.name} did not answer {golden.failed} of {golden.asked} golden requests of {stable.name}"
+        failed = f"{golden.failed} of {golden.asked} golden requests of {stable.name}"
+        message = f"{candidate.name} did not answer {failed} in time"
         return reject(view, stable, candidate, Rejection.SMOKE_TEST_FAILED, message)
     disagrees = golden.disagreeing > GROSS * golden.rows and golden.rows >= FEWEST_COMPARED
     if disagrees and not agreed(attempt):
