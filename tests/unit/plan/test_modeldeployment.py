@@ -540,6 +540,7 @@ def test_a_new_model_takes_over_only_when_all_its_pods_are_ready() -> None:
 def test_the_revision_that_was_replaced_stays_warm_then_rests_then_leaves_its_record() -> None:
     world = worlds.serving(replicas=2)
     old = str(world.selected)
+    world.wait(5)  # what takes over in the same second is told apart by one more
     world.change(model={"uri": worlds.URI, "digest": worlds.OTHER})
     world.converge()
     world.ready()
