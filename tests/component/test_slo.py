@@ -62,7 +62,7 @@ def test_what_burns_is_said_and_an_outage_of_prometheus_changes_nothing_else(
         assert time.monotonic() - begin < 4 * SECONDS
         time.sleep(2 * SECONDS)
         written = mutations(plane, "slo")[before:]
-        assert {event["objectRef"].get("subresource") for event in written} == {"status"}
+        assert {event["objectRef"].get("subresource") for event in written} == {"status"}, written
         assert len(written) == 2  # once for each
         for name, left in budgets.items():
             assert (place.get("ModelDeployment", name) or {})["status"]["slo"] == left
