@@ -9,7 +9,6 @@ from datetime import timedelta
 from holdfast.api.modeldeployment import ModelDeploymentReason as Reason
 from holdfast.api.modeldeployment import Step
 from holdfast.plan import children
-from holdfast.plan.conditions import rfc3339
 from holdfast.plan.course import SAVE_EVERY, Course, Memory, held, next_look, trial_of
 from holdfast.plan.evidence import Trial
 from holdfast.plan.observed import Write
@@ -30,11 +29,6 @@ class Attempt:
     candidate: Revision
     progress: Progress
     memory: Memory
-
-    @property
-    def tolerance(self) -> float:
-        """Excess of bad answers that counts as no worse."""
-        return self.view.spec.rollout.tolerance_per_mille / 1000
 
     @property
     def immediate(self) -> bool:
@@ -98,7 +92,7 @@ def go_on(
         if memory.saved is None or view.now - memory.saved >= SAVE_EVERY or not attempt.candidate.standing.counted:
             memory = replace(memory, saved=view.now)
             saved = (children.record(view, attempt.candidate, replace(attempt.candidate.standing, counted=document)),)
-    return Course(verdict_, (*writes, *saved), memory, next_look(memory, poll(view)), trial, weight=weight)
+    return Course(verdict_, (*writes, *saved), memory, next_look(memory, view.poll_seconds), trial, weight=weight)
 
 
 def keep_up(attempt: Attempt) -> list[Write]:
@@ -112,7 +106,7 @@ def pods(attempt: Attempt) -> Iterable[Write]:
 def remembered_trial(attempt: Attempt, kind: str) -> Trial:
     """As it was after the last look."""
     candidate = attempt.candidate
-    return trial_of(f"{candidate.name}/{kind}/{rfc3339(attempt.progress.started)}", candidate, attempt.memory)
+    return trial_of(candidate, kind, attempt.progress.started, attempt.memory)
 
 
 def looked(attempt: Attempt, kind: str) -> Trial:
@@ -125,8 +119,3 @@ def looked(attempt: Attempt, kind: str) -> Trial:
 def or_promote(candidate: Revision) -> str:
     """What a person can say who knows better."""
     return f'annotate holdfast.dev/rollout="promote {candidate.name}"'
-
-
-def poll(view: View) -> float:
-    """Seconds between two looks."""
-    return view.observed.settings.poll_seconds

@@ -113,8 +113,9 @@ def hangs(view: View, revision: Revision) -> bool:
     return bool(ages) and all(age > limit for age in ages)
 
 
-def trial_of(key: str, revision: Revision, memory: Memory) -> Trial:
-    """The trial as this process remembers it, or as it was written down last."""
+def trial_of(revision: Revision, kind: str, since: datetime | None, memory: Memory) -> Trial:
+    """Its trial of that kind since then: as this process remembers it, or as it was written down last."""
+    key = f"{revision.name}/{kind}/{rfc3339(since) if since else ''}"
     return evidence.begin(key, memory.trial, revision.standing.counted)
 
 

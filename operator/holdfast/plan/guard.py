@@ -21,7 +21,7 @@ from holdfast.plan.evidence import Trial
 from holdfast.plan.failures import CANDIDATES_FAULT
 from holdfast.plan.observed import Write
 from holdfast.plan.revisions import Revision
-from holdfast.plan.rollout import receives, withdraw
+from holdfast.plan.rollout import receives
 from holdfast.plan.slo import SloSignal
 from holdfast.plan.standing import Alarm, Standing
 from holdfast.plan.verdict import Verdict
@@ -81,8 +81,7 @@ def _evidence(view: View, stable: Revision, replaced: str) -> str:
     progress = stable.standing.progress
     if progress is None or not progress.step:
         return ""
-    key = f"{stable.name}/canary/{rfc3339(progress.started)}"
-    return trial_of(key, stable, remembered(view)).words(stable.name, replaced)
+    return trial_of(stable, "canary", progress.started, remembered(view)).words(stable.name, replaced)
 
 
 def _last_promoted(view: View, stable: Revision) -> Revision | None:
@@ -127,7 +126,7 @@ def watch(view: View, stable: Revision, serving: Verdict) -> Course:
         percent = min(MOST_CONTROL, RAISED * percent)
     writes += children.candidate_register(view, previous)
     writes += children.route(view, stable, previous, view.candidate_service, "share", weight=percent / 100)
-    if trial.is_worse(view.spec.rollout.tolerance_per_mille / 1000):
+    if trial.is_worse(view.tolerance):
         words = trial.words(stable.name, previous.name)
         message = f"{stable.name} answers worse than {previous.name}, by a control group of {percent} %"
         return _breach(view, stable, previous, serving, Rejection.SLO_BREACH, message, words).after(writes)
@@ -143,7 +142,7 @@ def watch(view: View, stable: Revision, serving: Verdict) -> Course:
     if memory.saved is None or view.now - memory.saved >= SAVE_EVERY:
         memory = replace(memory, saved=view.now)
         writes.append(children.record(view, stable, replace(stable.standing, counted=document)))
-    return Course(serving, tuple(writes), memory, poll=next_look(memory, view.observed.settings.poll_seconds))
+    return Course(serving, tuple(writes), memory, poll=next_look(memory, view.poll_seconds))
 
 
 def _burning(view: View, stable: Revision) -> str:
@@ -157,10 +156,8 @@ def _burning(view: View, stable: Revision) -> str:
 
 def _compared(view: View, stable: Revision, previous: Revision, memory: Memory) -> Trial:
     """Stable against its control group, since the promotion."""
-    promoted = stable.standing.promoted_at
-    key = f"{stable.name}/guard/{rfc3339(promoted) if promoted else ''}"
     reports = [report for _, report in view.reports(stable)]
-    trial = trial_of(key, stable, memory)
+    trial = trial_of(stable, "guard", stable.standing.promoted_at, memory)
     return trial.looked(reports, previous.name, children.limit_seconds(view), local_is_treated=True)
 
 
@@ -220,8 +217,8 @@ def _at_rest(view: View, previous: Revision) -> Iterable[Write]:
 
 def dismiss(view: View, stable: Revision, previous: Revision, serving: Verdict) -> Course:
     """The control group ends before its pods, or the address that leads to them, are taken away."""
-    writes = tuple(withdraw(view, stable, previous))
-    return Course(serving, writes, remembered(view), poll=view.observed.settings.poll_seconds)
+    writes = tuple(children.withdrawal(view, stable, previous))
+    return Course(serving, writes, remembered(view), poll=view.poll_seconds)
 
 
 def _until(view: View, seconds: float) -> float | None:
@@ -247,7 +244,7 @@ def roll_back(view: View, stable: Revision, target: Revision) -> Course:
     """Traffic from a rejected stable revision to another: routers first, which reaches established connections."""
     writes = [*children.deployment(view, target, max(1, view.replicas))]
     words = f"{stable.name} is rejected ({stable.standing.reason}: {stable.standing.message})"
-    poll = view.observed.settings.poll_seconds
+    poll = view.poll_seconds
     late = stable.standing.time is not None and view.now - stable.standing.time >= PATIENCE
     enough = target.ready_replicas if late or not stable.ready_replicas else target.has_ready(max(1, view.replicas))
     if view.replicas and not enough:
@@ -255,7 +252,7 @@ def roll_back(view: View, stable: Revision, target: Revision) -> Course:
         return Course(verdict_, tuple(writes), poll=poll)
     writes += children.candidate_register(view, target)
     if receives(view, target, stable):  # since the promotion
-        writes += withdraw(view, target, stable)
+        writes += children.withdrawal(view, target, stable)
     writes += children.route(view, stable, target, view.candidate_service, "all", close=True)
     noted = view.orders.noted
     if view.orders.rollout and view.orders.order and view.orders.order.verb == "rollback":
@@ -281,7 +278,7 @@ def left_over(view: View, stable: Revision, keep: Iterable[str]) -> tuple[list[W
         removed = _at_rest(view, revision) if rests else children.delete(revision)
         receiving = receives(view, stable, revision)
         if receiving:
-            writes += withdraw(view, stable, revision)
+            writes += children.withdrawal(view, stable, revision)
         if revision.standing.promoted_at is not None:
             at_once = revision.standing.reason in AT_ONCE or not revision.ready_replicas
             draining = _since(view, revision) < DRAIN and not at_once
@@ -292,7 +289,7 @@ def left_over(view: View, stable: Revision, keep: Iterable[str]) -> tuple[list[W
             unknown = bool(revision.standing.counted) and not view.reports(stable)
             busy = receiving or (unknown and _since(view, revision) < LEASE)
         if busy:
-            poll = view.observed.settings.poll_seconds
+            poll = view.poll_seconds
         else:
             writes += removed
     return writes, poll

@@ -34,10 +34,6 @@ class Model:
     resolved: bool = False
     """The digest was found out by us, and not asked for."""
 
-    def is_same_as(self, other: Model) -> bool:
-        """Whether the content and its place are the same, whoever chose it."""
-        return (self.uri, self.digest) == (other.uri, other.digest)
-
     def served_by(self, image: str) -> dict[str, str]:
         """As in `status.model`."""
         made = {"uri": self.uri, "digest": self.digest, "source": self.source, "runtimeImage": image}

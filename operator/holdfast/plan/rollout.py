@@ -7,23 +7,17 @@ against it while there are no numbers. `Immediate` goes from Starting to Promoti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
 from holdfast.api.modeldeployment import ModelDeploymentReason as Reason
 from holdfast.api.modeldeployment import Rejection
 from holdfast.plan import children, verdict
-from holdfast.plan.attempt import Attempt, advance_to, go_on, keep_up, looked, or_promote, pods, poll, remembered_trial
-from holdfast.plan.course import (
-    Course,
-    held,
-    look,
-    remembered,
-)
+from holdfast.plan.attempt import Attempt, advance_to, go_on, keep_up, looked, or_promote, pods, remembered_trial
+from holdfast.plan.course import Course, held, look, remembered
 from holdfast.plan.evidence import Trial
 from holdfast.plan.failures import FEWEST_COMPARED, GROSS, agreed, hard_failure, predictions_differ, restarts_of
-from holdfast.plan.observed import Write
 from holdfast.plan.revisions import Revision
 from holdfast.plan.standing import Stage
 from holdfast.plan.verdict import Verdict
@@ -61,13 +55,8 @@ def reject(
 ) -> Course:
     """The verdict first, then the traffic. The pods go when no router has a lease to them any more."""
     rejected = replace(candidate, standing=candidate.standing.rejected(reason, message, evidence, view.now))
-    writes = (children.record(view, rejected), *withdraw(view, stable, candidate))
-    return Course(verdict.of_rejected(view, stable, rejected), writes, poll=poll(view), rejected=rejected)
-
-
-def withdraw(view: View, stable: Revision, candidate: Revision) -> Iterable[Write]:
-    """No traffic to the candidate from now on."""
-    return children.withdrawal(view, stable, candidate)
+    writes = (children.record(view, rejected), *children.withdrawal(view, stable, candidate))
+    return Course(verdict.of_rejected(view, stable, rejected), writes, poll=view.poll_seconds, rejected=rejected)
 
 
 def receives(view: View, stable: Revision, candidate: Revision) -> bool:
@@ -164,7 +153,7 @@ def _shadowing(attempt: Attempt) -> Course:
         relative=TOLERATED_RELATIVE, absolute=TOLERATED_ABSOLUTE,
     )  # fmt: skip
     trial = looked(attempt, "shadow")
-    if trial.is_worse(attempt.tolerance):
+    if trial.is_worse(attempt.view.tolerance):
         words = trial.words(candidate.name, stable.name)
         return reject(
             view, stable, candidate, Rejection.SHADOW_FAILED, f"{candidate.name} answered copies worse", words
@@ -178,7 +167,7 @@ def _shadowing(attempt: Attempt) -> Course:
         message = f"{candidate.name} answers {differing} of {rows} copied rows otherwise; {or_promote(candidate)}"
         return go_on(attempt, held(Reason.AWAITING_PROMOTION, message), upkeep, trial)
     if attempt.since >= timedelta(seconds=shadow.min_seconds):
-        if trial.is_no_worse(attempt.tolerance):
+        if trial.is_no_worse(attempt.view.tolerance):
             return _after_shadow(attempt)
         return go_on(attempt, _too_few(attempt, seen), upkeep, trial)
     return go_on(attempt, Verdict("Unknown", Reason.SHADOWING, f"{candidate.name}: {seen}"), upkeep, trial)
@@ -205,7 +194,7 @@ def _canary_step(attempt: Attempt) -> Course:
         weight = attempt.steps[number - 2].weight_percent if number > 1 else min(weight, 1)
     seen = f"{trial.treated.requests} of {_needed(attempt, trial)} requests seen, {trial.treated.bad} failed"
     where = f"step {number} of {len(attempt.steps)}: {weight} % of traffic to {candidate.name}; {seen}"
-    enough = trial.is_no_worse(attempt.tolerance)
+    enough = trial.is_no_worse(attempt.view.tolerance)
     late = attempt.since >= timedelta(seconds=step.min_seconds) and weight == step.weight_percent
     synthetic = SYNTHETIC_PER_SECOND if late and not enough and _is_synthetic(view) else 0.0
     upkeep += children.route(
@@ -242,7 +231,7 @@ def _promoting(attempt: Attempt) -> Course:
             return go_on(attempt, held(Reason.PAUSED, text), writes, trial, weight)
         started = verdict.of_start(view, candidate, attempt.pods)
         waits = replace(started, reason=Reason.PROMOTING) if started.status == "Unknown" else started
-        return replace(go_on(attempt, waits, writes, trial, weight), poll=poll(view))
+        return replace(go_on(attempt, waits, writes, trial, weight), poll=view.poll_seconds)
     routed = list(children.route(view, stable, candidate, view.candidate_service, "all", close=True))
     leases = [report.lease for _, report in view.reports(stable) if report.takes_leases]
     handed_over = all(lease and lease.mode == "all" and lease.target == candidate.name for lease in leases)
@@ -268,7 +257,7 @@ STAGES: dict[Stage, Callable[[Attempt], Course]] = {
 
 def _is_worse(attempt: Attempt, trial: Trial) -> Course | None:
     candidate, stable = attempt.candidate, attempt.stable
-    if not trial.is_worse(attempt.tolerance):
+    if not trial.is_worse(attempt.view.tolerance):
         return None
     message = f"{candidate.name} answered worse than {stable.name}"
     return reject(
@@ -291,7 +280,7 @@ def _too_few(attempt: Attempt, seen: str) -> Verdict:
 
 def _needed(attempt: Attempt, trial: Trial) -> int:
     """Requests of the candidate in all, until it is shown to be no worse if it goes on as stable does."""
-    return trial.treated.requests + trial.missing(attempt.tolerance)
+    return trial.treated.requests + trial.missing(attempt.view.tolerance)
 
 
 def _is_fast(attempt: Attempt) -> bool:

@@ -154,8 +154,7 @@ def _revision(revision: Revision) -> dict[str, Any]:
 
 
 def _rollout(view: View, course: Course, candidate: str) -> dict[str, Any] | None:
-    """How far the candidate is. Its numbers change with the traffic: they are as old as the last change of step, or a
-    minute."""
+    """How far the candidate is, by the last look at it."""
     revision = view.revision(candidate)
     progress = revision.standing.progress if revision else None
     if progress is None:
@@ -166,8 +165,7 @@ def _rollout(view: View, course: Course, candidate: str) -> dict[str, Any] | Non
         old = {name: before[name] for name in kept if name in before}
     else:
         old = {}
-    tolerance = view.spec.rollout.tolerance_per_mille / 1000
-    required = trial.treated.requests + trial.missing(tolerance) if trial else round(3 / tolerance)
+    required = trial.treated.requests + trial.missing(view.tolerance) if trial else round(3 / view.tolerance)
     return {
         "step": progress.step,
         "weightPercent": course.weight,

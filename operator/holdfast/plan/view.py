@@ -170,6 +170,16 @@ class View:
         return self.now - datetime.fromisoformat(ready["lastTransitionTime"]) if ready else timedelta(0)
 
     @property
+    def tolerance(self) -> float:
+        """Excess of bad answers that counts as no worse."""
+        return self.spec.rollout.tolerance_per_mille / 1000
+
+    @property
+    def poll_seconds(self) -> float:
+        """Between two looks at the routers while something is being decided."""
+        return self.observed.settings.poll_seconds
+
+    @property
     def deadline(self) -> timedelta:
         """For pods of a revision to become ready."""
         return timedelta(seconds=self.spec.rollout.progress_deadline_seconds)
