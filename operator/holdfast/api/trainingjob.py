@@ -206,27 +206,29 @@ _REGRESSION_METRICS = ",".join(f"'{name}'" for name in get_args(RegressionMetric
 _IMMUTABLE = "a TrainingJob is one run and cannot change: give the new run a new name"
 
 
-class TrainingJobSpec(Model):
-    """One training run. It cannot change; a new run is a new TrainingJob."""
+RUN_RULES = (
+    (
+        f"self.estimators.all(e, (self.task == 'Regression') == (e.name in [{_REGRESSORS}]))",
+        "an estimator does not fit the task: classifiers need task Classification, regressors need task Regression",
+    ),
+    (
+        "!has(self.evaluation) || !has(self.evaluation.requirements) || self.evaluation.requirements.all("
+        f"r, (self.task == 'Regression') == (r.metric in [{_REGRESSION_METRICS}]))",
+        "a required metric does not fit the task: R2, MAE, RMSE and MAPE are for Regression,"
+        " the others for Classification",
+    ),
+    (
+        "!has(self.features) || !(has(self.features.numeric) && self.target in self.features.numeric"
+        " || has(self.features.categorical) && self.target in self.features.categorical)",
+        "the target must not be among the features",
+    ),
+)
 
-    model_config = validated(
-        (
-            f"self.estimators.all(e, (self.task == 'Regression') == (e.name in [{_REGRESSORS}]))",
-            "an estimator does not fit the task: classifiers need task Classification, regressors need task Regression",
-        ),
-        (
-            "!has(self.evaluation) || !has(self.evaluation.requirements) || self.evaluation.requirements.all("
-            f"r, (self.task == 'Regression') == (r.metric in [{_REGRESSION_METRICS}]))",
-            "a required metric does not fit the task: R2, MAE, RMSE and MAPE are for Regression,"
-            " the others for Classification",
-        ),
-        (
-            "!has(self.features) || !(has(self.features.numeric) && self.target in self.features.numeric"
-            " || has(self.features.categorical) && self.target in self.features.categorical)",
-            "the target must not be among the features",
-        ),
-        ("self == oldSelf", _IMMUTABLE),
-    )
+
+class RunSpec(Model):
+    """What a training run is made of; its rules are RUN_RULES."""
+
+    model_config = validated(*RUN_RULES)
 
     data: Data = Field(description="What to learn from.")
     target: ColumnName = Field(description="The column to predict.")
@@ -253,6 +255,12 @@ class TrainingJobSpec(Model):
     active_deadline_seconds: int = Field(
         86400, ge=60, le=2592000, description="Longest time for the whole run, waiting included."
     )
+
+
+class TrainingJobSpec(RunSpec):
+    """One training run. It cannot change; a new run is a new TrainingJob."""
+
+    model_config = validated(*RUN_RULES, ("self == oldSelf", _IMMUTABLE))
 
 
 class TrainedModel(Model):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from holdfast.api.trainingjob import Preprocessing, Split, TrainingJobSpec
+from holdfast.api.trainingjob import Preprocessing, RunSpec, Split, TrainingJobSpec
 from holdfast.build import labels, names, pod
 from holdfast.build.hashing import canonical_json, with_desired_hash
 from holdfast.build.source import Source
@@ -71,7 +71,7 @@ def training_job(
     return manifest
 
 
-def run(spec: TrainingJobSpec, folder: str) -> dict[str, Any]:
+def run(spec: RunSpec, folder: str) -> dict[str, Any]:
     """What the trainer is told (docs/design: contracts), with every default filled in."""
     estimator = spec.estimators[0]
     told: dict[str, Any] = {
