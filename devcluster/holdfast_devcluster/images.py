@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from packaging.markers import Marker
+
 from holdfast_devcluster import binaries, oci, packages, paths
 from holdfast_devcluster.binaries import Report
 from holdfast_devcluster.errors import ClusterError
@@ -187,30 +189,29 @@ def source_files(image: Image) -> Iterator[Path]:
 
 
 def requirements_for(lock: str, python_version: str) -> str:
-    """The lock with only what that Python version installs, and without markers.
+    """The lock with only what that Python installs on Linux, and without markers.
 
-    pip would judge the markers by the Python that runs it, not by the one in the image. Only markers about the kind and
-    the version of Python are known; ClusterError for any other.
+    pip would judge the markers by the Python that runs it, not by the one in the image.
     """
+    target = {
+        "implementation_name": "cpython",
+        "os_name": "posix",
+        "platform_machine": _machine(),
+        "platform_python_implementation": "CPython",
+        "platform_system": "Linux",
+        "python_full_version": python_version,
+        "python_version": python_version,
+        "sys_platform": "linux",
+    }
     kept = []
     for block in re.split(r"\n(?=\S)", lock.strip()):
         requirement, separator, rest = block.partition(" ;")
+        marker, _, hashes = rest.partition(" \\\n")
         if not separator:
             kept.append(block)
-            continue
-        marker, _, hashes = rest.partition(" \\\n")
-        if all(_holds(clause.strip(), python_version) for clause in marker.split(" and ")):
+        elif Marker(marker).evaluate(target):
             kept.append(f"{requirement} \\\n{hashes}")
     return "\n".join(kept) + "\n"
-
-
-def _holds(clause: str, python_version: str) -> bool:
-    if re.fullmatch(r"(platform_python_implementation|implementation_name) != '[Pp]y[Pp]y'", clause):
-        return True  # it is CPython
-    match = re.fullmatch(r"python_full_version (<|>=) '([\d.]+)'", clause)
-    if match is None:
-        raise ClusterError(f"The lock has a marker that image builds do not know: {clause}")
-    return (_version(python_version) < _version(match[2])) == (match[1] == "<")
 
 
 def download_command(requirements: Path, folder: Path, machine: str) -> list[str]:
@@ -371,10 +372,6 @@ def _loaded(image: Image, folder: Path) -> Path:
 
 def _machine() -> str:
     return {"arm64": "aarch64"}.get(platform.machine(), platform.machine())
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("."))
 
 
 def _text(file: Path) -> str | None:
