@@ -19,6 +19,10 @@ compile triton-client.txt --group pyproject.toml:triton-client
 compile schemathesis.txt --group pyproject.toml:schemathesis
 compile fuzz.txt --group pyproject.toml:fuzz
 
+compile bench-evidently.txt --group pyproject.toml:bench-evidently
+compile bench-nannyml.txt --group pyproject.toml:bench-nannyml --no-emit-package nvidia-nccl-cu12 # for several GPUs
+compile bench-river.txt --group pyproject.toml:bench-river
+
 # The peers of the serving benchmark do not agree on versions. All have the runtime that we have.
 runtime=$(mktemp)
 trap 'rm -f "$runtime"' EXIT
