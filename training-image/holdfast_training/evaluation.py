@@ -1,4 +1,4 @@
-"""Hold rows out by seed, measure on them, and hold the metrics against what the spec requires."""
+"""Hold rows out, measure on them, and hold the metrics against what the spec requires."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import numpy.typing as npt
 from sklearn import metrics
 from sklearn.model_selection import train_test_split
 
-from holdfast_training.errors import Finding, TrainingError, data_invalid
-from holdfast_training.spec import Requirement, Task
+from holdfast_training import rowdigests
+from holdfast_training.columns import Examples
+from holdfast_training.errors import Finding, TrainingError, count, data_invalid
+from holdfast_training.spec import Requirement, Run, Task
 
 CLASSIFICATION = ("Accuracy", "BalancedAccuracy", "F1", "Precision", "Recall", "ROCAUC", "LogLoss")
 REGRESSION = ("RMSE", "MAE", "R2", "MAPE")
@@ -27,15 +29,55 @@ _LARGEST = 1e12  # status.metrics takes 12 digits before the point
 Rows = npt.NDArray[np.intp]
 
 
-def split(target: npt.NDArray[Any], task: Task, test_percent: int, seed: int) -> tuple[Rows, Rows]:
-    """Row numbers for training and for holding out, both in order; stratified by class.
+def split(examples: Examples, run: Run) -> tuple[Rows, Rows]:
+    """Row numbers for training and for holding out, both in order, as `split` of the run says.
 
     Raises:
         TrainingError: `DataInvalid` when there are too few rows, in all or of a class.
     """
-    rows = len(target)
+    rows = len(examples.target)
     if rows < MIN_ROWS:
         raise data_invalid([Finding("TooFewRows", f"the data have {rows} rows, at least {MIN_ROWS} are needed")])
+    if run.split_method == "RowDigest":
+        return split_by_digest(examples, run.task, run.test_percent)
+    return split_at_random(examples.target, run.task, run.test_percent, run.seed)
+
+
+def split_by_digest(examples: Examples, task: Task, test_percent: int) -> tuple[Rows, Rows]:
+    """By what each row is, so about this share. A class with few rows may have none that is held out."""
+    digests = rowdigests.of(examples.columns, examples.features, examples.target)
+    out = rowdigests.held_out(digests, test_percent)
+    held_out, training = np.flatnonzero(out), np.flatnonzero(~out)
+    findings = [
+        Finding("TooFewRows", f"{len(side)} of {len(out)} rows are {words}, at least 2 are needed; add rows")
+        for side, words in ((held_out, "held out by digest"), (training, "left to learn from"))
+        if len(side) < 2
+    ]
+    if task == "Classification" and not findings:
+        findings = _not_learned(examples.target, training)
+    if findings:
+        raise data_invalid(findings)
+    return training, held_out
+
+
+def _not_learned(target: npt.NDArray[Any], training: Rows) -> list[Finding]:
+    """Nobody can learn a class whose rows are all held out."""
+    classes, first, sizes = np.unique(target, return_index=True, return_counts=True)
+    return [
+        Finding(
+            "TooFewRows",
+            f"class {number} of {len(classes)} (in sorted order) has {count(int(size), 'row')}, first at row "
+            f"{row + 1:,}, and all of them are held out by digest",
+            rows=int(size),
+        )
+        for number, (name, row, size) in enumerate(zip(classes, first, sizes, strict=True), 1)
+        if name not in target[training]
+    ]
+
+
+def split_at_random(target: npt.NDArray[Any], task: Task, test_percent: int, seed: int) -> tuple[Rows, Rows]:
+    """By seed; stratified by class."""
+    rows = len(target)
     test_rows = max(2, math.ceil(rows * test_percent / 100))
     stratify = None
     if task == "Classification":
@@ -73,7 +115,7 @@ def measure_classes(
 
     F1, Precision and Recall are of the second class in sorted order when there are two, else unweighted means over
     classes; ROCAUC of several classes is the mean of one-versus-rest. Without probabilities ROCAUC and LogLoss are
-    left out.
+    left out; so is ROCAUC where a class has no row.
     """
     two = len(classes) == 2
     average: dict[str, Any] = {"average": "binary", "pos_label": classes[1]} if two else {"average": "macro"}
@@ -88,7 +130,8 @@ def measure_classes(
         scores = probabilities[:, 1] if two else probabilities
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # rows of one-versus-one AdaBoost sum to 1 only roughly
-            values["ROCAUC"] = metrics.roc_auc_score(truth, scores, multi_class="ovr", labels=classes)
+            if np.isin(classes, truth).all():
+                values["ROCAUC"] = metrics.roc_auc_score(truth, scores, multi_class="ovr", labels=classes)
             values["LogLoss"] = metrics.log_loss(truth, probabilities, labels=classes)
     return {name: float(value) for name, value in values.items()}
 
@@ -116,7 +159,8 @@ def check(requirements: Sequence[Requirement], measured: Mapping[str, float], es
 def _missed(requirement: Requirement, measured: Mapping[str, float], estimator: str) -> str | None:
     value = measured.get(requirement.metric)
     if value is None:
-        return f"{requirement.metric} is required, but it cannot be computed: {_why(requirement.metric, estimator)}"
+        why = _why(requirement.metric, measured, estimator)
+        return f"{requirement.metric} is required, but it cannot be computed: {why}"
     text = formatted(value)
     if requirement.minimum is not None and value < float(requirement.minimum):
         limit, word = requirement.minimum, "below the minimum"
@@ -128,9 +172,9 @@ def _missed(requirement: Requirement, measured: Mapping[str, float], estimator: 
     return f"{requirement.metric} is {shown}, {word} of {limit}"
 
 
-def _why(metric: str, estimator: str) -> str:
+def _why(metric: str, measured: Mapping[str, float], estimator: str) -> str:
     if metric in ("ROCAUC", "LogLoss"):
-        return f"{estimator} gives no probabilities"
+        return "a class has no held-out row" if "LogLoss" in measured else f"{estimator} gives no probabilities"
     if metric == "MAPE":
         return "a held-out target is zero"
     return "the errors are too large"

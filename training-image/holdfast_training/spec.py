@@ -57,6 +57,7 @@ class Run:
     task: Task
     features: Features
     preprocessing: Preprocessing
+    split_method: Literal["Random", "RowDigest"]
     test_percent: int
     estimator: str
     parameters: Mapping[str, str]
@@ -71,6 +72,7 @@ def parse(text: str) -> Run:
     document: dict[str, Any] = json.loads(text)
     data, estimator, output = document["data"], document["estimator"], document["output"]
     features, preprocessing = document.get("features", {}), document.get("preprocessing", {})
+    split = document.get("split", {})
     if document["task"] not in ("Classification", "Regression"):
         raise ValueError(f"unknown task {document['task']!r}")
     if data.get("format") not in (None, "CSV", "Parquet"):
@@ -87,7 +89,8 @@ def parse(text: str) -> Run:
             scale_numeric=_one_of(preprocessing, "scaleNumeric", "Standard", "MinMax", "Robust", "None"),
             encode_categorical=_one_of(preprocessing, "encodeCategorical", "OneHot", "Ordinal"),
         ),
-        test_percent=document.get("split", {}).get("testPercent", 20),
+        split_method=_one_of(split, "method", "Random", "RowDigest"),
+        test_percent=split.get("testPercent", 20),
         estimator=estimator["name"],
         parameters=dict(estimator.get("parameters", {})),
         seed=document.get("seed", 0),
@@ -97,7 +100,7 @@ def parse(text: str) -> Run:
     )
 
 
-def _one_of(section: Mapping[str, str], key: str, default: str, *others: str) -> Any:
+def _one_of(section: Mapping[str, Any], key: str, default: str, *others: str) -> Any:
     value = section.get(key, default)
     if value not in (default, *others):
         raise ValueError(f"unknown {key} {value!r}")

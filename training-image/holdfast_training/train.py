@@ -51,7 +51,7 @@ def train(
         examples = columns.examine(
             source.read(columns.wanted(source.columns, run.target, run.features)), run.target, run.task, run.features
         )
-        training, held_out = evaluation.split(examples.target, run.task, run.test_percent, run.seed)
+        training, held_out = evaluation.split(examples, run)
         log("read", rows=len(examples.target), testRows=len(held_out), features=len(examples.columns.names))
 
         started = time.monotonic()
@@ -108,6 +108,7 @@ def _recipe(run: Run) -> dict[str, Any]:
     return {
         "target": run.target,
         "task": run.task,
+        "splitMethod": run.split_method,
         "testPercent": run.test_percent,
         "estimator": run.estimator,
         "parameters": dict(run.parameters),

@@ -165,6 +165,11 @@ class Preprocessing(Model):
 class Split(Model):
     """Which rows are held out."""
 
+    method: Literal["Random", "RowDigest"] | None = Field(
+        None,
+        description="Random (when absent): by seed, stratified for classification. RowDigest: by what the row is, so"
+        " every run holds out the same rows.",
+    )
     test_percent: int = Field(20, ge=5, le=50, description="Share of the rows held out.")
 
 

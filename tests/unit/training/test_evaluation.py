@@ -22,7 +22,7 @@ from holdfast_training.spec import Requirement
 )
 def test_every_class_is_in_both_parts_and_every_row_in_one(sizes: list[int], percent: int, seed: int) -> None:
     target = np.repeat(np.arange(len(sizes)), sizes)
-    training, held_out = evaluation.split(target, "Classification", percent, seed)
+    training, held_out = evaluation.split_at_random(target, "Classification", percent, seed)
     assert sorted([*training, *held_out]) == list(range(len(target)))
     assert set(target[training]) == set(target[held_out]) == set(range(len(sizes)))
     assert len(held_out) == -(-len(target) * percent // 100)
@@ -30,7 +30,7 @@ def test_every_class_is_in_both_parts_and_every_row_in_one(sizes: list[int], per
 
 def test_the_seed_and_nothing_else_decides_the_split() -> None:
     target = np.arange(100.0)
-    first, again, other = (evaluation.split(target, "Regression", 20, seed)[1] for seed in (1, 1, 2))
+    first, again, other = (evaluation.split_at_random(target, "Regression", 20, seed)[1] for seed in (1, 1, 2))
     assert first.tolist() == again.tolist() != other.tolist()
 
 
@@ -38,7 +38,7 @@ def test_the_seed_and_nothing_else_decides_the_split() -> None:
 def test_a_split_either_holds_out_some_of_every_class_or_is_refused(sizes: list[int], percent: int, seed: int) -> None:
     target = np.repeat(np.arange(len(sizes)), sizes)
     try:
-        training, held_out = evaluation.split(target, "Classification", percent, seed)
+        training, held_out = evaluation.split_at_random(target, "Classification", percent, seed)
     except TrainingError as error:
         assert {finding.rule for finding in error.findings} == {"TooFewRows"}  # noqa: PT017
     else:
@@ -57,6 +57,15 @@ def test_metrics_of_two_classes_are_those_of_the_second() -> None:
     assert measured["F1"] == pytest.approx(2 / 3)
     assert measured["ROCAUC"] == 1
     assert measured["LogLoss"] == pytest.approx(-np.log([0.9, 0.8, 0.4, 0.7]).mean())
+
+
+def test_a_class_without_a_row_leaves_out_the_area_under_the_curve_alone() -> None:
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.2, 0.7, 0.1]])
+    measured = evaluation.measure_classes(np.array([0, 1]), np.array([0, 1]), probabilities, np.array([0, 1, 2]))
+    assert "ROCAUC" not in measured
+    assert measured["LogLoss"] == pytest.approx(-np.log(0.7))
+    with pytest.raises(TrainingError, match=r"ROCAUC .* cannot be computed: a class has no held-out row"):
+        evaluation.check([Requirement("ROCAUC", minimum="0.5")], measured, "GaussianNB", 2)
 
 
 def test_metrics_of_several_classes_are_unweighted_means() -> None:
