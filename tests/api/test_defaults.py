@@ -52,7 +52,14 @@ def test_parts_of_a_rollout_that_are_begun_are_completed(server: Server) -> None
 def test_a_training_job_gets_a_seed_and_limits(server: Server) -> None:
     body = training_job()
     stored = server.accepts(body)
-    assert stored["spec"] == {**body["spec"], "seed": 0, "backoffLimit": 2, "activeDeadlineSeconds": 86400}
+    assert stored["spec"] == {
+        **body["spec"],
+        "suspend": False,
+        "seed": 0,
+        "backoffLimit": 2,
+        "activeDeadlineSeconds": 86400,
+        "ttlSecondsAfterFinished": 604800,
+    }
 
 
 def test_parts_of_a_training_job_that_are_begun_are_completed(server: Server) -> None:

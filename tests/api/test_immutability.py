@@ -5,9 +5,12 @@ from collections.abc import Callable
 import pytest
 from tests.api.server import Json, Server, says_only, training_job
 
+from holdfast.api.trainingjob import TrainingJobSpec
 from holdfast_devcluster.api import ApiError
 
-MESSAGE = "a TrainingJob is one run and cannot change: give the new run a new name"
+MESSAGE = (
+    "a TrainingJob is one run and cannot change (suspend and ttlSecondsAfterFinished may): give the new run a new name"
+)
 FULL = training_job(
     "full",
     features={"numeric": ["ash"]},
@@ -67,12 +70,23 @@ def test_every_field_was_tried() -> None:
         "backoffLimit",
         "activeDeadlineSeconds",
     }
+    assert {field.alias for field in TrainingJobSpec.model_fields.values()} == {
+        *(field for change in CHANGES for field in change),
+        "suspend",
+        "ttlSecondsAfterFinished",
+    }
+
+
+def test_a_run_can_be_suspended_and_kept_for_another_time(merge: Callable[[Json], Json]) -> None:
+    for spec in ({"suspend": True}, {"suspend": False}, {"ttlSecondsAfterFinished": 0}):
+        assert merge({"spec": spec})["spec"].items() >= spec.items()
 
 
 def test_labels_and_annotations_can_change(merge: Callable[[Json], Json]) -> None:
+    before = merge({})["metadata"]["generation"]
     changed = merge({"metadata": {"labels": {"team": "wine"}, "annotations": {"note": "x"}}})
     assert changed["metadata"]["labels"] == {"team": "wine"}
-    assert changed["metadata"]["generation"] == 1
+    assert changed["metadata"]["generation"] == before
 
 
 def test_the_same_manifest_can_be_applied_again(server: Server) -> None:
@@ -86,7 +100,9 @@ def test_the_same_manifest_can_be_applied_again(server: Server) -> None:
 
 def test_spelling_a_default_out_is_no_change(server: Server) -> None:
     server.apply(training_job("defaults"), manager="git")
-    spelled_out = training_job("defaults", seed=0, backoffLimit=2, activeDeadlineSeconds=86400)
+    spelled_out = training_job(
+        "defaults", seed=0, backoffLimit=2, activeDeadlineSeconds=86400, ttlSecondsAfterFinished=604800, suspend=False
+    )
     assert server.apply(spelled_out, manager="git")["metadata"]["generation"] == 1
 
 

@@ -298,7 +298,9 @@ REFUSED: list[tuple[Json, str, str]] = [
 ]
 
 WITHOUT_ONE: list[dict[str, Any]] = [{field: None} for field in ("data", "target", "task", "estimators", "output")]
-IMMUTABLE = "a TrainingJob is one run and cannot change: give the new run a new name"
+IMMUTABLE = (
+    "a TrainingJob is one run and cannot change (suspend and ttlSecondsAfterFinished may): give the new run a new name"
+)
 
 
 @pytest.mark.parametrize(("body", "field", "message"), REFUSED)

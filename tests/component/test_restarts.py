@@ -31,25 +31,38 @@ class Restarted:
     foreign: Place
     """A run whose Job's name was taken meanwhile."""
     foreign_job: str
+    expired: Place
+    """A run that ended well, and whose Job expired."""
+    unread: Place
+    """A run that ended while nobody looked, and whose Job may expire at once."""
 
 
 @pytest.fixture(scope="module")
 def restarted(plane: ControlPlane) -> Iterator[Restarted]:
-    settled, lost, orphaned, foreign = (_place(plane, name) for name in ("settled", "lost", "orphaned", "foreign"))
+    named = ("settled", "lost", "orphaned", "foreign", "expired", "unread")
+    settled, lost, orphaned, foreign, expired, unread = (_place(plane, name) for name in named)
     with operator(plane, "before") as before:
         for index in range(SETTLED):
             settled.model(f"wine-{index}", serving={"replicas": 2})
         for place in (lost, orphaned):
             place.run("wine", nodeSelector=NOWHERE)
+        for place in (expired, unread):
+            place.run("wine", nodeSelector=NOWHERE, ttlSecondsAfterFinished=0)
         for index in range(SETTLED):
             settled.until_ready(f"wine-{index}")
         until("the budgets are there", lambda: len(settled.all("PodDisruptionBudget")) == SETTLED)
         (lost_job,) = until("there is a Job", lambda: lost.all("Job"))
         (orphaned_job,) = until("there is a Job", lambda: orphaned.all("Job"))
         pod = pod_of(lost, lost_job["metadata"]["name"])
+        (expired_job,) = until("there is a Job", lambda: expired.all("Job"))
+        end(expired, pod_of(expired, expired_job["metadata"]["name"]), 0, REPORT)
+        until("the Job has expired", lambda: not expired.all("Job"))
+        (unread_job,) = until("there is a Job", lambda: unread.all("Job"))
+        unread_pod = pod_of(unread, unread_job["metadata"]["name"])
         before.until_idle()
         stop(before)
     end(lost, pod, 0, REPORT)
+    end(unread, unread_pod, 0, REPORT)
     name = lost_job["metadata"]["name"]
     until("the Job is complete", lambda: (lost.get("Job", name) or {}).get("status", {}).get("succeeded"))
     lost.delete("Pod", pod["metadata"]["name"], gracePeriodSeconds=0)
@@ -63,7 +76,7 @@ def restarted(plane: ControlPlane) -> Iterator[Restarted]:
     foreign.create(job)
     with operator(plane, "after") as after:
         after.until_idle()
-        yield Restarted(after, settled, lost, lost_job, orphaned, orphaned_job, foreign, foreign_job)
+        yield Restarted(after, settled, lost, lost_job, orphaned, orphaned_job, foreign, foreign_job, expired, unread)
         stop(after)
 
 
@@ -83,6 +96,24 @@ def test_a_report_that_is_lost_with_its_pod_is_asked_for_again(restarted: Restar
     until("the Job is made again", another)
     end(place, pod_of(place, before["name"]), 0, REPORT)
     place.until_reason("TrainingJob", "wine", "Succeeded", "Completed")
+
+
+def test_a_run_whose_job_has_expired_never_runs_again(restarted: Restarted) -> None:
+    place = restarted.expired
+    restarted.after.until_idle()
+    assert place.condition("TrainingJob", "wine", "Succeeded")["reason"] == "Completed"
+    assert place.all("Job") == []
+
+
+def test_a_job_that_may_expire_at_once_does_so_when_its_report_has_been_read(restarted: Restarted) -> None:
+    place = restarted.unread
+    place.until_reason("TrainingJob", "wine", "Succeeded", "Completed")
+    until("the Job has expired", lambda: not place.all("Job"))
+    restarted.after.until_idle()
+    found = place.get("TrainingJob", "wine")
+    assert found is not None
+    assert found["status"]["model"] == REPORT["model"]
+    assert place.all("Job") == []
 
 
 def test_an_orphaned_job_is_adopted_and_not_run_again(restarted: Restarted) -> None:

@@ -93,6 +93,20 @@ def test_a_run_that_fails_for_good_says_why_and_is_not_tried_again(leader: Opera
     assert len(place.all("Job")) == 1
 
 
+def test_a_suspended_run_has_no_pods_and_goes_on_with_the_same_job(leader: Operator, place: Place) -> None:
+    place.run("wine", nodeSelector=NOWHERE)
+    (job,) = until("there is a Job", lambda: place.all("Job"))
+    pod_of(place, job["metadata"]["name"])
+    place.patch("TrainingJob", "wine", {"spec": {"suspend": True}})
+    place.until_reason("TrainingJob", "wine", "Succeeded", "Suspended")
+    until("its pod is gone", lambda: not place.all("Pod"))
+    place.patch("TrainingJob", "wine", {"spec": {"suspend": False}})
+    end(place, pod_of(place, job["metadata"]["name"]), 0, REPORT)
+    place.until_reason("TrainingJob", "wine", "Succeeded", "Completed")
+    (same,) = place.all("Job")
+    assert same["metadata"]["uid"] == job["metadata"]["uid"]
+
+
 def test_a_helper_finds_out_what_a_uri_without_a_digest_is(leader: Operator, place: Place) -> None:
     place.model("wine", model={"uri": "https://models.example.com/wine.onnx"}, serving={"nodeSelector": NOWHERE})
     (job,) = until("there is a helper", lambda: place.all("Job", "holdfast.dev/purpose=resolve"))

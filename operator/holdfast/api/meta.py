@@ -6,11 +6,11 @@ has pruned, defaulted and checked them, CEL rules included, which is why no rule
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
@@ -60,6 +60,31 @@ def rules(*pairs: tuple[str, str]) -> JsonDict:
 def validated(*pairs: tuple[str, str]) -> ConfigDict:
     """A class's configuration with CEL rules on the whole object."""
     return ConfigDict(json_schema_extra=rules(*pairs))
+
+
+def one_run(kind: str, may_change: Collection[str], *pairs: tuple[str, str]) -> ConfigDict:
+    """A spec's configuration with CEL rules on the whole object, under which only the fields `may_change` can change.
+
+    Every other field is compared by itself, six to a rule: CEL cannot compare an object but for some of its fields.
+    """
+    message = f"a {kind} is one run and cannot change ({' and '.join(may_change)} may): give the new run a new name"
+
+    def extra(schema: JsonDict) -> None:
+        fields = cast("dict[str, JsonDict]", schema["properties"])
+        always = {*cast("list[str]", schema.get("required", []))}
+        always |= {name for name, field in fields.items() if field.get("default") is not None}
+        kept = [_unchanged(name, name in always) for name in fields if name not in may_change]
+        transitions = ((" && ".join(kept[first : first + 6]), message) for first in range(0, len(kept), 6))
+        schema.update(rules(*pairs, *transitions))
+
+    return ConfigDict(json_schema_extra=extra)
+
+
+def _unchanged(field: str, always: bool) -> str:
+    """CEL that says whether a field, which is always there or may be left out, is what it was."""
+    if always:
+        return f"self.{field} == oldSelf.{field}"
+    return f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
 
 
 _ATOMIC: JsonDict = {"x-kubernetes-list-type": "atomic"}

@@ -28,6 +28,7 @@ from holdfast.api.meta import (
     atomic_list,
     condition_column,
     list_map,
+    one_run,
     set_list,
     validated,
 )
@@ -48,6 +49,7 @@ class TrainingJobReason(StrEnum):
     PENDING = "Pending"
     RUNNING = "Running"
     RETRYING = "Retrying"
+    SUSPENDED = "Suspended"
     # What the pod needs; a failure once the deadline has passed.
     IMAGE_PULL_FAILED = "ImagePullFailed"
     UNSCHEDULABLE = "Unschedulable"
@@ -208,7 +210,6 @@ class Output(Model):
 
 _REGRESSORS = ",".join(f"'{name}'" for name in get_args(Regressor))
 _REGRESSION_METRICS = ",".join(f"'{name}'" for name in get_args(RegressionMetric))
-_IMMUTABLE = "a TrainingJob is one run and cannot change: give the new run a new name"
 
 
 RUN_RULES = (
@@ -260,12 +261,17 @@ class RunSpec(Model):
     active_deadline_seconds: int = Field(
         86400, ge=60, le=2592000, description="Longest time for the whole run, waiting included."
     )
+    ttl_seconds_after_finished: int = Field(
+        604800, ge=0, le=31536000, description="How long Job and pods are kept after the end. The bundle stays."
+    )
 
 
 class TrainingJobSpec(RunSpec):
     """One training run. It cannot change; a new run is a new TrainingJob."""
 
-    model_config = validated(*RUN_RULES, ("self == oldSelf", _IMMUTABLE))
+    model_config = one_run("TrainingJob", ("suspend", "ttlSecondsAfterFinished"), *RUN_RULES)
+
+    suspend: bool = Field(False, description="Stop the pods and keep the run; it goes on when this is false again.")
 
 
 class TrainedModel(Model):

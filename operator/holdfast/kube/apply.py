@@ -85,6 +85,15 @@ class Applier:
         _tell("scaled", key, owner, because=f"{live.spec.get('replicas')} to {replicas}")
         return True
 
+    async def amend(self, owner: Resource, key: Key, spec: Mapping[str, Any]) -> bool:
+        """Set fields of a child's spec and nothing else."""
+        live = self._store.child(key)
+        if live is None or all(live.spec.get(name) == value for name, value in spec.items()):
+            return False
+        self._store.put(await self._client.merge(CHILDREN[key.kind], key, live.uid, {"spec": spec}, verb="amend"))
+        _tell("amended", key, owner, because=", ".join(f"{name} becomes {value}" for name, value in spec.items()))
+        return True
+
     async def delete(self, owner: Resource, key: Key, uid: str) -> bool:
         """Delete the child with this uid."""
         try:

@@ -22,6 +22,7 @@ from holdfast.kube.reads import Reader
 from holdfast.kube.store import Live, Resource, Store
 from holdfast.plan import modeldeployment, trainingjob
 from holdfast.plan.observed import (
+    Amend,
     Apply,
     Child,
     Create,
@@ -238,6 +239,8 @@ class Reconciler:
                 return await self._applier.create(resource, manifest)
             case Scale(_, replicas):
                 return await self._applier.scale(resource, _target(resource, write), replicas)
+            case Amend(_, spec):
+                return await self._applier.amend(resource, _target(resource, write), spec)
             case Delete(_, _, uid):
                 return await self._applier.delete(resource, _target(resource, write), uid)
             case Route():
@@ -311,6 +314,8 @@ def _target(resource: Resource, write: Write) -> Key:
             return Key(manifest["kind"], namespace, manifest["metadata"]["name"])
         case Scale(name, _):
             return Key("Deployment", namespace, name)
+        case Amend(name, _):
+            return Key("Job", namespace, name)
         case Delete(kind, name, _):
             return Key(kind, namespace, name)
         case Route(revision=revision):

@@ -194,6 +194,14 @@ class Create:
 
 
 @dataclass(frozen=True, slots=True)
+class Amend:
+    """Set those fields of a Job's spec that may change after it was made."""
+
+    name: str
+    spec: Json
+
+
+@dataclass(frozen=True, slots=True)
 class Delete:
     """Delete with the uid as precondition, in the background."""
 
@@ -235,7 +243,7 @@ class Route:
     """all: have every client close its connection after its next answer."""
 
 
-Write = Apply | Scale | Create | Delete | Route
+Write = Apply | Scale | Create | Amend | Delete | Route
 
 
 @dataclass(frozen=True, slots=True)

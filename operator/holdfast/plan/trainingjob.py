@@ -1,4 +1,7 @@
-"""What to do for a TrainingJob: one Job, created once; what its pod says at the end becomes the status, for good."""
+"""What to do for a TrainingJob: one Job, created once; what its pod says at the end becomes the status, for good.
+
+The Job may expire only once its end is on record: what its pod said would be lost otherwise, and the run begin again.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,12 @@ from holdfast.build.job import training_job
 from holdfast.build.pod import claim_of
 from holdfast.plan import conditions, jobs, trouble
 from holdfast.plan.conditions import RECONCILING, STALLED, Condition, Status
-from holdfast.plan.observed import Child, Create, Delete, Event, Needs, Observed, Plan, Pod, Write
+from holdfast.plan.observed import Amend, Child, Create, Delete, Event, Needs, Observed, Plan, Pod, Write
 from holdfast.plan.trouble import Trouble
 
 PATIENCE = timedelta(seconds=5)
 POLL_SECONDS = 10.0
+SOON_SECONDS = 1.0
 REASONS = frozenset(Reason)
 RESULTS = ("model", "metrics", "data", "findings", "packages")
 """Parts of the trainer's report that go into the status as they are."""
@@ -54,26 +58,61 @@ def needs(observed: Observed) -> Needs:
 
 
 def plan(observed: Observed) -> Plan:
-    """All that is to be done now. A run that has ended is never touched again."""
+    """All that is to be done now. Of a run that has ended, nothing is said again but which spec was seen."""
     if _is_final(observed):
-        return Plan(observed.status)
+        return Plan(_seen(observed), _expiry(observed))
     verdict = judge(observed)
     status = render_status(observed, verdict)
-    requeue = None if verdict.final else POLL_SECONDS if _waited(observed) else PATIENCE.total_seconds()
-    return Plan(status, verdict.writes, tuple(_events(observed, verdict)), requeue)
+    return Plan(status, verdict.writes, tuple(_events(observed, verdict)), _requeue(observed, verdict))
+
+
+def _requeue(observed: Observed, verdict: Verdict) -> float | None:
+    if verdict.final:
+        return SOON_SECONDS if _expiry(observed) else None
+    if verdict.reason == Reason.SUSPENDED:
+        return None
+    return POLL_SECONDS if _waited(observed) else PATIENCE.total_seconds()
+
+
+def _expiry(observed: Observed) -> tuple[Write, ...]:
+    """Lets the Job, which is at its end, go when its time has come."""
+    job, seconds = _job(observed), observed.spec.get("ttlSecondsAfterFinished")
+    if job is None or not jobs.finished(job) or job.spec.get("ttlSecondsAfterFinished") == seconds:
+        return ()
+    return (Amend(job.name, {"ttlSecondsAfterFinished": seconds}),)
+
+
+def _seen(observed: Observed) -> Mapping[str, Any]:
+    """The status of an ended run, whose suspend and ttlSecondsAfterFinished may have changed since."""
+    generation = observed.metadata.generation
+    if observed.status["observedGeneration"] == generation:
+        return observed.status
+    found = [{**condition, "observedGeneration": generation} for condition in observed.status["conditions"]]
+    return {**observed.status, "observedGeneration": generation, "conditions": found}
 
 
 def judge(observed: Observed) -> Verdict:
     """How the run stands."""
-    job = _job(observed)
+    job, suspended = _job(observed), observed.spec.get("suspend", False)
     if job is None:
-        return _not_created(observed)
+        return _suspended() if suspended else _not_created(observed)
     pods = sorted((p for p in observed.pods if p.owner_uid == job.uid), key=lambda p: p.created, reverse=True)
     if jobs.succeeded(job):
         return _succeeded(observed, job, pods)
     if condition := jobs.condition(job, "Failed"):
         return _failed(observed, condition, pods)
+    if suspended:
+        return _suspended(job)
+    if job.spec.get("suspend"):
+        writes = (Amend(job.name, {"suspend": False}),)
+        return Verdict("Unknown", Reason.PENDING, f"Job {job.name} is about to go on", writes=writes)
     return _under_way(observed, job, pods)
+
+
+def _suspended(job: Child | None = None) -> Verdict:
+    """Nothing runs, or is about to. A run that was never begun has no Job."""
+    writes = (Amend(job.name, {"suspend": True}),) if job and not job.spec.get("suspend") else ()
+    return Verdict("Unknown", Reason.SUSPENDED, "spec.suspend is true: set it to false to go on", writes=writes)
 
 
 def _not_created(observed: Observed) -> Verdict:
@@ -162,7 +201,7 @@ def render_status(observed: Observed, verdict: Verdict) -> dict[str, Any]:
     """The whole status."""
     metadata, job = observed.metadata, _job(observed)
     found = [Condition("Succeeded", verdict.status, verdict.reason, verdict.message)]
-    if verdict.status != "True":
+    if verdict.status != "True" and verdict.reason != Reason.SUSPENDED:
         kind = STALLED if verdict.final else RECONCILING
         found.append(Condition(kind, "True", verdict.reason, verdict.message))
     status: dict[str, Any] = {
@@ -171,8 +210,8 @@ def render_status(observed: Observed, verdict: Verdict) -> dict[str, Any]:
         "jobName": names.training_job(metadata.name, metadata.uid),
         **verdict.results,
     }
-    if job and (started := job.status.get("startTime")):
-        status["startTime"] = started
+    if started := observed.status.get("startTime") or (job and job.status.get("startTime")):
+        status["startTime"] = started  # of the first Job, before any suspension
     if job and verdict.final:
         ended = jobs.condition(job, "Failed") or {}
         status["completionTime"] = (
@@ -185,7 +224,7 @@ def _events(observed: Observed, verdict: Verdict) -> Iterable[Event]:
     before: Mapping[str, Any] = conditions.find(observed.status, "Succeeded") or {}
     if before.get("reason") == verdict.reason or verdict.reason == Reason.PENDING:
         return
-    good = verdict.status == "True" or verdict.reason == Reason.RUNNING
+    good = verdict.status == "True" or verdict.reason in {Reason.RUNNING, Reason.SUSPENDED}
     yield Event("Normal" if good else "Warning", verdict.reason, conditions.shortened(verdict.message))
 
 

@@ -88,6 +88,8 @@ TRAINING_JOB: dict[str, Any] = {
     "split": {"testPercent": 30},
     "estimators": [{"name": "RandomForestClassifier", "parameters": {"n_estimators": "200"}}],
     "seed": 7,
+    "ttlSecondsAfterFinished": 3600,
+    "suspend": True,
     "evaluation": {"requirements": [{"metric": "Accuracy", "minimum": "0.9"}]},
     "output": {"uri": "pvc://models/wine"},
     "resources": {"limits": {"memory": "4Gi"}},

@@ -52,6 +52,13 @@ def running_again() -> World:
     return world
 
 
+def suspended() -> World:
+    world = running()
+    world.change(suspend=True)
+    world.converge()
+    return world
+
+
 def retrying() -> World:
     world = begun()
     message = '{"reason": "DataUnreachable", "message": "timeout"}'
@@ -117,6 +124,7 @@ REASONS: dict[str, tuple[Callable[[], World], str, str | None, str]] = {
     "Pending": (begun, "Unknown", "Reconciling", "is about to start"),
     "Running": (running, "Unknown", "Reconciling", "runs"),
     "Retrying": (retrying, "Unknown", "Reconciling", "attempt 1 of 3 failed: timeout"),
+    "Suspended": (suspended, "Unknown", None, "set it to false to go on"),
     "ImagePullFailed": (lambda: waiting(**NO_IMAGE), "Unknown", "Reconciling", "no such image"),
     "Unschedulable": (lambda: waiting(**NO_NODE), "Unknown", "Reconciling", "0/3 nodes"),
     "QuotaExceeded": (refused, "Unknown", "Reconciling", "exceeded quota"),
@@ -165,7 +173,9 @@ def test_an_end_is_for_good_whatever_becomes_of_the_job(reason: str) -> None:
     assert world.last.requeue_after is None
 
 
-@pytest.mark.parametrize("reason", [reason for reason, row in REASONS.items() if row[1] == "Unknown"])
+@pytest.mark.parametrize(
+    "reason", [reason for reason, row in REASONS.items() if row[1] == "Unknown" and reason != "Suspended"]
+)
 def test_what_is_under_way_is_planned_again(reason: str) -> None:
     last = REASONS[reason][0]().last
     assert last is not None
@@ -264,3 +274,70 @@ def test_a_second_attempt_that_runs_says_which_one_it_is() -> None:
     world = running_again()
     assert world.says("Succeeded") == ("Unknown", "Running")
     assert world.message("Succeeded").endswith("runs, attempt 2 of 3")
+
+
+def the_job(world: World) -> dict[str, Any]:
+    [job] = world.jobs
+    spec: dict[str, Any] = world.children["Job", job]["spec"]
+    return spec
+
+
+def test_a_suspended_run_goes_on_with_the_same_job() -> None:
+    world = suspended()
+    [job] = world.jobs
+    assert the_job(world)["suspend"] is True
+    assert world.last is not None
+    assert world.last.requeue_after is None
+    world.children["Job", job]["status"] = {}
+    world.change(suspend=False)
+    world.converge()
+    assert world.jobs == [job]
+    assert the_job(world)["suspend"] is False
+    assert world.says("Succeeded") == ("Unknown", "Pending")
+    assert world.status["startTime"] == "2026-11-24T12:00:00Z"
+    assert ended(COMPLETED, None, first=world).says("Succeeded") == ("True", "Completed")
+
+
+def test_a_run_that_is_created_suspended_has_no_job_until_it_goes_on() -> None:
+    world = worlds.training_job(suspend=True)
+    world.converge()
+    assert world.jobs == []
+    assert world.says("Succeeded") == ("Unknown", "Suspended")
+    world.change(suspend=False)
+    world.converge()
+    assert len(world.jobs) == 1
+
+
+def test_a_run_that_ended_before_it_was_suspended_has_ended() -> None:
+    world = running()
+    world.change(suspend=True)
+    assert ended(COMPLETED, None, first=world).says("Succeeded") == ("True", "Completed")
+
+
+@pytest.mark.parametrize("reason", ["Completed", "DataInvalid"])
+def test_a_job_may_expire_only_once_its_end_is_on_record(reason: str) -> None:
+    world = running()
+    said: dict[str, Any] = COMPLETED if reason == "Completed" else {"reason": reason, "message": "words"}
+    world.end_job(world.jobs[0], said, failed=None if reason == "Completed" else "PodFailurePolicy")
+    world.step()
+    assert world.says("Succeeded") == ("True" if reason == "Completed" else "False", reason)
+    assert "ttlSecondsAfterFinished" not in the_job(world)
+    assert world.last is not None
+    assert world.last.requeue_after == 1.0
+    world.converge()
+    assert the_job(world)["ttlSecondsAfterFinished"] == 604800
+    assert world.last.requeue_after is None
+
+
+def test_what_may_change_after_the_end_is_seen_and_the_end_stays() -> None:
+    world = ended(COMPLETED, None)
+    before = world.status
+    world.change(ttlSecondsAfterFinished=60, suspend=True)
+    world.converge()
+    assert the_job(world)["ttlSecondsAfterFinished"] == 60
+    assert not the_job(world).get("suspend")
+    assert world.status["observedGeneration"] == world.generation
+    assert {condition["observedGeneration"] for condition in world.status["conditions"]} == {world.generation}
+    assert world.says("Succeeded") == ("True", "Completed")
+    assert world.status["completionTime"] == before["completionTime"]
+    assert world.jobs

@@ -14,6 +14,7 @@ from typing import Any
 
 from holdfast.build import labels
 from holdfast.plan.observed import (
+    Amend,
     Apply,
     Child,
     Claim,
@@ -152,6 +153,10 @@ class World:
                 child = self.children[("Deployment", name)]
                 self.changes += child["spec"]["replicas"] != replicas
                 child["spec"]["replicas"] = replicas
+            case Amend(name, spec):
+                child = self.children["Job", name]
+                self.changes += child["spec"] != {**child["spec"], **spec}
+                child["spec"].update(spec)
             case Delete(kind, name, uid):
                 assert self.children[kind, name]["uid"] == uid
                 del self.children[kind, name]

@@ -38,5 +38,7 @@ def training_job(**spec: Any) -> World:
         "seed": 0,
         "backoffLimit": 2,
         "activeDeadlineSeconds": 86400,
+        "ttlSecondsAfterFinished": 604800,
+        "suspend": False,
     }
     return World(trainingjob.needs, trainingjob.plan, given | spec)
