@@ -1,7 +1,8 @@
-"""From a fitted model to one ONNX graph that answers like scikit-learn, and the proof on held-out rows.
+"""From a fitted model to one ONNX graph that answers like the estimator, and the proof on held-out rows.
 
 The graph takes one [N, 1] tensor per column (FP32, or BYTES for categories) and gives `label` and, where the
-estimator has them, `probabilities`; or `prediction`. skl2onnx converts the estimator, `preprocessing` the rest.
+estimator has them, `probabilities`; or `prediction`. skl2onnx (for XGBoost and LightGBM with converters of onnxmltools)
+converts the estimator, `preprocessing` the rest.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ _IN_FP64 = {
 """Estimators that the graph computes in FP64, as scikit-learn does: a variance near zero, two neighbours at the same
 distance or a sum of large terms would differ in FP32. Kernels for the others exist in FP32 only, or they compare
 FP32 numbers by nature (trees)."""
+
+_CLASSIFIER_OPTIONS = {"zipmap": [True, False], "raw_scores": [False], "nocl": [False], "output_class_labels": [False]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +230,8 @@ def _graph(model: Model) -> onnx.ModelProto:
 def _convert_estimator(model: Model) -> onnx.ModelProto:
     estimator: Any = model.estimator
     name = type(estimator).__name__
+    if type(estimator).__module__ == "holdfast_training.boosting":
+        _register_boosting()
     tensor_type = DoubleTensorType if name in _IN_FP64 else FloatTensorType
     # LinearSVC has no such option; of all others the default is a sequence of maps, which is no tensor.
     plain = model.task == "Regression" or name == "LinearSVC"
@@ -238,6 +243,23 @@ def _convert_estimator(model: Model) -> onnx.ModelProto:
         target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
     )
     return converted
+
+
+def _register_boosting() -> None:
+    """Teach skl2onnx the estimators of `boosting`."""
+    from onnxmltools.convert.lightgbm.operator_converters.LightGbm import convert_lightgbm
+    from onnxmltools.convert.xgboost.operator_converters.XGBoost import convert_xgboost
+
+    from holdfast_training import boosting
+
+    for kind, converter in (("XGB", convert_xgboost), ("LGBM", convert_lightgbm)):
+        classifier, regressor = getattr(boosting, f"{kind}Classifier"), getattr(boosting, f"{kind}Regressor")
+        shapes = calculate_linear_classifier_output_shapes
+        update_registered_converter(
+            classifier, f"Holdfast{kind}Classifier", shapes, converter, options=_CLASSIFIER_OPTIONS
+        )
+        shapes = calculate_linear_regressor_output_shapes
+        update_registered_converter(regressor, f"Holdfast{kind}Regressor", shapes, converter)
 
 
 def _with_integers(converter: Callable[..., None]) -> Callable[..., None]:
@@ -264,7 +286,7 @@ update_registered_converter(
     "HoldfastHistGradientBoostingClassifier",
     calculate_linear_classifier_output_shapes,
     _with_integers(convert_sklearn_random_forest_classifier),
-    options={"zipmap": [True, False], "raw_scores": [False], "nocl": [False], "output_class_labels": [False]},
+    options=_CLASSIFIER_OPTIONS,
 )
 update_registered_converter(
     HistGradientBoostingRegressor,

@@ -1,4 +1,4 @@
-"""Estimators by an allow-list of scikit-learn's names, with parameters as text.
+"""Estimators of scikit-learn, XGBoost and LightGBM by an allow-list of names, with parameters as text.
 
 A parameter's text is read as JSON if it is JSON, so a value is a number, a text, a truth value, null, or lists and
 objects of these: nothing that can be called, imported or opened. Parameters of nested objects (`estimator__…`) and
@@ -39,6 +39,7 @@ CLASSIFIERS = {
     "GradientBoostingClassifier": "ensemble",
     "HistGradientBoostingClassifier": "ensemble",
     "KNeighborsClassifier": "neighbors",
+    "LGBMClassifier": "boosting",
     "LinearSVC": "svm",
     "LogisticRegression": "linear_model",
     "MLPClassifier": "neural_network",
@@ -46,6 +47,7 @@ CLASSIFIERS = {
     "RidgeClassifier": "linear_model",
     "SGDClassifier": "linear_model",
     "SVC": "svm",
+    "XGBClassifier": "boosting",
 }
 REGRESSORS = {
     "AdaBoostRegressor": "ensemble",
@@ -55,6 +57,7 @@ REGRESSORS = {
     "GradientBoostingRegressor": "ensemble",
     "HistGradientBoostingRegressor": "ensemble",
     "KNeighborsRegressor": "neighbors",
+    "LGBMRegressor": "boosting",
     "Lasso": "linear_model",
     "LinearRegression": "linear_model",
     "LinearSVR": "svm",
@@ -64,14 +67,24 @@ REGRESSORS = {
     "Ridge": "linear_model",
     "SGDRegressor": "linear_model",
     "SVR": "svm",
+    "XGBRegressor": "boosting",
 }
 
 REFUSED = {
     "random_state": "spec.seed sets it",
     "n_jobs": "Holdfast sets it from the CPU limit",
     "verbose": "it only prints",
+    "verbosity": "it only prints",
     "warm_start": "a run fits once",
     "categorical_features": "preprocessing.encodeCategorical decides it",
+    "enable_categorical": "preprocessing.encodeCategorical decides it",
+    "feature_types": "preprocessing.encodeCategorical decides it",
+    "missing": "preprocessing.imputeNumeric decides it",
+    "booster": "ONNX has no other than gbtree",
+    "num_parallel_tree": "ONNX has no boosted forests",
+    "callbacks": "they are code",
+    "device": "there is no other than the CPU",
+    "early_stopping_rounds": "all training rows are learned from, none are left to stop by",
 }
 
 
@@ -80,12 +93,13 @@ def build(name: str, parameters: Mapping[str, str], *, seed: int, threads: int) 
 
     Raises:
         TrainingError: `ParametersInvalid` for a name that is not allowed, or a parameter it does not have or that
-            may not be set. Values are checked by scikit-learn in `fit`.
+            may not be set. Values are checked by the estimator in `fit`.
     """
     module = (CLASSIFIERS | REGRESSORS).get(name)
     if module is None:
         raise TrainingError("ParametersInvalid", f"estimator {name} is not one that can be trained here")
-    estimator: Estimator = getattr(importlib.import_module(f"sklearn.{module}"), name)()
+    package = "holdfast_training" if module == "boosting" else "sklearn"
+    estimator: Estimator = getattr(importlib.import_module(f"{package}.{module}"), name)()
     known = set(estimator.get_params(deep=False))
     for parameter in sorted(parameters):
         if parameter in REFUSED and parameter in known:
@@ -166,8 +180,9 @@ def _match_class_weights(estimator: Estimator, name: str, target: npt.NDArray[An
 
 
 def _check_target(estimator: Estimator, name: str, target: npt.NDArray[Any]) -> None:
-    loss = estimator.get_params(deep=False).get("loss")
-    if name == "PoissonRegressor" or loss == "poisson":
+    parameters = estimator.get_params(deep=False)
+    loss = str(parameters.get("loss") or parameters.get("objective")).rpartition(":")[2]
+    if name == "PoissonRegressor" or loss in ("poisson", "tweedie"):
         bound, bad = "0 or more", int((target < 0).sum())
     elif loss == "gamma":
         bound, bad = "greater than 0", int((target <= 0).sum())

@@ -15,6 +15,8 @@ from holdfast_training.estimators import Estimator
 from holdfast_training.preprocessing import Preprocessor
 from holdfast_training.spec import Task
 
+_PROBABILITY_ERROR = 1e-2  # rows of a one-versus-one AdaBoost sum to 1 only roughly
+
 
 @dataclass(frozen=True, slots=True)
 class Answers:
@@ -62,7 +64,7 @@ class Model:
             if self.task == "Regression":
                 return Answers(self._finite(values).ravel())
             if self.has_probabilities:
-                probabilities = self._finite(estimator.predict_proba(features))
+                probabilities = self._summing_to_1(self._finite(estimator.predict_proba(features)))
                 return Answers(values, probabilities, _lead(probabilities))
             scores = self._finite(estimator.decision_function(features))
         except ValueError as error:  # such as: more neighbours asked for than rows there are
@@ -77,6 +79,15 @@ class Model:
             )
             raise TrainingError("ParametersInvalid", message)
         return numbers.astype(np.float64)
+
+    def _summing_to_1(self, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        sums = probabilities.sum(axis=1)
+        if probabilities.min() < 0 or np.abs(sums - 1).max() > _PROBABILITY_ERROR:
+            message = (
+                f"{type(self.estimator).__name__} gives scores that are no probabilities; choose another objective"
+            )
+            raise TrainingError("ParametersInvalid", message)
+        return probabilities
 
 
 def _lead(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

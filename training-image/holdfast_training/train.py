@@ -20,7 +20,10 @@ from holdfast_training.model import Model
 from holdfast_training.output import Output
 from holdfast_training.spec import Run
 
-PACKAGES = ("numpy", "onnx", "onnxruntime", "pyarrow", "scikit-learn", "scipy", "skl2onnx")
+PACKAGES = (
+    *("lightgbm", "numpy", "onnx", "onnxmltools", "onnxruntime", "pyarrow", "scikit-learn", "scipy", "skl2onnx"),
+    "xgboost-cpu",
+)
 """Versions that shape the model."""
 
 Log = Callable[..., None]

@@ -94,6 +94,8 @@ Classifier = Literal[
     "HistGradientBoostingClassifier",
     "AdaBoostClassifier",
     "MLPClassifier",
+    "XGBClassifier",
+    "LGBMClassifier",
 ]
 Regressor = Literal[
     "LinearRegression",
@@ -112,6 +114,8 @@ Regressor = Literal[
     "AdaBoostRegressor",
     "MLPRegressor",
     "PoissonRegressor",
+    "XGBRegressor",
+    "LGBMRegressor",
 ]
 ClassificationMetric = Literal["Accuracy", "BalancedAccuracy", "F1", "Precision", "Recall", "ROCAUC", "LogLoss"]
 RegressionMetric = Literal["R2", "MAE", "RMSE", "MAPE"]
@@ -176,7 +180,7 @@ class Split(Model):
 
 
 class Estimator(Model):
-    """One estimator of scikit-learn."""
+    """One estimator of scikit-learn, XGBoost or LightGBM."""
 
     name: EstimatorName = Field(description="Class name.")
     parameters: Annotated[dict[str, Annotated[str, Field(max_length=256)]], Field(max_length=32)] | None = Field(

@@ -25,6 +25,7 @@ SMALL = {
     "MLPRegressor": NET,
     "HistGradientBoostingClassifier": ITERATIONS,
     "HistGradientBoostingRegressor": ITERATIONS,
+    **dict.fromkeys(("LGBMClassifier", "LGBMRegressor", "XGBClassifier", "XGBRegressor"), TREES),
 }
 WITHOUT_PROBABILITIES = {"LinearSVC", "RidgeClassifier", "SGDClassifier", "SVC"}
 
@@ -91,13 +92,26 @@ def test_the_api_and_the_trainer_allow_the_same_estimators() -> None:
 
 @pytest.mark.parametrize("scale", ["Standard", "MinMax", "Robust", "None"])
 @pytest.mark.parametrize(
-    "estimator", ["DecisionTreeRegressor", "GradientBoostingRegressor", "HistGradientBoostingRegressor", "Ridge"]
+    "estimator",
+    [
+        *("DecisionTreeRegressor", "GradientBoostingRegressor", "HistGradientBoostingRegressor", "LGBMRegressor"),
+        *("Ridge", "XGBRegressor"),
+    ],
 )
 def test_scaling_moves_no_row_to_another_branch(claim: Any, shipped: Any, estimator: str, scale: str) -> None:
     uri = claim.text("data.csv", (shipped / "diabetes.csv").read_bytes())
     more = {"parameters": SMALL.get(estimator, {}), "preprocessing": {"scaleNumeric": scale}}
     claim.train(claim.spec(uri, "progression", "Regression", estimator, **more))
     assert replay(claim.last) == 8
+
+
+@pytest.mark.parametrize("estimator", ["HistGradientBoostingClassifier", "LGBMClassifier", "XGBClassifier"])
+def test_a_threshold_between_neighbours_in_fp32_parts_them(claim: Any, estimator: str) -> None:
+    # No FP32 number lies between two of these, so the nearest one to a threshold is one of them.
+    rows = [[2**24 + 2 * (i % 8), "ab"[i % 8 in (1, 2, 5)]] for i in range(400)]
+    uri = claim.rows("data.csv", ["a", "y"], rows)
+    document = claim.spec(uri, "y", "Classification", estimator, preprocessing={"scaleNumeric": "None"})
+    assert claim.train(document)["metrics"][0]["value"] == "1"
 
 
 @pytest.mark.parametrize("scale", ["Standard", "None"])
@@ -119,6 +133,8 @@ def test_variances_near_zero_do_not_break_parity(claim: Any, shipped: Any, scale
         ("RandomForestClassifier", {"n_estimators": "10", "max_features": "null", "criterion": "log_loss"}),
         ("GradientBoostingClassifier", {"n_estimators": "20", "subsample": "0.5"}),
         ("DecisionTreeClassifier", {"ccp_alpha": "0.01", "splitter": "random"}),
+        ("XGBClassifier", {"n_estimators": "10", "max_depth": "2", "subsample": "0.7"}),
+        ("LGBMClassifier", {"n_estimators": "10", "boosting_type": "dart", "class_weight": '{"0":2,"1":1,"2":1}'}),
     ],
 )
 def test_parameters_reach_the_classifier(
@@ -141,6 +157,8 @@ def test_parameters_reach_the_classifier(
         ("GradientBoostingRegressor", {"loss": "huber", "n_estimators": "20"}),
         ("Ridge", {"fit_intercept": "false"}),
         ("SVR", {"kernel": "linear", "C": "10"}),
+        ("XGBRegressor", {"objective": "count:poisson", "n_estimators": "20"}),
+        ("LGBMRegressor", {"objective": "tweedie", "n_estimators": "20"}),
     ],
 )
 def test_parameters_reach_the_regressor(
@@ -210,6 +228,37 @@ def test_a_value_that_scikit_learn_refuses_is_said_in_its_words(
     assert len(message) > len(estimator) + 20
 
 
+@pytest.mark.parametrize(
+    ("estimator", "parameters", "words"),
+    [
+        ("XGBClassifier", {"max_depth": "-3"}, "value -3 for Parameter max_depth should be greater equal to 0"),
+        ("LGBMClassifier", {"num_leaves": "1"}, "Check failed: (num_leaves) > (1)"),
+        ("LGBMClassifier", {"objective": "multiclassova"}, "gives scores that are no probabilities"),
+        ("XGBClassifier", {"booster": "dart"}, "remove parameter booster"),
+        ("XGBClassifier", {"device": "cuda"}, "remove parameter device"),
+    ],
+)
+def test_what_boosting_refuses_is_said_without_its_sources_and_stacks(
+    claim: Any, shipped: Any, estimator: str, parameters: dict[str, str], words: str
+) -> None:
+    message = refused(claim, shipped, estimator, parameters)
+    assert words in message
+    assert "/" not in message
+    assert "Stack" not in message
+
+
+@pytest.mark.parametrize("estimator", ["LGBMClassifier", "XGBClassifier"])
+def test_threads_do_not_change_a_boosted_model(claim: Any, shipped: Any, estimator: str) -> None:
+    uri = claim.text("data.csv", (shipped / "breast-cancer.csv").read_bytes())
+    parameters = {"n_estimators": "10", "subsample": "0.7"}
+    document = claim.spec(uri, "diagnosis", "Classification", estimator, parameters=parameters)
+    digests = {
+        claim.train({**document, "output": {**document["output"], "folder": f"on-{n}"}}, threads=n)["model"]["digest"]
+        for n in (1, 3)
+    }
+    assert len(digests) == 1
+
+
 def test_a_class_weight_for_a_class_that_is_not_there_is_refused(claim: Any, shipped: Any) -> None:
     message = refused(claim, shipped, "LogisticRegression", {"class_weight": '{"0": 1, "7": 2}'})
     assert message == "LogisticRegression: class_weight names a class that the data do not have: 7"
@@ -239,6 +288,8 @@ def test_a_fit_that_stops_before_it_converged_is_a_finding_and_no_failure(claim:
         ("PoissonRegressor", {}, "0 or more"),
         ("HistGradientBoostingRegressor", {"loss": "poisson"}, "0 or more"),
         ("HistGradientBoostingRegressor", {"loss": "gamma"}, "greater than 0"),
+        ("XGBRegressor", {"objective": "count:poisson"}, "0 or more"),
+        ("LGBMRegressor", {"objective": "gamma"}, "greater than 0"),
     ],
 )
 def test_a_target_that_the_estimator_cannot_take_is_the_datas_fault(
