@@ -45,7 +45,7 @@ class ClaimFile:
             # Without O_NONBLOCK a FIFO would hold open() for ever.
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
-            _failed(self.uri, error)
+            failed(self.uri, error)
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             os.close(descriptor)
@@ -68,7 +68,7 @@ class _Content:
         try:
             return self._file.read(amount)
         except OSError as error:
-            _failed(self._uri, error)
+            failed(self._uri, error)
 
 
 def claim_path(uri: str | Uri, claims: Path = CLAIMS) -> Path:
@@ -83,13 +83,14 @@ def claim_path(uri: str | Uri, claims: Path = CLAIMS) -> Path:
         root = (claims / uri.host).resolve(strict=True)
         real = path.resolve(strict=True)
     except (OSError, RuntimeError) as error:
-        _failed(uri, error)
+        failed(uri, error)
     if not real.is_relative_to(root):
         raise BundleError("Invalid", f"{uri} is a link that leads out of its claim")
     return real
 
 
-def _failed(uri: Uri, error: OSError | RuntimeError) -> NoReturn:
+def failed(uri: Uri, error: OSError | RuntimeError) -> NoReturn:
+    """Raises BundleError for a failure of reading from a claim."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         raise BundleError("NotFound", f"{uri}: no such file or folder on claim {uri.host}") from error
     if isinstance(error, PermissionError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from holdfast_bundle.uris import CLAIMS, STORES, Uri, parse
 from holdfast_bundle.web import Web
 from holdfast_bundle.webfile import Site
 
-__all__ = ["Progress", "claim_path", "fetch_file", "fetch_model"]
+__all__ = ["Progress", "claim_path", "fetch_file", "fetch_files", "fetch_model", "place_of"]
 
 MAX_FILE_BYTES = 64 << 30
 MAX_MANIFEST_BYTES = 4 << 20
@@ -44,7 +44,7 @@ def fetch_model(
             manifest lists a file that is not there, `DigestMismatch` when one has another size than it says.
     """
     uri = parse(uri) if isinstance(uri, str) else uri
-    place = _place(uri, web, claims, credentials)
+    place = place_of(uri, web, claims, credentials)
     if place.single:
         model = Target(place.file(), folder / manifest.MODEL, MAX_MODEL_BYTES)
         _download([model], web, progress)
@@ -71,23 +71,42 @@ def fetch_file(
     limit: int = MAX_FILE_BYTES,
     web: Web = _PRODUCTION,
     claims: Path = CLAIMS,
+    credentials: Credentials = NOBODY,
 ) -> int:
-    """Bring one file on a claim or a web server to `destination`, which appears whole or not at all; its bytes.
+    """Bring one file to `destination`, which appears whole or not at all; its bytes.
 
     Raises:
-        BundleError: `NotFound`, `AccessDenied`, `Unreachable`, `AddressRefused`, or `Invalid` (not a file,
-            more than `limit` bytes, encoded in a way that was not asked for, another kind of URI).
+        BundleError: `NotFound`, `AccessDenied`, `Unreachable`, `AddressRefused`, `SecretNotFound`, `SecretInvalid`,
+            or `Invalid` (not a file, more than `limit` bytes, encoded in a way that was not asked for).
     """
     uri = parse(uri) if isinstance(uri, str) else uri
-    if uri.scheme not in ("pvc", "http", "https"):
-        raise BundleError("Invalid", f"{uri}: give a file as pvc://CLAIM/PATH or http(s)://HOST/PATH")
-    target = Target(_place(uri, web, claims, NOBODY).file(), destination, limit)
+    if uri.scheme == "oci":
+        raise BundleError("Invalid", f"{uri}: a registry holds models, not files")
+    target = Target(place_of(uri, web, claims, credentials).file(), destination, limit)
     _download([target], web, progress)
     return target.size
 
 
-def _place(uri: Uri, web: Web, claims: Path, credentials: Credentials) -> Place:
-    """What the URI leads to. Modules that only some URIs need are imported here."""
+def fetch_files(
+    uri: Uri,
+    names: Iterable[str],
+    folder: Path,
+    *,
+    web: Web = _PRODUCTION,
+    claims: Path = CLAIMS,
+    credentials: Credentials = NOBODY,
+) -> None:
+    """Bring files of the folder that a URI is into `folder`, all of them or none.
+
+    Raises:
+        BundleError: as `fetch_file`.
+    """
+    place = place_of(uri, web, claims, credentials)
+    _download([Target(place.file(name), folder / name, MAX_FILE_BYTES) for name in names], web)
+
+
+def place_of(uri: Uri, web: Web, claims: Path, credentials: Credentials) -> Place:
+    """What a URI leads to. Modules that only some URIs need are imported here."""
     if uri.scheme == "pvc":
         return Claim(uri, claims)
     web = _trusting(web, credentials)

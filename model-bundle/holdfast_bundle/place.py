@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from holdfast_bundle.download import File
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a list tells of a file.
+
+    Attributes:
+        name: relative to the folder, with `/`.
+        size: None where the place does not tell it.
+        stamp: an ETag, or when the file was changed last: another one means another content. Empty where the place
+            tells neither.
+    """
+
+    name: str
+    size: int | None
+    stamp: str
 
 
 class Place(Protocol):

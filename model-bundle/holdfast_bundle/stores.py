@@ -10,24 +10,29 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
+from xml.etree import ElementTree
 
+from holdfast_bundle import signatures
 from holdfast_bundle.addresses import Reach
 from holdfast_bundle.credentials import NOBODY, Credentials
 from holdfast_bundle.errors import BundleError
+from holdfast_bundle.place import Entry
 from holdfast_bundle.uris import Uri, parse
-from holdfast_bundle.web import Web, read
-from holdfast_bundle.webfile import Request, WebFile
+from holdfast_bundle.web import Body, Deadline, Method, Web, addresses_of, read
+from holdfast_bundle.webfile import Request, WebFile, asked
 
 _HOUR = timedelta(hours=1)
 _MAX_SIGNED_LENGTH = 8192
 _MAX_ANSWER_BYTES = 1 << 20
+_MAX_PAGE_BYTES = 16 << 20
 _REGION = re.compile(r"[a-z0-9-]{1,32}")
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
 _TENANT = re.compile(r"[A-Za-z0-9.-]{1,253}")
@@ -39,6 +44,8 @@ _AUTHORITIES = (
 _POD_IDENTITY = ("http://169.254.170.23/v1/credentials", "http://[fd00:ec2::23]/v1/credentials")
 _METADATA = parse("http://169.254.169.254/computeMetadata/v1/instance/service-accounts/default/token")
 """Where a cluster of Google's gives a pod its identity. Asked for that alone, never for content."""
+SignedPage = Callable[[str, Mapping[str, str]], str]
+"""The bucket's URL and a query, to the signed URL of a list."""
 
 
 @dataclass(slots=True)
@@ -56,10 +63,68 @@ class Bucket:
 
     def file(self, name: str = "") -> WebFile:
         uri = self.uri.join(name) if name else self.uri
+        signer = self._by()
+        return WebFile(uri, self.web, lambda: signer(uri), self.credentials)
+
+    def head(self) -> Body | None:
+        """The head of the answer to a request for the object of this very name; None where there is none.
+
+        Raises:
+            BundleError: as `get`.
+        """
+        signer = self._by()
+        try:
+            with asked(self.uri, lambda: signer(self.uri, "HEAD"), self.web, self.credentials, method="HEAD") as body:
+                return body
+        except BundleError as error:
+            if error.reason == "NotFound":
+                return None
+            raise
+
+    def put(self, name: str, path: Path) -> None:
+        """Write the object `name` of the folder from a file; it appears whole or not at all.
+
+        Raises:
+            BundleError: as `get`.
+        """
+        uri, signer = self.uri.join(name), self._by()
+        headers = {"Content-Length": str(path.stat().st_size), "Content-Type": "application/octet-stream"}
+        if uri.scheme == "az":
+            headers["x-ms-blob-type"] = "BlockBlob"
+        with (
+            open(path, "rb") as content,
+            asked(
+                uri,
+                lambda: signer(uri, "PUT"),
+                self.web,
+                self.credentials,
+                headers=headers,
+                statuses=(200, 201),
+                method="PUT",
+                content=content,
+            ),
+        ):
+            pass
+
+    def entries(self) -> Iterator[Entry]:
+        """All objects of the folder, however deep, by names relative to it. In no certain order.
+
+        Raises:
+            BundleError: as `get`; `Invalid` for an answer that is not the list of a store.
+        """
+        prefix = f"{self.uri.path.removeprefix('/')}/" if self.uri.path else ""
+        for key, size, stamp in self._by().listed(self, prefix):
+            if (name := key.removeprefix(prefix)) and not name.endswith("/"):
+                yield Entry(name, size, stamp)
+
+    def _by(self) -> _Signer:
         if self._signer is None:
             self._signer = _SIGNERS[self.uri.scheme](self.uri, self.web, self.credentials)
-        signer = self._signer
-        return WebFile(uri, self.web, lambda: signer(uri), self.credentials)
+        return self._signer
+
+
+Listed = tuple[str, int, str]
+"""Key, size and ETag of an object."""
 
 
 class _Signer:
@@ -72,23 +137,126 @@ class _Signer:
     def __init__(self, base: str) -> None:
         self.base = base
 
-    def __call__(self, uri: Uri) -> Request:
+    def __call__(self, uri: Uri, method: Method = "GET") -> Request:
         return Request(parse(f"{self.base}{quote(uri.path)}"))
+
+    def page(self, query: Mapping[str, str]) -> Request:
+        """A request for a part of what the bucket holds."""
+        return Request(parse(f"{self.base}?{urlencode(query, quote_via=quote)}", max_length=_MAX_SIGNED_LENGTH))
+
+    def listed(self, bucket: Bucket, prefix: str) -> Iterator[Listed]:
+        """What the bucket holds below a prefix, page by page."""
+        dialect = _AZURE if bucket.uri.scheme == "az" else _AMAZON
+        marker = ""
+        while True:
+            query = dialect.query | {"prefix": prefix} | ({dialect.marker: marker} if marker else {})
+            with asked(bucket.uri, partial(self.page, query), bucket.web, bucket.credentials) as body:
+                found, marker = dialect.read(bucket.uri, body.all(_MAX_PAGE_BYTES))
+            yield from found
+            if not marker:
+                return
+
+
+@dataclass(frozen=True, slots=True)
+class _Dialect:
+    """How a store is asked for a list, and where in its XML the parts are."""
+
+    query: dict[str, str]
+    marker: str
+    item: str
+    key: str
+    size: str
+    stamp: str
+    next: str
+
+    def read(self, uri: Uri, answer: bytes) -> tuple[list[Listed], str]:
+        """The objects of a page, and the marker of the next one. Raises BundleError `Invalid`."""
+        try:
+            if b"<!DOCTYPE" in answer:  # entities; no store sends them
+                raise ValueError
+            page = ElementTree.fromstring(answer)  # noqa: S314 - no document type, and of a bounded size
+            found = [
+                (_text(item, self.key), int(_text(item, self.size)), _text(item, self.stamp))
+                for item in page.iterfind(self.item)
+            ]
+        except (ElementTree.ParseError, ValueError):
+            raise BundleError("Invalid", f"{uri}: what answers is no such store: it gave no list of objects") from None
+        return found, page.findtext(self.next) or ""
+
+
+_AMAZON = _Dialect(
+    {"list-type": "2", "max-keys": "1000"},
+    "continuation-token",
+    "{*}Contents",
+    "{*}Key",
+    "{*}Size",
+    "{*}ETag",
+    "{*}NextContinuationToken",
+)
+"""Google's store speaks it too."""
+_AZURE = _Dialect(
+    {"restype": "container", "comp": "list", "maxresults": "1000"},
+    "marker",
+    "Blobs/Blob",
+    "Name",
+    "Properties/Content-Length",
+    "Properties/Etag",
+    "NextMarker",
+)
+
+
+def _text(item: ElementTree.Element, path: str) -> str:
+    text = item.findtext(path)
+    if text is None:
+        raise ValueError
+    return text
 
 
 class _Signed(_Signer):
-    """Asks by URLs that obstore signs."""
+    """Asks by URLs that obstore signs.
 
-    def __init__(self, base: str, store: Any) -> None:
+    Attributes:
+        signed_page: signs the URL of a list with its query. None: obstore has to ask for lists itself.
+    """
+
+    def __init__(self, base: str, store: Any, signed_page: SignedPage | None = None) -> None:
         super().__init__(base)
         self._store = store
+        self._signed_page = signed_page
 
-    def __call__(self, uri: Uri) -> Request:
+    def page(self, query: Mapping[str, str]) -> Request:
+        if self._signed_page is None:
+            raise RuntimeError("lists come from obstore")
+        return Request(parse(self._signed_page(self.base, query), max_length=_MAX_SIGNED_LENGTH))
+
+    def listed(self, bucket: Bucket, prefix: str) -> Iterator[Listed]:
+        if self._signed_page is not None:
+            yield from super().listed(bucket, prefix)
+            return
+        import obstore
+        from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
+
+        # It connects by itself, so that only the address can be checked that its host has now.
+        addresses_of(parse(self.base), bucket.web, Deadline(bucket.web.connect_seconds))
+        try:
+            for page in obstore.list(self._store, prefix or None, chunk_size=1000):
+                yield from ((meta["path"], meta["size"], meta["e_tag"] or str(meta["last_modified"])) for meta in page)
+        except NotFoundError:
+            raise BundleError("NotFound", f"{bucket.uri}: there is no such bucket") from None
+        except (PermissionDeniedError, UnauthenticatedError):
+            refused = BundleError("AccessDenied", f"{bucket.uri}: the store refuses to list it")
+            raise bucket.credentials.told(refused) from None
+        except (BaseError, ValueError, OSError):
+            raise BundleError("Unreachable", f"{bucket.uri}: the store does not list it") from None
+
+    def __call__(self, uri: Uri, method: Method = "GET") -> Request:
         import obstore
         from obstore.exceptions import BaseError
 
+        if uri.scheme == "az" and method == "HEAD":
+            method = "GET"  # there a signature is for a permission, and obstore knows none for HEAD
         try:
-            signed = obstore.sign(self._store, "GET", uri.path.removeprefix("/"), _HOUR)
+            signed = obstore.sign(self._store, method, uri.path.removeprefix("/"), _HOUR)
         except (BaseError, ValueError, OSError):
             # Its words may hold what the other side echoed.
             raise BundleError("AccessDenied", f"{uri}: no signature can be made for it") from None
@@ -105,11 +273,17 @@ class _Bearer(_Signer):
         self._token, self._headers = token, headers or {}
         self._value, self._ends = "", 0.0
 
-    def __call__(self, uri: Uri) -> Request:
+    def __call__(self, uri: Uri, method: Method = "GET") -> Request:
+        return self._borne(super().__call__(uri))
+
+    def page(self, query: Mapping[str, str]) -> Request:
+        return self._borne(super().page(query))
+
+    def _borne(self, request: Request) -> Request:
         if time.monotonic() >= self._ends:
             self._value, seconds = self._token()
             self._ends = time.monotonic() + max(seconds - 300, seconds / 2)
-        return replace(super().__call__(uri), headers=self._headers, authorization=f"Bearer {self._value}")
+        return replace(request, headers=self._headers, authorization=f"Bearer {self._value}")
 
 
 def _amazon(uri: Uri, web: Web, credentials: Credentials) -> _Signer:
@@ -121,10 +295,16 @@ def _amazon(uri: Uri, web: Web, credentials: Credentials) -> _Signer:
     endpoint = _endpoint(credentials, "AWS_ENDPOINT_URL", f"https://s3.{region}.{domain}")
     base = f"{endpoint}/{uri.host}"
     config = {"region": region, "endpoint": endpoint}
+    signed_page: SignedPage | None = None
     if pair := credentials.pair("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         config |= {"access_key_id": pair[0], "secret_access_key": pair[1]}
-        if token := credentials.key("AWS_SESSION_TOKEN"):
+        token = credentials.key("AWS_SESSION_TOKEN")
+        if token:
             config["session_token"] = token
+
+        def signed_page(url: str, query: Mapping[str, str]) -> str:
+            return signatures.amazon(url, query, pair, token, region, datetime.now(UTC))
+
     elif role := variable("AWS_ROLE_ARN"):
         config |= {"role_arn": role, "role_session_name": "holdfast"}
         config["web_identity_token_file"] = variable("AWS_WEB_IDENTITY_TOKEN_FILE")
@@ -137,7 +317,7 @@ def _amazon(uri: Uri, web: Web, credentials: Credentials) -> _Signer:
         config["container_authorization_token_file"] = variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
     else:
         return _Signer(base)
-    return _Signed(base, _store("S3Store", uri, config, credentials))
+    return _Signed(base, _store("S3Store", uri, config, credentials), signed_page)
 
 
 def _google(uri: Uri, web: Web, credentials: Credentials) -> _Signer:
@@ -174,7 +354,15 @@ def _azure(uri: Uri, web: Web, credentials: Credentials) -> _Signer:
     base = f"{endpoint}/{uri.host}"
     if secret := credentials.key("AZURE_STORAGE_KEY"):
         config = {"account_name": account, "account_key": secret, "endpoint": endpoint}
-        return _Signed(base, _store("AzureStore", uri, config, credentials))
+
+        def signed_page(url: str, query: Mapping[str, str]) -> str:
+            try:
+                grant = signatures.azure(uri.host, account, secret, datetime.now(UTC))
+            except ValueError as error:
+                raise credentials.unusable("AZURE_STORAGE_KEY", f"it is {error}") from None
+            return f"{url}?{urlencode({**query, **grant}, quote_via=quote)}"
+
+        return _Signed(base, _store("AzureStore", uri, config, credentials), signed_page)
     # A token says who we are to whoever holds it, so it goes to no place but Azure's own.
     if credentials.variable("AZURE_FEDERATED_TOKEN_FILE") and endpoint == usual:
         return _Bearer(base, lambda: _azure_token(web, credentials), {"x-ms-version": "2023-11-03"})

@@ -19,6 +19,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import BinaryIO, Literal
 from urllib.parse import urldefrag, urljoin
 
 from holdfast_bundle.addresses import Address, Policy, Reach, reach_of
@@ -28,6 +29,8 @@ from holdfast_bundle.uris import Uri, parse
 MAX_REDIRECTS = 5
 
 _MAX_REDIRECT_LENGTH = 8192  # signed URLs of object stores are long
+Method = Literal["GET", "HEAD", "POST", "PUT"]
+
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HEADERS = {"User-Agent": "holdfast", "Accept-Encoding": "identity"}
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})")
@@ -63,6 +66,7 @@ class Body:
         length: bytes that the server promised; None when it did not say.
         start, size: where in the file these bytes begin, and how long the file is (None: not known).
         version: a strong ETag, if parts of this very content can be asked for.
+        stamp: an ETag of any kind, else when the file was changed last; empty where the server says neither.
     """
 
     def __init__(self, uri: Uri, response: http.client.HTTPResponse, deadline: Deadline) -> None:
@@ -72,6 +76,9 @@ class Body:
         if response.status == 206 and (match := _CONTENT_RANGE.fullmatch(self._header(response, "Content-Range"))):
             self.start, self.size = int(match[1]), int(match[2])
         etag = self._header(response, "ETag")
+        self.stamp = etag or self._header(response, "Last-Modified")
+        if response.status == 200 and (promised := self._header(response, "Content-Length")).isdigit():
+            self.size = int(promised)  # http.client takes an answer to HEAD for an empty one
         self.ranged = response.status == 206 or self._header(response, "Accept-Ranges").lower() == "bytes"
         self.version = etag if self.ranged and etag.startswith('"') else None
         self.challenge = self._header(response, "WWW-Authenticate")
@@ -114,16 +121,17 @@ def get(
     headers: Mapping[str, str] | None = None,
     authorization: str | None = None,
     statuses: Collection[int] = (200,),
-    form: bytes | None = None,
+    method: Method = "GET",
+    content: bytes | BinaryIO | None = None,
     deadline: Deadline | None = None,
     from_public: bool = False,
 ) -> Iterator[Body]:
-    """GET, through at most `MAX_REDIRECTS` redirects.
+    """Ask, by GET and HEAD through at most `MAX_REDIRECTS` redirects.
 
     Args:
         headers: sent on every hop.
         authorization: sent to the host of `uri` alone.
-        form: sent as the body of a POST, to the host of `uri` alone: redirects are not followed then.
+        content: the body of a POST or PUT, sent to the host of `uri` alone: redirects are not followed then.
         statuses: that are given to the caller; all others are errors.
         from_public: a public host named this URI, so that it must not be a private one.
 
@@ -141,10 +149,9 @@ def get(
         secret = {"Authorization": authorization} if authorization and uri is asked else {}
         with _connection(uri, addresses, web, deadline) as connection:
             with _translated(uri, deadline):
-                method = "GET" if form is None else "POST"
-                connection.request(method, uri.target, form, {**sent, **secret})
+                connection.request(method, uri.target, content, {**sent, **secret})
                 response = connection.getresponse()
-            if response.status in _REDIRECTS and form is None:
+            if response.status in _REDIRECTS and method in ("GET", "HEAD"):
                 uri, came_from = _redirected(asked, uri, response.headers.get("Location")), reach
                 continue
             if response.status not in statuses:
@@ -166,8 +173,20 @@ def read(
     form: bytes | None = None,
     from_public: bool = False,
 ) -> bytes:
-    """What `get` gets, in one piece of at most `limit` bytes. Raises BundleError as `get` and `Body.read` do."""
-    with get(uri, web, headers=headers, authorization=authorization, form=form, from_public=from_public) as body:
+    """What `get` gets, or what a POST of a form is answered with, in one piece of at most `limit` bytes.
+
+    Raises BundleError as `get` and `Body.read` do.
+    """
+    method: Method = "GET" if form is None else "POST"
+    with get(
+        uri,
+        web,
+        headers=headers,
+        authorization=authorization,
+        method=method,
+        content=form,
+        from_public=from_public,
+    ) as body:
         return body.all(limit)
 
 

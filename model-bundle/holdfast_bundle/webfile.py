@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from holdfast_bundle.credentials import NOBODY, Credentials
 from holdfast_bundle.errors import BundleError, FinalError
 from holdfast_bundle.uris import Uri
-from holdfast_bundle.web import Body, Deadline, Web, get
+from holdfast_bundle.web import Body, Deadline, Method, Web, get
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,35 +46,64 @@ class WebFile:
     @contextlib.contextmanager
     def open(self, start: int = 0, end: int | None = None, version: str | None = None) -> Iterator[Body]:
         self._deadline = self._deadline or Deadline(self.web.total_seconds)
-        link = ""
-        try:
-            request = self.request()
-            link = str(request.uri)
-            headers = dict(request.headers)
-            if version is not None:
-                headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
-                if not self.digest:
-                    headers["If-Range"] = version
-            with get(
-                request.uri,
-                self.web,
-                headers=headers,
-                authorization=request.authorization,
-                statuses=(200,) if version is None else (200, 206),
-                deadline=self._deadline,
-            ) as body:
-                if self.digest and body.ranged:
-                    body.version = self.digest
-                if version is not None and (body.start, body.version) != (start, version):
-                    raise FinalError("Unreachable", f"{self.uri}: it was changed while it was fetched")
-                yield body
-        except BundleError as error:
-            if link:
-                error.message = error.message.replace(link, str(self.uri))
-            told = self.credentials.told(error)
-            if told is error:
-                raise
-            raise told from error
+        headers: dict[str, str] = {}
+        if version is not None:
+            headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
+            if not self.digest:
+                headers["If-Range"] = version
+        statuses = (200,) if version is None else (200, 206)
+        with asked(
+            self.uri,
+            self.request,
+            self.web,
+            self.credentials,
+            headers=headers,
+            statuses=statuses,
+            deadline=self._deadline,
+        ) as body:
+            if self.digest and body.ranged:
+                body.version = self.digest
+            if version is not None and (body.start, body.version) != (start, version):
+                raise FinalError("Unreachable", f"{self.uri}: it was changed while it was fetched")
+            yield body
+
+
+@contextlib.contextmanager
+def asked(
+    uri: Uri,
+    request: Callable[[], Request],
+    web: Web,
+    credentials: Credentials,
+    *,
+    headers: Mapping[str, str] | None = None,
+    statuses: Collection[int] = (200,),
+    method: Method = "GET",
+    content: bytes | BinaryIO | None = None,
+    deadline: Deadline | None = None,
+) -> Iterator[Body]:
+    """The answer to a request. Its failures speak of `uri`, as the user calls it, and never of a signed link."""
+    link = ""
+    try:
+        made = request()
+        link = str(made.uri)
+        with get(
+            made.uri,
+            web,
+            headers={**made.headers, **(headers or {})},
+            authorization=made.authorization,
+            statuses=statuses,
+            method=method,
+            content=content,
+            deadline=deadline,
+        ) as body:
+            yield body
+    except BundleError as error:
+        if link:
+            error.message = error.message.replace(link, str(uri))
+        told = credentials.told(error)
+        if told is error:
+            raise
+        raise told from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +123,16 @@ class Site:
         return WebFile(
             uri, self.web, lambda: Request(uri, authorization=self.credentials.authorization()), self.credentials
         )
+
+    def head(self) -> Body:
+        """The head of the answer to a request for the file. Raises BundleError as `get` does."""
+
+        def request() -> Request:
+            return Request(self.uri, authorization=self.credentials.authorization())
+
+        unknown = (405, 501)
+        with asked(self.uri, request, self.web, self.credentials, method="HEAD", statuses=(200, *unknown)) as body:
+            if body.status not in unknown:
+                return body
+        with asked(self.uri, request, self.web, self.credentials) as body:
+            return body

@@ -11,12 +11,9 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import obstore
 import pytest
-from obstore.store import AzureStore
 from tests.unit.bundle.loopback import LOOPBACK
-from tests.unit.stores import servers
-from tests.unit.stores.conftest import CANARIES, upload
+from tests.unit.stores.conftest import CANARIES, PART, upload
 from tests.unit.stores.servers import Azure, Google, secret
 
 from holdfast_bundle import credentials as credentials_module
@@ -28,24 +25,7 @@ from holdfast_bundle.stores import Bucket
 from holdfast_bundle.uris import parse
 from holdfast_bundle.verify import verify
 
-PART = 64 << 10
 IN_PARTS = dataclasses.replace(LOOPBACK, part_bytes=PART)
-
-
-@pytest.fixture(scope="session")
-def google(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Google]:
-    with servers.google(tmp_path_factory.mktemp("google")) as made:
-        yield made
-
-
-@pytest.fixture(scope="session")
-def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azure]:
-    with servers.azure(tmp_path_factory.mktemp("azure")) as made:
-        config = {"account_name": made.account, "account_key": made.key, "endpoint": made.endpoint}
-        store = AzureStore("models", config=config, client_options={"allow_http": True})
-        servers.make_container(made)
-        upload(lambda key, content: obstore.put(store, key, content), "/wine/3", os.urandom(5 * PART + 7))
-        yield made
 
 
 def refusal(uri: str, folder: Path, credentials: Credentials) -> BundleError:
