@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast_bundle import termination
 from holdfast_bundle.uris import CLAIMS
-from holdfast_training import cpu, spec
+from holdfast_training import cpu, progress, spec
 from holdfast_training.errors import MAX_FINDINGS, TrainingError
 
 if TYPE_CHECKING:
@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 STOPPED = 143
 
 
-def main(arguments: list[str] | None = None, *, claims: Path = CLAIMS, termination_log: Path = termination.PATH) -> int:
+def main(
+    arguments: list[str] | None = None,
+    *,
+    claims: Path = CLAIMS,
+    termination_log: Path = termination.PATH,
+    progress_port: int = progress.PORT,
+) -> int:
     """Returns the exit code: 0 done, 1 may pass, 3 permanent."""
     parser = argparse.ArgumentParser(prog="holdfast_training", description=__doc__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
@@ -41,7 +47,7 @@ def main(arguments: list[str] | None = None, *, claims: Path = CLAIMS, terminati
         return _write_dataset(options.name, options.output)
     threads = cpu.threads()
     cpu.limit_libraries(threads)
-    payload, code = guarded(lambda: _train(threads, claims, Stoppable()))
+    payload, code = guarded(lambda: _train(threads, claims, Stoppable(), progress_port))
     termination.write(payload, termination_log)
     log(payload.get("result", "failed"), **{key: payload[key] for key in ("reason", "message") if key in payload})
     return code
@@ -73,14 +79,16 @@ class Stoppable:
         os._exit(STOPPED)
 
 
-def _train(threads: int, claims: Path, stoppable: Stoppable) -> dict[str, Any]:
+def _train(threads: int, claims: Path, stoppable: Stoppable, progress_port: int) -> dict[str, Any]:
     run = spec.parse(os.environ["HOLDFAST_RUN"])
+    told = progress.Progress()
+    progress.serve(told, progress_port)
     from holdfast_training.output import Output
     from holdfast_training.train import train
 
     output = stoppable.output = Output(run.output_uri, run.output_folder, claims)
     with tempfile.TemporaryDirectory(prefix="holdfast-") as scratch:
-        return train(run, output, scratch=Path(scratch), threads=threads, log=log, claims=claims)
+        return train(run, output, scratch=Path(scratch), threads=threads, log=log, claims=claims, progress=told)
 
 
 def guarded(work: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], int]:

@@ -18,6 +18,7 @@ from holdfast_training import columns, conversion, data, estimators, evaluation,
 from holdfast_training.errors import MAX_FINDINGS
 from holdfast_training.model import Model
 from holdfast_training.output import Output
+from holdfast_training.progress import Progress
 from holdfast_training.spec import Run
 
 PACKAGES = (
@@ -38,6 +39,7 @@ def train(
     log: Log = lambda event, **facts: None,
     claims: Path = CLAIMS,
     web: Web = data.PRODUCTION,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Carry out the run and return what goes into the termination message.
 
@@ -47,8 +49,10 @@ def train(
     if finished := output.finished():
         log("found", message="the bundle of this run is already there", uri=str(output.uri))
         return _report(output, *finished)
+    progress = progress or Progress()
     estimator = estimators.build(run.estimator, run.parameters, seed=run.seed, threads=threads)
     with output.staging():
+        progress.say("reading the data")
         source = data.locate(run.data_uri, run.data_digest, run.data_format, scratch=scratch, claims=claims, web=web)
         log("located", uri=str(source.uri), digest=source.digest, files=len(source.files))
         examples = columns.examine(
@@ -57,6 +61,7 @@ def train(
         training, held_out = evaluation.split(examples, run)
         log("read", rows=len(examples.target), testRows=len(held_out), features=len(examples.columns.names))
 
+        progress.say(f"fitting {run.estimator}")
         started = time.monotonic()
         np.random.seed(run.seed)  # for estimators that draw without a random_state of their own
         train_features = examples.features.take(training)
@@ -65,6 +70,7 @@ def train(
         model = Model(run.task, examples.columns, preprocessor, estimator)
         log("fitted", estimator=run.estimator, seconds=round(time.monotonic() - started, 2))
 
+        progress.say("measuring")
         test_features, truth = examples.features.take(held_out), examples.target[held_out]
         answers = model.answer(test_features)
         if run.task == "Regression":
@@ -75,10 +81,12 @@ def train(
         log("measured", **metrics)
         evaluation.check(run.requirements, measured, run.estimator, len(held_out))
 
+        progress.say("converting to ONNX")
         converted = conversion.convert(model)
         worst = conversion.check_parity(model, converted, test_features, answers, threads)
         log("converted", sizeBytes=len(converted.onnx), largestDifference=worst)
 
+        progress.say("publishing")
         digest, bundle = output.publish(
             {
                 manifest.MODEL: converted.onnx,

@@ -22,7 +22,7 @@ START = """
 import sys
 from pathlib import Path
 from holdfast_training.__main__ import main
-sys.exit(main(sys.argv[3:], claims=Path(sys.argv[1]), termination_log=Path(sys.argv[2])))
+sys.exit(main(sys.argv[3:], claims=Path(sys.argv[1]), termination_log=Path(sys.argv[2]), progress_port=0))
 """
 
 
@@ -77,7 +77,7 @@ from pathlib import Path
 from holdfast_training import cpu
 cpu.threads = lambda: int(sys.argv[1])
 from holdfast_training.__main__ import main
-sys.exit(main([], claims=Path(sys.argv[2]), termination_log=Path(sys.argv[3])))
+sys.exit(main([], claims=Path(sys.argv[2]), termination_log=Path(sys.argv[3]), progress_port=0))
 """
     uri = claim.text("data.csv", (shipped / "digits.csv").read_bytes())
     parameters = {"hidden_layer_sizes": "[64]", "max_iter": "3"}
