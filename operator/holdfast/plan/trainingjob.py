@@ -1,13 +1,10 @@
-"""What to do for a TrainingJob: one Job, created once; what its pod says at the end becomes the status, for good.
-
-The Job may expire only once its end is on record: what its pod said would be lost otherwise, and the run begin again.
-"""
+"""What to do for a TrainingJob: one Job, created once; what its pod says at the end becomes the status, for good."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from holdfast.api.trainingjob import TrainingJobReason as Reason
@@ -15,21 +12,16 @@ from holdfast.api.trainingjob import TrainingJobSpec, TrainingJobStatus
 from holdfast.build import names
 from holdfast.build.job import training_job
 from holdfast.build.pod import claim_of
-from holdfast.plan import conditions, jobs, trouble
+from holdfast.plan import conditions, jobs, runs, trouble
 from holdfast.plan.conditions import RECONCILING, STALLED, Condition, Status
-from holdfast.plan.observed import Amend, Child, Create, Delete, Event, Needs, Observed, Plan, Pod, Write
+from holdfast.plan.observed import Amend, Child, Create, Delete, Needs, Observed, Plan, Pod, Write
 from holdfast.plan.trouble import Trouble
 
-PATIENCE = timedelta(seconds=5)
-POLL_SECONDS = 10.0
-SOON_SECONDS = 1.0
 REASONS = frozenset(Reason)
 RESULTS = ("model", "metrics", "data", "findings", "packages")
 """Parts of the trainer's report that go into the status as they are."""
 WAITING = frozenset({Reason.IMAGE_PULL_FAILED, Reason.UNSCHEDULABLE, Reason.QUOTA_EXCEEDED, Reason.CLAIM_NOT_FOUND})
 """Why a pod does not start. They pass once the cause is mended, and end the run at its deadline."""
-
-_TOO_LONG = "it took longer than activeDeadlineSeconds"
 
 
 @dataclass(frozen=True)
@@ -50,45 +42,22 @@ class Verdict:
 def needs(observed: Observed) -> Needs:
     """Pods are read at the end, and when they take long to come up."""
     job = _job(observed)
-    if _is_final(observed) or job is None:
+    if runs.is_final(observed) or job is None:
         return Needs()
-    waited = _waited(observed) and not job.status.get("ready")
+    waited = runs.waited(observed) and not job.status.get("ready")
     claims = frozenset(c for c in map(claim_of, (observed.spec["data"]["uri"], observed.spec["output"]["uri"])) if c)
     return Needs(pods=waited or jobs.finished(job), claims=claims if waited else frozenset())
 
 
 def plan(observed: Observed) -> Plan:
     """All that is to be done now. Of a run that has ended, nothing is said again but which spec was seen."""
-    if _is_final(observed):
-        return Plan(_seen(observed), _expiry(observed))
+    job = _job(observed)
+    if runs.is_final(observed):
+        return Plan(runs.seen(observed), runs.expiry(observed, job))
     verdict = judge(observed)
     status = render_status(observed, verdict)
-    return Plan(status, verdict.writes, tuple(_events(observed, verdict)), _requeue(observed, verdict))
-
-
-def _requeue(observed: Observed, verdict: Verdict) -> float | None:
-    if verdict.final:
-        return SOON_SECONDS if _expiry(observed) else None
-    if verdict.reason == Reason.SUSPENDED:
-        return None
-    return POLL_SECONDS if _waited(observed) else PATIENCE.total_seconds()
-
-
-def _expiry(observed: Observed) -> tuple[Write, ...]:
-    """Lets the Job, which is at its end, go when its time has come."""
-    job, seconds = _job(observed), observed.spec.get("ttlSecondsAfterFinished")
-    if job is None or not jobs.finished(job) or job.spec.get("ttlSecondsAfterFinished") == seconds:
-        return ()
-    return (Amend(job.name, {"ttlSecondsAfterFinished": seconds}),)
-
-
-def _seen(observed: Observed) -> Mapping[str, Any]:
-    """The status of an ended run, whose suspend and ttlSecondsAfterFinished may have changed since."""
-    generation = observed.metadata.generation
-    if observed.status["observedGeneration"] == generation:
-        return observed.status
-    found = [{**condition, "observedGeneration": generation} for condition in observed.status["conditions"]]
-    return {**observed.status, "observedGeneration": generation, "conditions": found}
+    events = runs.events(observed, verdict.status, verdict.reason, verdict.message)
+    return Plan(status, verdict.writes, events, runs.requeue(observed, job, verdict.reason, final=verdict.final))
 
 
 def judge(observed: Observed) -> Verdict:
@@ -130,7 +99,7 @@ def _not_created(observed: Observed) -> Verdict:
     if refused := observed.create_errors.get(("Job", name)):
         deadline = timedelta(seconds=spec.active_deadline_seconds)
         if conditions.lasts(observed.status, RECONCILING, "True", observed.now, deadline):
-            return Verdict("False", Reason.QUOTA_EXCEEDED, f"{refused}; given up: {_TOO_LONG}")
+            return Verdict("False", Reason.QUOTA_EXCEEDED, f"{refused}; given up: {runs.TOO_LONG}")
         return Verdict("Unknown", Reason.QUOTA_EXCEEDED, f"{refused}; it is tried again", writes=create)
     return Verdict("Unknown", Reason.PENDING, f"Job {name} is about to start", writes=create)
 
@@ -164,24 +133,19 @@ def _succeeded(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:
         return Verdict("False", Reason.INTERNAL_ERROR, message)
     model, metric, data = results["model"], results["metrics"][0], results["data"]
     fitted = f"{model.get('estimator')}, {metric['name']} {metric['value']} on {data.get('testRows')} held-out rows"
-    message = f"{fitted}{_duration(job)}; {model['uri']}"
+    message = f"{fitted}{runs.duration(job)}; {model['uri']}"
     return Verdict("True", Reason.COMPLETED, message, results)
-
-
-def _duration(job: Child) -> str:
-    begun, ended = job.status.get("startTime"), job.status.get("completionTime")
-    if not begun or not ended:
-        return ""
-    return f", {(datetime.fromisoformat(ended) - datetime.fromisoformat(begun)).total_seconds():.0f} s"
 
 
 def _failed(observed: Observed, condition: Mapping[str, Any], pods: list[Pod]) -> Verdict:
     if condition.get("reason") == "DeadlineExceeded":
         before = conditions.find(observed.status, "Succeeded")
         if before and before["reason"] in WAITING:  # its pod, which would still say so, is deleted at the deadline
-            return Verdict("False", before["reason"], f"{before['message']}; given up: {_TOO_LONG}")
+            return Verdict("False", before["reason"], f"{before['message']}; given up: {runs.TOO_LONG}")
         wrong = trouble.of_pods(pods, (), REASONS)
-        return Verdict("False", Reason.DEADLINE_EXCEEDED, f"{_TOO_LONG}: {wrong.message}" if wrong else _TOO_LONG)
+        return Verdict(
+            "False", Reason.DEADLINE_EXCEEDED, f"{runs.TOO_LONG}: {wrong.message}" if wrong else runs.TOO_LONG
+        )
     wrong = trouble.of_pods(pods, (), REASONS) or Trouble("", condition.get("message", ""))
     reason = wrong.reason if wrong.reason in REASONS else Reason.BACKOFF_LIMIT_EXCEEDED
     found = ({"findings": said["findings"]} for said in map(trouble.report, pods) if said.get("findings"))
@@ -210,31 +174,7 @@ def render_status(observed: Observed, verdict: Verdict) -> dict[str, Any]:
         "jobName": names.training_job(metadata.name, metadata.uid),
         **verdict.results,
     }
-    if started := observed.status.get("startTime") or (job and job.status.get("startTime")):
-        status["startTime"] = started  # of the first Job, before any suspension
-    if job and verdict.final:
-        ended = jobs.condition(job, "Failed") or {}
-        status["completionTime"] = (
-            job.status.get("completionTime") or ended.get("lastTransitionTime") or conditions.rfc3339(observed.now)
-        )
-    return status
-
-
-def _events(observed: Observed, verdict: Verdict) -> Iterable[Event]:
-    before: Mapping[str, Any] = conditions.find(observed.status, "Succeeded") or {}
-    if before.get("reason") == verdict.reason or verdict.reason == Reason.PENDING:
-        return
-    good = verdict.status == "True" or verdict.reason in {Reason.RUNNING, Reason.SUSPENDED}
-    yield Event("Normal" if good else "Warning", verdict.reason, conditions.shortened(verdict.message))
-
-
-def _is_final(observed: Observed) -> bool:
-    before = conditions.find(observed.status, "Succeeded")
-    return before is not None and before["status"] != "Unknown"
-
-
-def _waited(observed: Observed) -> bool:
-    return conditions.lasts(observed.status, RECONCILING, "True", observed.now, PATIENCE)
+    return status | runs.times(observed, job, final=verdict.final)
 
 
 def _job(observed: Observed) -> Child | None:
