@@ -278,6 +278,20 @@ class TrainingJobSpec(RunSpec):
     suspend: bool = Field(False, description="Stop the pods and keep the run; it goes on when this is false again.")
 
 
+MetricValue = Annotated[str, Field(max_length=32, pattern=r"^-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$")]
+
+
+class Progress(Model):
+    """How far a run is, in the words of its pod."""
+
+    message: Text | None = Field(None, description="What it does, in a few words.")
+    trials_total: Count | None = Field(None, description="Trials that the search is to make.")
+    trials_completed: Count | None = Field(None, description="Trials that gave a value, or were pruned.")
+    trials_failed: Count | None = Field(None, description="Trials that gave none.")
+    best_value: MetricValue | None = Field(None, description="The best value of tuning.metric so far, a decimal.")
+    best_estimator: ShortText | None = Field(None, description="What reached it.")
+
+
 class TrainedModel(Model):
     """The bundle that came out."""
 
@@ -291,9 +305,7 @@ class Metric(Model):
     """One held-out metric."""
 
     name: ShortText = Field(description="Metric.")
-    value: str = Field(
-        max_length=32, pattern=r"^-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$", description="Its value, a decimal."
-    )
+    value: MetricValue = Field(description="Its value, a decimal.")
 
 
 class DataRead(Model):
@@ -334,6 +346,7 @@ class TrainingJobStatus(Model):
     )
     start_time: Time | None = Field(None, description="When its Job started.")
     completion_time: Time | None = Field(None, description="When it ended.")
+    progress: Progress | None = Field(None, description="How far it is; absent when it has ended.")
     model: TrainedModel | None = Field(None, description="The bundle that came out; absent unless it was published.")
     metrics: Annotated[tuple[Metric, ...], atomic_list(32)] | None = Field(
         None, description="Held-out metrics, the most telling one first."

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from holdfast.build import labels, names
-from holdfast.kube import errors
+from holdfast.kube import doing, errors
 from holdfast.kube.apply import Applier, NameTaken
 from holdfast.kube.client import Client
 from holdfast.kube.events import Recorder
@@ -170,11 +170,13 @@ class Reconciler:
     async def _read(self, resource: Resource, planner: Planner, observed: Observed) -> Observed:
         needs = planner.needs(observed)
         namespace = resource.key.namespace
-        if needs.pods or needs.routers:
+        if needs.pods or needs.routers or needs.progress:
             observed = replace(observed, pods=await self._reader.pods(resource.key))
         if needs.routers:
             asked = [pod for pod in observed.pods if pod.labels.get(labels.REVISION) in needs.routers]
             observed = replace(observed, routers=await self._routers.read(asked))
+        if needs.progress:
+            observed = replace(observed, progress=await doing.progress(observed.pods))
         if needs.claims:
             observed = replace(observed, claims=await self._reader.claims(namespace, needs.claims))
         if needs.config_maps:

@@ -152,6 +152,8 @@ class Observed:
     """(kind, name) → the API server's words for the last refusal to write that child (a quota, an admission policy)."""
     routers: Mapping[str, Report | None] = field(default_factory=dict)
     """A pod's uid → what its router says; None: it did not answer, or not sensibly."""
+    progress: Json | None = None
+    """What a pod of a TrainingJob says of its run; None: it was not asked, or did not answer."""
     slo: SloAnswer = NOT_CONFIGURED
     """What Prometheus says of a ModelDeployment with `spec.slo`."""
     memory: Json = field(default_factory=dict)
@@ -169,6 +171,8 @@ class Needs:
     """uids of Jobs that have no pods: why?"""
     routers: frozenset[str] = frozenset()
     """Revisions whose pods' routers are to be read; `Observed.pods` then has all pods, too."""
+    progress: bool = False
+    """How far is the run? `Observed.pods` then has all pods, too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from holdfast.api.trainingjob import TrainingJobSpec, TrainingJobStatus
 from holdfast.build import names
 from holdfast.build.job import training_job
 from holdfast.build.pod import claim_of
-from holdfast.plan import conditions, jobs, runs, trouble
+from holdfast.plan import conditions, jobs, progress, runs, trouble
 from holdfast.plan.conditions import RECONCILING, STALLED, Condition, Status
 from holdfast.plan.observed import Amend, Child, Create, Delete, Needs, Observed, Plan, Pod, Write
 from holdfast.plan.trouble import Trouble
@@ -40,13 +40,14 @@ class Verdict:
 
 
 def needs(observed: Observed) -> Needs:
-    """Pods are read at the end, and when they take long to come up."""
+    """Pods are read at the end and when they take long to come up, and asked now and then how far they are."""
     job = _job(observed)
     if runs.is_final(observed) or job is None:
         return Needs()
     waited = runs.waited(observed) and not job.status.get("ready")
     claims = frozenset(c for c in map(claim_of, (observed.spec["data"]["uri"], observed.spec["output"]["uri"])) if c)
-    return Needs(pods=waited or jobs.finished(job), claims=claims if waited else frozenset())
+    pods, due = waited or jobs.finished(job), progress.is_due(observed, job)
+    return Needs(pods=pods, claims=claims if waited else frozenset(), progress=due)
 
 
 def plan(observed: Observed) -> Plan:
@@ -57,7 +58,8 @@ def plan(observed: Observed) -> Plan:
     verdict = judge(observed)
     status = render_status(observed, verdict)
     events = runs.events(observed, verdict.status, verdict.reason, verdict.message)
-    return Plan(status, verdict.writes, events, runs.requeue(observed, job, verdict.reason, final=verdict.final))
+    requeue = runs.requeue(observed, job, verdict.reason, final=verdict.final)
+    return Plan(status, verdict.writes, events, requeue, progress.memory(observed))
 
 
 def judge(observed: Observed) -> Verdict:
@@ -108,7 +110,8 @@ def _under_way(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:
     attempts, limit = int(job.status.get("failed") or 0), observed.spec.get("backoffLimit", 0)
     if job.status.get("ready"):
         which = f", attempt {attempts + 1} of {limit + 1}" if attempts else ""
-        return Verdict("Unknown", Reason.RUNNING, f"Job {job.name} runs{which}")
+        doing = f": {said}" if (said := (progress.told(observed) or {}).get("message")) else ""
+        return Verdict("Unknown", Reason.RUNNING, f"Job {job.name} runs{which}{doing}")
     present = [pod for pod in pods if pod.phase == "Pending"]
     wrong = trouble.of_claims(observed.claims) or trouble.of_pods(present, observed.claims, REASONS)
     if wrong:
@@ -174,6 +177,8 @@ def render_status(observed: Observed, verdict: Verdict) -> dict[str, Any]:
         "jobName": names.training_job(metadata.name, metadata.uid),
         **verdict.results,
     }
+    if not verdict.final and (said := progress.told(observed)):
+        status["progress"] = said
     return status | runs.times(observed, job, final=verdict.final)
 
 

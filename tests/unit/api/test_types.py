@@ -150,6 +150,7 @@ CONDITION = {
                 "startTime": "2026-11-23T14:00:00Z",
                 "completionTime": "2026-11-23T14:00:40Z",
                 "model": {"uri": "pvc://models/wine/w", "digest": DIGEST, "estimator": "SVC", "sizeBytes": 48213},
+                "progress": {"message": "trial 12 of 20", "trialsTotal": 20, "bestValue": "0.961"},
                 "metrics": [{"name": "LogLoss", "value": "1.2e-09"}],
                 "data": {"digest": DIGEST, "rows": 178, "testRows": 36, "columns": 14},
                 "findings": [{"column": "ash", "rule": "NotNumeric", "message": "3 rows hold text", "rows": 3}],

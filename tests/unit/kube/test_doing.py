@@ -6,12 +6,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
 import pytest
 
 from holdfast.kube import doing
+from holdfast.plan.observed import Pod
 
 
 @asynccontextmanager
@@ -87,3 +89,37 @@ async def test_only_pods_that_work_are_asked(monkeypatch: pytest.MonkeyPatch) ->
     pods += [raw(""), raw("5", ready="True", component="helper"), raw("6"), raw("7")]
     assert await doing.words(pods) == {"uid-1": "works", "uid-5": "works", "uid-6": "works"}
     assert seen == ["1", "5", "6"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (http("200 OK", b'{"message": "a\\u0000 b\\nc", "trialsTotal": 20}'), {"message": "a b c", "trialsTotal": 20}),
+        (http("200 OK", b"{}"), {}),
+        (http("200 OK", b"[1]"), None),
+        (http("200 OK", b"ok"), None),
+        (http("200 OK", b'{"message": "' + b"x" * 5000 + b'"}'), None),
+        (http("404 x", b"{}"), None),
+        (http("302 Found", b"{}", "Location: http://127.0.0.1:1/"), None),
+        (b"SSH-2.0\r\n", None),
+        (b"", None),
+    ],
+)  # fmt: skip
+async def test_the_progress_of_a_run_is_a_json_object(answer: bytes, said: dict[str, Any] | None) -> None:
+    timeout = aiohttp.ClientTimeout(total=doing.SECONDS)
+    async with pod(answer) as port, aiohttp.ClientSession(timeout=timeout) as session:
+        assert await doing.ask_progress(session, "127.0.0.1", port) == said
+
+
+async def test_the_oldest_running_pod_that_answers_tells_the_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask(_: aiohttp.ClientSession, address: str) -> dict[str, Any] | None:
+        return None if address == "silent" else {"message": address}
+
+    monkeypatch.setattr(doing, "ask_progress", ask)
+
+    def at(minute: int, address: str, phase: str = "Running") -> Pod:
+        return Pod("p", "job", {}, phase, datetime(2026, 11, 26, 1, minute, tzinfo=UTC), address=address)
+
+    pods = [at(9, "young"), at(1, "failed", "Failed"), at(2, "silent"), at(3, "old"), at(0, "")]
+    assert await doing.progress(pods) == {"message": "old"}
+    assert await doing.progress([at(1, "failed", "Failed")]) is None

@@ -341,3 +341,53 @@ def test_what_may_change_after_the_end_is_seen_and_the_end_stays() -> None:
     assert world.says("Succeeded") == ("True", "Completed")
     assert world.status["completionTime"] == before["completionTime"]
     assert world.jobs
+
+
+PROGRESS = {"message": "trial 3 of 20", "trialsTotal": 20, "trialsCompleted": 3, "trialsFailed": 0, "bestValue": "0.9"}
+
+
+def test_what_a_pod_says_of_its_progress_is_in_the_status_and_asked_for_once_a_minute() -> None:
+    world = begun()
+    world.children["Job", world.jobs[0]]["status"] = {"ready": 1}
+    world.progress = PROGRESS
+    world.converge()
+    assert world.status["progress"] == PROGRESS
+    assert world.message("Succeeded").endswith("runs: trial 3 of 20")
+    asked, written = world.asked, world.status_writes
+    world.progress = {**PROGRESS, "message": "trial 4 of 20", "trialsCompleted": 4}
+    world.wait(59)
+    world.converge()
+    assert (world.asked, world.status_writes) == (asked, written)
+    world.wait(1)
+    world.converge()
+    assert world.status["progress"]["trialsCompleted"] == 4
+    assert world.asked == asked + 1
+    assert [event.reason for event in world.events] == ["Running"]
+
+
+def test_the_progress_of_a_run_that_has_ended_is_not_told() -> None:
+    world = begun()
+    world.children["Job", world.jobs[0]]["status"] = {"ready": 1}
+    world.progress = PROGRESS
+    world.converge()
+    assert "progress" not in ended(COMPLETED, None, first=world).status
+
+
+@pytest.mark.parametrize(
+    "said", [None, {}, {"secret": "cells"}, {"trialsTotal": "many"}, {"trialsTotal": -1}, {"message": "x" * 300}]
+)
+def test_progress_that_the_status_cannot_hold_is_passed_over(said: Any) -> None:
+    world = begun()
+    world.children["Job", world.jobs[0]]["status"] = {"ready": 1}
+    world.progress = said
+    world.converge()
+    assert world.says("Succeeded") == ("Unknown", "Running")
+    assert "progress" not in world.status
+
+
+def test_what_a_pod_says_beside_its_progress_is_left_out() -> None:
+    world = begun()
+    world.children["Job", world.jobs[0]]["status"] = {"ready": 1}
+    world.progress = {**PROGRESS, "phase": "search"}
+    world.converge()
+    assert world.status["progress"] == PROGRESS

@@ -78,6 +78,9 @@ class World:
     annotations: dict[str, str] = field(default_factory=dict)
     memory: Mapping[str, Any] = field(default_factory=dict)
     slo: SloAnswer = NOT_CONFIGURED
+    progress: Json | None = None
+    """What a pod says when it is asked how far it is."""
+    asked: int = 0
     routers: dict[str, Report | None] = field(default_factory=dict)
     """By the uid of the pod."""
     routes: list[Route] = field(default_factory=list)
@@ -186,6 +189,7 @@ class World:
         }
 
     def _observed(self, needs: Needs) -> Observed:
+        self.asked += needs.progress
         return Observed(
             now=self.now,
             settings=self.settings,
@@ -195,6 +199,7 @@ class World:
             annotations=self.annotations,
             memory=self.memory,
             slo=self.slo,
+            progress=self.progress if needs.progress else None,
             routers={
                 pod.uid: self.routers.get(pod.uid)
                 for pods in self.pods.values()
@@ -203,7 +208,9 @@ class World:
             },
             children=tuple(self._child(key) for key in self.children),
             foreign=tuple(Foreign(kind, name, "Deployment web") for kind, name in sorted(self.foreign)),
-            pods=tuple(pod for pods in self.pods.values() for pod in pods) if needs.pods or needs.routers else (),
+            pods=tuple(pod for pods in self.pods.values() for pod in pods)
+            if needs.pods or needs.routers or needs.progress
+            else (),
             claims=tuple(
                 Claim(name, name not in self.missing_claims, self.access_modes, "Bound")
                 for name in sorted(needs.claims)
