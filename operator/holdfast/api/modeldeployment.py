@@ -32,6 +32,7 @@ from holdfast.api.meta import (
     rules,
     validated,
 )
+from holdfast.api.variables import EnvVars
 
 
 class ModelDeploymentCondition(StrEnum):
@@ -165,31 +166,6 @@ class ModelSource(Model):
     )
 
 
-class ConfigMapKeyRef(Model):
-    """A key of a ConfigMap in this namespace."""
-
-    name: ObjectName = Field(description="ConfigMap.")
-    key: str = Field(min_length=1, max_length=253, pattern="^[-._a-zA-Z0-9]+$", description="Key.")
-
-
-class EnvSource(Model):
-    """Where a variable's value comes from."""
-
-    config_map_key_ref: ConfigMapKeyRef = Field(description="A key of a ConfigMap in this namespace.")
-
-
-class EnvVar(Model):
-    """One variable: a value, or a key of a ConfigMap."""
-
-    model_config = validated(("has(self.value) != has(self.valueFrom)", "give exactly one of value and valueFrom"))
-
-    name: str = Field(
-        min_length=1, max_length=128, pattern="^[A-Za-z_][A-Za-z0-9_]*$", description="Name of the variable."
-    )
-    value: Annotated[str, Field(max_length=1024)] | None = Field(None, description="Its value.")
-    value_from: EnvSource | None = Field(None, description="Where its value comes from.")
-
-
 class Tls(Model):
     """A certificate to serve with."""
 
@@ -234,20 +210,7 @@ class Serving(Model):
     resources: Resources | None = Field(None, description="Compute resources of each pod, as in a Pod.")
     node_selector: NodeSelector | None = Field(None, description="Labels that a node must carry.")
     tolerations: Tolerations | None = Field(None, description="Taints that the pods tolerate, as in a Pod.")
-    env: (
-        Annotated[
-            tuple[EnvVar, ...],
-            list_map(
-                "name",
-                32,
-                (
-                    "self.all(e, !e.name.matches('^(HOLDFAST_|LD_|PYTHON|PATH$)'))",
-                    "names that begin with HOLDFAST_, LD_ or PYTHON, and PATH, are set by the operator",
-                ),
-            ),
-        ]
-        | None
-    ) = Field(None, description="Environment variables of the server.")
+    env: EnvVars | None = Field(None, description="Environment variables of the server.")
     storage_secret_ref: ObjectRef | None = Field(
         None,
         description="Secret in this namespace with the keys to where the model lies. Mounted as files, never as env.",
