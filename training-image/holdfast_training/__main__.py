@@ -1,4 +1,5 @@
-"""`python -m holdfast_training`: one training run; with `dataset NAME --output FILE`, a data set to try it with.
+"""`python -m holdfast_training`: one training run; `gate`: a challenger against the champion;
+`dataset NAME --output FILE`: a data set to try it with.
 
 Only light imports here: thread counts must be set, and SIGTERM be waited for, before numpy is loaded.
 """
@@ -42,12 +43,20 @@ def main(
     dataset = commands.add_parser("dataset", help="write a public data set as CSV and print its digest")
     dataset.add_argument("name", choices=["wine", "breast-cancer", "diabetes", "digits"])
     dataset.add_argument("--output", type=Path, required=True, metavar="FILE")
+    commands.add_parser("gate", help="compare a challenger with the champion, as HOLDFAST_GATE says")
     options = parser.parse_args(arguments)
     if options.command == "dataset":
         return _write_dataset(options.name, options.output)
     threads = cpu.threads()
     cpu.limit_libraries(threads)
-    payload, code = guarded(lambda: _train(threads, claims, Stoppable(), progress_port))
+    stoppable = Stoppable()
+
+    def work() -> dict[str, Any]:
+        if options.command == "gate":
+            return _gate(threads, claims)
+        return _train(threads, claims, stoppable, progress_port)
+
+    payload, code = guarded(work)
     termination.write(payload, termination_log)
     log(payload.get("result", "failed"), **{key: payload[key] for key in ("reason", "message") if key in payload})
     return code
@@ -89,6 +98,14 @@ def _train(threads: int, claims: Path, stoppable: Stoppable, progress_port: int)
     output = stoppable.output = Output(run.output_uri, run.output_folder, claims)
     with tempfile.TemporaryDirectory(prefix="holdfast-") as scratch:
         return train(run, output, scratch=Path(scratch), threads=threads, log=log, claims=claims, progress=told)
+
+
+def _gate(threads: int, claims: Path) -> dict[str, Any]:
+    from holdfast_training import gate
+
+    asked = gate.parse(os.environ["HOLDFAST_GATE"])
+    with tempfile.TemporaryDirectory(prefix="holdfast-") as scratch:
+        return gate.judge(asked, scratch=Path(scratch), threads=threads, log=log, claims=claims)
 
 
 def guarded(work: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], int]:

@@ -21,9 +21,21 @@ Reason = Literal[
     "OutputNotWritable",
     "OutOfMemory",
     "InternalError",
+    "ModelNotFound",
+    "ModelAccessDenied",
+    "ModelUnreachable",
+    "ModelInvalid",
+    "DigestMismatch",
+    "SecretNotFound",
+    "SecretInvalid",
 ]
 
-MAY_PASS: frozenset[Reason] = frozenset({"DataUnreachable", "OutputNotWritable", "InternalError"})
+MAY_PASS: frozenset[Reason] = frozenset(
+    {
+        *("DataUnreachable", "OutputNotWritable", "InternalError"),
+        *("ModelNotFound", "ModelAccessDenied", "ModelUnreachable", "SecretNotFound", "SecretInvalid"),
+    }
+)
 """Reasons for which trying again can help; all others fail the Job at once."""
 
 MAX_FINDINGS = 16

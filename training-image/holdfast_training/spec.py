@@ -69,7 +69,11 @@ class Run:
 
 def parse(text: str) -> Run:
     """The run of `HOLDFAST_RUN`. Raises ValueError or KeyError when it is not one."""
-    document: dict[str, Any] = json.loads(text)
+    return of(json.loads(text))
+
+
+def of(document: Mapping[str, Any]) -> Run:
+    """The run of a document. Raises as `parse`."""
     data, estimator, output = document["data"], document["estimator"], document["output"]
     features, preprocessing = document.get("features", {}), document.get("preprocessing", {})
     split = document.get("split", {})

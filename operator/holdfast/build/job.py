@@ -1,10 +1,11 @@
-"""Jobs: the helper that resolves a model, and the run of a TrainingJob. Both are created once and never changed."""
+"""Jobs: helpers that resolve a model or compare two, and the run of a TrainingJob. Created once and never changed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from holdfast.api.meta import Model
 from holdfast.api.trainingjob import Preprocessing, RunSpec, Split, TrainingJobSpec
 from holdfast.build import labels, names, pod
 from holdfast.build.hashing import canonical_json, with_desired_hash
@@ -32,16 +33,54 @@ def resolve_job(
 
     resources: those of a server. The Job bears the hash of what was wanted, so that one that has become wrong is found.
     """
-    counted = {
-        part: {name: value for name, value in values.items() if name in _COUNTED}
-        for part, values in (resources or {}).items()
-    }
     variables, mounts = source.variables(), source.mounts()
-    container = pod.container("resolve", image, pull_policy, ["resolve"], variables, mounts, counted)
+    container = pod.container("resolve", image, pull_policy, ["resolve"], variables, mounts, _counted(resources))
     spec = source.complete(pod.pod_spec([container], source.claims, node_selector, tolerations))
-    owner = labels.owner("ModelDeployment", name, uid)
-    manifest = _job(job_name, namespace, labels.helper(name, "resolve"), owner, spec)
-    manifest["spec"] |= {"backoffLimit": HELPER_BACKOFF_LIMIT, "ttlSecondsAfterFinished": HELPER_TTL_SECONDS}
+    return with_desired_hash(_helper_job(job_name, name, namespace, uid, "resolve", spec))
+
+
+def gate_job(
+    job_name: str,
+    name: str,
+    namespace: str,
+    uid: str,
+    champion: Source,
+    champion_digest: str,
+    challenger: tuple[str, str],
+    gate: Model,
+    template: RunSpec,
+    image: str,
+    pull_policy: str,
+) -> dict[str, Any]:
+    """The helper that compares a challenger with the champion and reports a table.
+
+    Args:
+        challenger: URI and digest.
+        gate: `retraining.gate` of the ModelDeployment.
+        template: the run that made the challenger. The comparison takes what its pod took, but no GPU.
+    """
+    limits = gate.to_json()
+    told = {
+        "champion": {"uri": champion.uri, "digest": champion_digest} | ({"secret": champion.secret} if champion.secret else {}),
+        "challenger": {"uri": challenger[0], "digest": challenger[1]},
+        "training": run(template, "gate"),
+        **limits,
+    }
+    uris = (champion.uri, challenger[0], template.data.uri, limits.get("data", {}).get("uri", ""))
+    claims = sorted({claim for claim in map(pod.claim_of, uris) if claim})
+    secrets = {"champion": champion.secret} if champion.secret else {}
+    mounts = pod.claim_mounts(claims)
+    mounts += [{"name": role, "mountPath": f"{pod.SECRETS}/{role}", "readOnly": True} for role in secrets]
+    variables = {"HOLDFAST_GATE": pod.literal(canonical_json(told))}
+    resources = _counted(_dumped(template.resources))
+    container = pod.container("gate", image, pull_policy, ["gate"], variables, mounts, resources)
+    tolerations = [_dumped(toleration) or {} for toleration in template.tolerations or ()]
+    spec = pod.pod_spec([container], claims, template.node_selector, tolerations)
+    spec["volumes"] += [pod.secret_volume(role, secret) for role, secret in secrets.items()]
+    if champion.service_account:
+        spec["serviceAccountName"] = champion.service_account
+    manifest = _helper_job(job_name, name, namespace, uid, "gate", spec)
+    manifest["spec"]["activeDeadlineSeconds"] = template.active_deadline_seconds
     return with_desired_hash(manifest)
 
 
@@ -90,6 +129,23 @@ def run(spec: RunSpec, folder: str) -> dict[str, Any]:
     if spec.evaluation and spec.evaluation.requirements:
         told["requirements"] = [requirement.to_json() for requirement in spec.evaluation.requirements]
     return told
+
+
+def _counted(resources: Mapping[str, Mapping[str, int | str]] | None) -> dict[str, dict[str, int | str]]:
+    return {
+        part: {name: value for name, value in values.items() if name in _COUNTED}
+        for part, values in (resources or {}).items()
+    }
+
+
+def _helper_job(
+    job_name: str, name: str, namespace: str, uid: str, purpose: str, spec: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A helper of the ModelDeployment `name`."""
+    owner = labels.owner("ModelDeployment", name, uid)
+    manifest = _job(job_name, namespace, labels.helper(name, purpose), owner, spec)
+    manifest["spec"] |= {"backoffLimit": HELPER_BACKOFF_LIMIT, "ttlSecondsAfterFinished": HELPER_TTL_SECONDS}
+    return manifest
 
 
 def _dumped(model: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from holdfast.build import pod
 
-SECRET = "/mnt/secrets/storage"  # noqa: S105 - a path
+SECRET = f"{pod.SECRETS}/storage"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,293 @@
+"""The gate: a challenger against the champion, before any of its answers reach a user.
+
+Both answer the same labelled rows, which the challenger has not learned from. It passes when it takes and gives what
+the champion does, answers no worse, on no part of the rows much worse, and is not much slower. Whatever cannot be told
+counts against it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from holdfast_bundle.credentials import Credentials
+from holdfast_bundle.uris import CLAIMS
+from holdfast_bundle.web import Web
+from holdfast_training import comparison, contender, data, evaluation, latency, paired, signature, spec, unseen
+from holdfast_training.comparison import MIN_ROWS, Row
+from holdfast_training.contender import Contender, Golden, Said
+from holdfast_training.errors import count
+from holdfast_training.evaluation import formatted
+from holdfast_training.paired import METRICS, Mask, Paired
+from holdfast_training.signature import Feeds
+from holdfast_training.spec import Run, Task
+from holdfast_training.unseen import Labelled
+
+Log = Callable[..., None]
+
+SECRETS = Path("/mnt/secrets")
+
+UNNOTICED_SECONDS = 0.0005
+"""So much slower a challenger may be, even where the percentage allows less: no client would notice."""
+
+_OTHERS = ("BalancedAccuracy", "F1", "ROCAUC", "LogLoss", "MAE", "R2")
+_CHALLENGER_ONLY = "the challenger has not learned from (of the champion nobody knows)"
+_LATENCY_ROWS = 64
+_MAX_WORDS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A model by place and digest. `secret` names the Secret whose keys lie in its role's folder; empty for none."""
+
+    uri: str
+    digest: str
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What is to be compared, and what the challenger may lose.
+
+    Attributes:
+        rows: labelled data as a spec names them; None for those that the challenger's run held out.
+        training: the challenger's run.
+        learned: the data of that run, as a spec names them.
+        max_loss, max_slice_loss: as `paired` counts losses.
+        max_latency: how many times the champion's 95th percentile the challenger's may be.
+    """
+
+    champion: Pinned
+    challenger: Pinned
+    rows: Mapping[str, Any] | None
+    training: Run
+    learned: Mapping[str, Any]
+    comparison: Literal["NonInferior", "Superior"]
+    max_loss: float
+    max_slice_loss: float
+    max_latency: float
+
+
+def parse(text: str) -> Gate:
+    """The gate of `HOLDFAST_GATE`. Raises ValueError or KeyError when it is not one."""
+    document: dict[str, Any] = json.loads(text)
+    if document["comparison"] not in ("NonInferior", "Superior"):
+        raise ValueError(f"unknown comparison {document['comparison']!r}")
+    return Gate(
+        champion=_pinned(document["champion"]),
+        challenger=_pinned(document["challenger"]),
+        rows=document.get("data"),
+        training=spec.of(document["training"]),
+        learned=document["training"]["data"],
+        comparison=document["comparison"],
+        max_loss=document["maxLossPerMille"] / 1000,
+        max_slice_loss=document["maxSliceLossPerMille"] / 1000,
+        max_latency=document["maxLatencyPercent"] / 100,
+    )
+
+
+def _pinned(section: Mapping[str, str]) -> Pinned:
+    return Pinned(section["uri"], section["digest"], section.get("secret", ""))
+
+
+def judge(
+    gate: Gate,
+    *,
+    scratch: Path,
+    threads: int = 1,
+    log: Log = lambda event, **facts: None,
+    claims: Path = CLAIMS,
+    web: Web = data.PRODUCTION,
+    secrets: Path = SECRETS,
+) -> dict[str, Any]:
+    """Compare the two and return what goes into the termination message.
+
+    Raises:
+        TrainingError: with any of its reasons, when they cannot be compared. The challenger has not passed then.
+    """
+
+    def loaded(role: str, model: Pinned, folder: str) -> Contender:
+        credentials = Credentials(model.secret, secrets / folder)
+        place = scratch / role
+        return contender.load(
+            role, model.uri, model.digest, place, threads=threads, claims=claims, web=web, credentials=credentials
+        )
+
+    def read(source: Mapping[str, Any], name: str) -> Labelled:
+        return unseen.read(source, run, features, scratch=scratch / name, claims=claims, web=web)
+
+    run = gate.training
+    champion = loaded("champion", gate.champion, "champion")
+    challenger = loaded("challenger", gate.challenger, "output")
+    log("loaded", champion=gate.champion.digest, challenger=gate.challenger.digest)
+    table = [_signature(champion, challenger)]
+    if table[0].result == "Failed":
+        return _report(table, 0, "")
+
+    features = signature.features(challenger.inputs)
+    learned = read(gate.learned, "learned")
+    rows = learned if gate.rows is None else read(gate.rows, "rows")
+    usable = unseen.unseen(challenger.manifest, run, learned, rows.digests)
+    picked = np.flatnonzero(usable) if usable is not None else np.empty(0, np.intp)
+    log("read", digest=rows.digest, rows=len(rows.digests), unseen=len(picked))
+    if few := _too_few(METRICS[run.task], usable):
+        return _report([*table, few], len(picked), "")
+
+    examples = rows.examples
+    feeds = signature.feeds(challenger.inputs, examples.columns, examples.features.take(picked))
+    judged = _answered(run, examples.target[picked], champion.says(run.task, feeds), challenger.says(run.task, feeds))
+    pair = judged.pair
+    table += (
+        comparison.superior(pair) if gate.comparison == "Superior" else comparison.non_inferior(pair, gate.max_loss)
+    )
+    table += _golden(run.task, champion, challenger)
+    table.append(_latency(gate.max_latency, champion, challenger, feeds))
+    table += judged.others()
+    table.append(Row("SizeBytes", "Skipped", champion.size, challenger.size))
+    table += comparison.slices(pair, judged.parts(), gate.max_slice_loss)
+    log("compared", **{row.name: row.result for row in table})
+    fair = unseen.unseen(champion.manifest, run, learned, rows.digests)
+    who = "neither has learned from" if fair is not None and fair[picked].all() else _CHALLENGER_ONLY
+    return _report(table, len(picked), f"on {count(len(picked), 'row')} that {who}")
+
+
+def _signature(champion: Contender, challenger: Contender) -> Row:
+    words = signature.difference("inputs", champion.inputs, challenger.inputs)
+    words = words or signature.difference("outputs", champion.outputs, challenger.outputs)
+    return Row("Signature", "Failed" if words else "Passed", words=words)
+
+
+def _too_few(metric: str, usable: Mask | None) -> Row | None:
+    """Why nothing can be compared; None when there are rows enough."""
+    if usable is None:
+        words = (
+            "nobody can tell which rows the challenger has not learned from: its data have changed since, or it was "
+            "not trained by Holdfast; use split.method RowDigest"
+        )
+        return Row(metric, "Failed", words=words)
+    if (number := int(usable.sum())) >= MIN_ROWS:
+        return None
+    words = (
+        f"of {count(len(usable), 'row')} there are {number:,} that the challenger has not learned from, and at least "
+        f"{MIN_ROWS} are needed; give more labelled rows"
+    )
+    return Row(metric, "Failed", words=words)
+
+
+def _golden(task: Task, champion: Contender, challenger: Contender) -> list[Row]:
+    """Each answers its own golden requests as its trainer said; how often they agree on the champion's is said."""
+    rows = []
+    if own := [golden.is_answered_by(challenger.run(golden.asked)) for golden in challenger.golden]:
+        words = "the challenger answers its own golden requests otherwise than its trainer wrote down"
+        rows.append(Row("OwnGoldenAnswers", "Passed" if all(own) else "Failed", None, _share(own), 1, words))
+    if task == "Classification" and champion.golden:
+        ours, theirs = ([_agrees(model, golden) for golden in champion.golden] for model in (champion, challenger))
+        rows.append(Row("GoldenAnswers", "Skipped", _share(ours), _share(theirs)))
+    return rows
+
+
+def _agrees(model: Contender, golden: Golden) -> bool:
+    """Whether the label is the one that is written down."""
+    name = model.answer_name("Classification")
+    return name in golden.answers and np.array_equal(model.run(golden.asked)[name], golden.answers[name])
+
+
+def _share(held: Sequence[bool]) -> float:
+    return sum(held) / len(held)
+
+
+def _latency(most: float, champion: Contender, challenger: Contender, feeds: Feeds) -> Row:
+    """The 95th percentile of a request of one row, in milliseconds."""
+    rows = min(_LATENCY_ROWS, len(next(iter(feeds.values()))))
+    singles = [{name: values[row : row + 1] for name, values in feeds.items()} for row in range(rows)]
+    took = latency.compare(
+        lambda number: champion.run(singles[number % rows]), lambda number: challenger.run(singles[number % rows])
+    )
+    limit = took.champion * most
+    if most >= 1:
+        limit = max(limit, took.champion + UNNOTICED_SECONDS)
+    holds = took.challenger <= limit
+    words = (
+        f"a row takes {formatted(1000 * took.challenger)} ms (p95), more than {formatted(1000 * limit)} ms "
+        f"(champion {formatted(1000 * took.champion)} ms)"
+    )
+    return Row(
+        "LatencyP95Milliseconds",
+        "Passed" if holds else "Failed",
+        champion=1000 * took.champion,
+        challenger=1000 * took.challenger,
+        limit=1000 * limit,
+        words=words,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """Rows with what both say about them."""
+
+    run: Run
+    truth: npt.NDArray[Any]
+    champion: Said
+    challenger: Said
+
+    @property
+    def pair(self) -> Paired:
+        made = paired.numbers if self.run.task == "Regression" else paired.labels
+        return made(self.truth, self.champion.values, self.challenger.values)
+
+    def parts(self) -> list[tuple[str, Mask]]:
+        """Parts of the rows that are judged by themselves: those of each class, by its number in sorted order."""
+        if self.run.task == "Regression":
+            return []
+        classes = np.unique(self.truth)
+        return [(_part("Recall", self.run.target, index), self.truth == name) for index, name in enumerate(classes)]
+
+    def others(self) -> list[Row]:
+        """Metrics that decide nothing."""
+        ours, theirs = self._measured(self.champion), self._measured(self.challenger)
+        return [Row(name, "Skipped", ours[name], theirs[name]) for name in _OTHERS if name in ours and name in theirs]
+
+    def _measured(self, said: Said) -> dict[str, float]:
+        if self.run.task == "Regression":
+            return evaluation.measure_numbers(self.truth, said.values)
+        if said.classes is not None and np.isin(self.truth, said.classes).all():
+            return evaluation.measure_classes(self.truth, said.values, said.probabilities, said.classes)
+        classes = np.unique(np.concatenate([self.truth, self.champion.values, self.challenger.values]))
+        return evaluation.measure_classes(self.truth, said.values, None, classes)
+
+
+def _part(metric: str, column: str, index: int) -> str:
+    """The name of a part: by column and number, never by the text of a category. At most 64 characters."""
+    room = 64 - len(f"{metric} ={index}")
+    return f"{metric} {column if len(column) <= room else column[: room - 1] + '…'}={index}"
+
+
+def _answered(run: Run, truth: npt.NDArray[Any], champion: Said, challenger: Said) -> _Answered:
+    """Labels in a form in which equal ones are equal: whole numbers, or all of them texts."""
+    kinds = {values.dtype.kind for values in (truth, champion.values, challenger.values)}
+    if run.task == "Regression" or kinds == {"i"}:
+        return _Answered(run, truth, champion, challenger)
+    return _Answered(run, truth.astype(str), champion.as_texts(), challenger.as_texts())
+
+
+def _report(table: Sequence[Row], rows: int, where: str) -> dict[str, Any]:
+    failed = [row for row in table if row.result == "Failed"]
+    if failed:
+        message = "; ".join(row.words for row in failed) + (f" ({where})" if where else "")
+    else:
+        main = table[1]
+        challenger, champion = (formatted(value or 0) for value in (main.challenger, main.champion))
+        message = f"{main.name} {challenger} against {champion} {where}"
+    return {
+        "result": "Completed",
+        "passed": not failed,
+        "message": message if len(message) <= _MAX_WORDS else message[: _MAX_WORDS - 1] + "…",
+        "rows": rows,
+        "gate": [row.to_json() for row in table[: comparison.MAX_ROWS]],
+    }

@@ -1,0 +1,110 @@
+"""What a published model takes and gives, and the rows of a table as it takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from holdfast_bundle.errors import BundleError
+from holdfast_bundle.manifest import Tensor
+from holdfast_training.columns import Columns, Frame
+from holdfast_training.errors import Finding, data_invalid, listed
+from holdfast_training.spec import Features
+
+Feeds = dict[str, npt.NDArray[Any]]
+
+_RUNTIME_TYPES = {
+    "tensor(bool)": "BOOL",
+    "tensor(string)": "BYTES",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    **{f"tensor({sign}int{bits})": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+NUMPY: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype(np.bool_),
+    "BYTES": np.dtype(object),
+    "FP16": np.dtype(np.float16),
+    "FP32": np.dtype(np.float32),
+    "FP64": np.dtype(np.float64),
+    **{f"{sign}INT{bits}": np.dtype(f"{sign}int{bits}".lower()) for sign in ("", "U") for bits in (8, 16, 32, 64)},
+}
+
+
+def tensors(described: Sequence[Any], listed: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Inputs or outputs as the runtime describes them, with the shapes and labels that only the manifest knows.
+
+    Raises:
+        BundleError: `Invalid` for what is no tensor.
+    """
+    by_name = {tensor.name: tensor for tensor in listed}
+    return tuple(_tensor(one, by_name.get(one.name)) for one in described)
+
+
+def _tensor(described: Any, listed: Tensor | None) -> Tensor:
+    datatype = _RUNTIME_TYPES.get(described.type)
+    if datatype is None:
+        raise BundleError("Invalid", "the model takes or gives something else than tensors")
+    shape = tuple(size if isinstance(size, int) and size > 0 else -1 for size in described.shape)
+    if listed is None:
+        return Tensor(described.name, datatype, shape)
+    if len(shape) == len(listed.shape):
+        shape = tuple(max(sizes) for sizes in zip(shape, listed.shape, strict=True))
+    return replace(listed, datatype=datatype, shape=shape or listed.shape)
+
+
+def difference(role: str, champion: Sequence[Tensor], challenger: Sequence[Tensor]) -> str:
+    """In words, what keeps a client from asking one as it asks the other; empty where nothing does.
+
+    Args:
+        role: `inputs` or `outputs`. Labels of outputs count where both are known.
+    """
+    before, now = ({tensor.name: tensor for tensor in each} for each in (champion, challenger))
+    if missing := [name for name in before if name not in now]:
+        return f"the challenger lacks {role} of the champion: {listed(missing, 5)}"
+    if added := [name for name in now if name not in before]:
+        return f"the challenger has {role} that the champion lacks: {listed(added, 5)}"
+    if changed := [name for name in before if not _same(before[name], now[name])]:
+        return f"{role} of the challenger have another type, shape or other classes: {listed(changed, 5)}"
+    if list(before) != list(now):
+        return f"{role} of the challenger have another order"
+    return ""
+
+
+def _same(champion: Tensor, challenger: Tensor) -> bool:
+    labels = not (champion.labels and challenger.labels) or champion.labels == challenger.labels
+    return labels and (champion.datatype, champion.shape) == (challenger.datatype, challenger.shape)
+
+
+def features(inputs: Sequence[Tensor]) -> Features:
+    """The columns that a model takes one by one, by its inputs' names and types."""
+    return Features(
+        numeric=tuple(tensor.name for tensor in inputs if tensor.datatype != "BYTES"),
+        categorical=tuple(tensor.name for tensor in inputs if tensor.datatype == "BYTES"),
+    )
+
+
+def feeds(inputs: Sequence[Tensor], columns: Columns, frame: Frame) -> Feeds:
+    """Rows as the model takes them.
+
+    Raises:
+        TrainingError: `DataInvalid` for a missing number where the model takes none.
+    """
+    return {tensor.name: _column(tensor, columns, frame) for tensor in inputs}
+
+
+def _column(tensor: Tensor, columns: Columns, frame: Frame) -> npt.NDArray[Any]:
+    values: npt.NDArray[Any]
+    if tensor.datatype == "BYTES":
+        values = frame.categorical[:, columns.categorical.index(tensor.name)]
+    else:
+        values = frame.numeric[:, columns.numeric.index(tensor.name)]
+        if not tensor.datatype.startswith("FP") and (missing := int(np.isnan(values).sum())):
+            message = f"missing numbers, and the model takes {tensor.datatype}"
+            raise data_invalid([Finding("Missing", message, tensor.name, missing)])
+        values = values.astype(NUMPY[tensor.datatype])
+    return values.reshape(-1, 1) if len(tensor.shape) == 2 else values
