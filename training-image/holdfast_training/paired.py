@@ -125,7 +125,7 @@ class Labels:
         excess = won - lost - n * difference
         if variance <= 0:
             return 0.0 if excess > 0 else 1.0
-        return float(stats.norm.sf(excess / math.sqrt(variance)))
+        return math.erfc(excess / math.sqrt(2 * variance)) / 2
 
     def p_better(self) -> float:
         return _binomial(self.won, self.lost)

@@ -60,15 +60,15 @@ def gate_job(
         template: the run that made the challenger. The comparison takes what its pod took, but no GPU.
     """
     limits = gate.to_json()
+    secrets = {"champion": champion.secret} if champion.secret and not pod.claim_of(champion.uri) else {}
     told = {
-        "champion": {"uri": champion.uri, "digest": champion_digest} | ({"secret": champion.secret} if champion.secret else {}),
+        "champion": {"uri": champion.uri, "digest": champion_digest, "secret": secrets.get("champion", "")},
         "challenger": {"uri": challenger[0], "digest": challenger[1]},
         "training": run(template, "gate"),
         **limits,
     }
     uris = (champion.uri, challenger[0], template.data.uri, limits.get("data", {}).get("uri", ""))
     claims = sorted({claim for claim in map(pod.claim_of, uris) if claim})
-    secrets = {"champion": champion.secret} if champion.secret else {}
     mounts = pod.claim_mounts(claims)
     mounts += [{"name": role, "mountPath": f"{pod.SECRETS}/{role}", "readOnly": True} for role in secrets]
     variables = {"HOLDFAST_GATE": pod.literal(canonical_json(told))}

@@ -11,7 +11,7 @@ from holdfast.build.names import digest10
 
 USER = 65532
 CLAIMS = "/mnt/claims"
-SECRETS = "/mnt/secrets"  # noqa: S105 - a path
+SECRETS = "/mnt/secrets"
 PERMANENT_FAILURE = 3
 """Exit code with which our programs say that trying again cannot help."""
 

@@ -187,6 +187,39 @@ def test_a_run_is_told_all_defaults() -> None:
     }
 
 
+def test_a_gate_is_told_whom_to_compare_on_what_and_reads_it_all_without_writing() -> None:
+    made = samples.every_manifest()["gate job"]
+    spec = made["spec"]["template"]["spec"]
+    [container] = spec["containers"]
+    [variable] = container["env"]
+    trained = job.training_job("wine", "default", samples.UID, samples.training_spec(), samples.IMAGE, "Always")
+    run = json.loads(trained["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"])
+    assert (container["args"], variable["name"]) == (["gate"], "HOLDFAST_GATE")
+    assert json.loads(variable["value"]) == {
+        "champion": {"uri": "s3://models/wine", "digest": samples.DIGEST, "secret": "models-read"},
+        "challenger": {"uri": "pvc://models/wine/wine-1c7d20aa4b", "digest": samples.DIGEST},
+        "comparison": "NonInferior",
+        "maxLossPerMille": 10,
+        "maxSliceLossPerMille": 30,
+        "maxLatencyPercent": 120,
+        "data": {"uri": "pvc://labels/recent.csv"},
+        "training": run | {"output": {"uri": "pvc://models/wine", "folder": "gate"}},
+    }
+    assert {mount["mountPath"]: mount.get("readOnly") for mount in container["volumeMounts"]} == {
+        "/tmp": None,
+        "/mnt/claims/labels": True,
+        "/mnt/claims/lake": True,
+        "/mnt/claims/models": True,
+        "/mnt/secrets/champion": True,
+    }
+    [secret] = [volume["secret"] for volume in spec["volumes"] if "secret" in volume]
+    assert secret == {"secretName": "models-read", "defaultMode": 0o400, "optional": True}
+    assert spec["serviceAccountName"] == "wine"
+    assert "example.com/gpu" not in container["resources"]["limits"]
+    assert made["spec"]["ttlSecondsAfterFinished"] == 600
+    assert made["metadata"]["labels"][labels.PURPOSE] == "gate"
+
+
 def test_dollars_in_names_reach_the_programs_as_they_are() -> None:
     spec = samples.training_spec(target="price $$ $(HOME)", data={"uri": "pvc://lake/$(A)/x.csv"})
     made = job.training_job("wine", "default", samples.UID, spec, samples.IMAGE, "Always")
@@ -204,7 +237,7 @@ def test_values_of_the_user_may_refer_to_each_other_as_in_a_pod() -> None:
 
 
 def test_a_permanent_failure_ends_a_job_at_once() -> None:
-    for child in ("resolve job", "training job"):
+    for child in ("resolve job", "gate job", "training job"):
         [rule] = samples.every_manifest()[child]["spec"]["podFailurePolicy"]["rules"]
         assert rule == {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [3]}}
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.unit.training.conftest import Claim
 
 from holdfast_bundle import manifest
 from holdfast_bundle.manifest import digest_file
 from holdfast_training import gate
 from holdfast_training.errors import TrainingError
-from tests.unit.training.conftest import Claim
 
 ROW_DIGEST = {"method": "RowDigest", "testPercent": 30}
 
@@ -22,7 +22,7 @@ ROW_DIGEST = {"method": "RowDigest", "testPercent": 30}
 class Bench:
     """Trains models on a claim and holds them against each other."""
 
-    def __init__(self, claim: Any, target: str, task: str) -> None:
+    def __init__(self, claim: Claim, target: str, task: str) -> None:
         self.claim, self.target, self.task = claim, target, task
         self.documents: dict[str, dict[str, Any]] = {}
         self.models: dict[str, dict[str, Any]] = {}
@@ -72,7 +72,7 @@ def digits(shipped: Path) -> tuple[str, list[str]]:
 
 
 @pytest.fixture
-def bench(claim: Any) -> Bench:
+def bench(claim: Claim) -> Bench:
     return Bench(claim, "digit", "Classification")
 
 
