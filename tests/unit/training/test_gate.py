@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -301,3 +304,44 @@ def test_golden_answers_that_the_challenger_does_not_give_fail_it(trained: Bench
     assert {name for name, result in results(report).items() if result == "Failed"} == {"OwnGoldenAnswers"}
     assert line(report, "OwnGoldenAnswers")["challenger"] == "0.875"
     assert float(line(trained.judge("better", "good"), "GoldenAnswers")["champion"]) == 0.875
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from holdfast_training.__main__ import main
+sys.exit(main(["gate"], claims=Path(sys.argv[1]), termination_log=Path(sys.argv[2])))
+"""
+
+
+def program(bench: Bench, asked: dict[str, Any]) -> tuple[int, dict[str, Any], list[dict[str, Any]]]:
+    """Exit code, last word and log of the process that a pod runs."""
+    word = bench.claim.claims / "last-word"
+    word.touch()
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(bench.claim.claims), str(word)],
+        env={**os.environ, "HOLDFAST_GATE": json.dumps(asked)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    log = [json.loads(text) for text in done.stdout.splitlines()]
+    return done.returncode, json.loads(word.read_bytes()), log
+
+
+def test_the_program_leaves_the_table_as_its_last_word(trained: Bench) -> None:
+    code, said, log = program(trained, trained.ask("better", "poor"))
+    assert (code, said["result"], said["passed"]) == (0, "Completed", False)
+    assert line(said, "Accuracy")["result"] == "Failed"
+    assert [entry["event"] for entry in log] == ["loaded", "read", "compared", "Completed"]
+
+
+def test_the_program_says_why_two_models_could_not_be_compared(trained: Bench) -> None:
+    asked = trained.ask("better", "good")
+    asked["champion"] = {**asked["champion"], "digest": "sha256:" + "0" * 64}
+    code, said, _ = program(trained, asked)
+    assert (code, said["reason"]) == (3, "DigestMismatch")
+    assert said["message"].startswith("champion: manifest.json is sha256:")
+    code, said, _ = program(trained, {**trained.ask("better", "good"), "data": {"uri": "pvc://models/none.csv"}})
+    assert (code, said["reason"]) == (3, "DataNotFound")
