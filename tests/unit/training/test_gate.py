@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def trained(contenders: Bench, tmp_path: Path) -> Bench:
     """These on a claim of this test's own."""
     shutil.copytree(contenders.claim.root, tmp_path / "models")
     own = Bench(Claim(tmp_path, contenders.claim.made), contenders.target, contenders.task)
-    own.documents, own.models = dict(contenders.documents), dict(contenders.models)
+    own.documents, own.models = deepcopy(contenders.documents), deepcopy(contenders.models)
     return own
 
 
@@ -308,6 +309,7 @@ def test_golden_answers_that_the_challenger_does_not_give_fail_it(trained: Bench
 
 PROGRAM = """
 import sys
+from copy import deepcopy
 from pathlib import Path
 from holdfast_training.__main__ import main
 sys.exit(main(["gate"], claims=Path(sys.argv[1]), termination_log=Path(sys.argv[2])))
