@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 CUSTOMIZATIONS = Path(__file__).parent / "resource_customizations"
-KINDS = ("ModelDeployment", "TrainingJob")
+KINDS = ("ModelDeployment", "TrainingJob", "BatchInference")
 
 
 class _Script(str):

@@ -8,7 +8,7 @@ from holdfast_devcluster import ControlPlane
 from holdfast_devcluster.api import ApiError
 
 API_VERSION = "holdfast.dev/v1alpha1"
-PLURALS = {"ModelDeployment": "modeldeployments", "TrainingJob": "trainingjobs"}
+PLURALS = {"ModelDeployment": "modeldeployments", "TrainingJob": "trainingjobs", "BatchInference": "batchinferences"}
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 
@@ -30,6 +30,16 @@ def training_job(name: str = "wine", **spec: Any) -> Json:
         "output": {"uri": "pvc://models/wine"},
     }
     return _object("TrainingJob", name, {**minimal, **spec})
+
+
+def batch_inference(name: str = "wine", **spec: Any) -> Json:
+    """A valid one, its spec's top-level fields replaced by those given; None removes one."""
+    minimal = {
+        "model": {"modelDeploymentRef": {"name": "wine"}},
+        "input": {"uri": "pvc://lake/wine/"},
+        "output": {"uri": "pvc://lake/scored"},
+    }
+    return _object("BatchInference", name, {**minimal, **spec})
 
 
 def _object(kind: str, name: str, spec: Json) -> Json:

@@ -1,14 +1,19 @@
 """What the API server fills in, and what it does not know."""
 
 import pytest
-from tests.api.server import Json, Server, model_deployment, training_job
+from tests.api.server import Json, Server, batch_inference, model_deployment, training_job
 
+from holdfast.api.batchinference import BatchInferenceSpec
 from holdfast.api.meta import Model
 from holdfast.api.modeldeployment import ModelDeploymentSpec
 from holdfast.api.trainingjob import TrainingJobSpec
 from holdfast_devcluster.api import ApiError
 
-SPECS: dict[str, type[Model]] = {"ModelDeployment": ModelDeploymentSpec, "TrainingJob": TrainingJobSpec}
+SPECS: dict[str, type[Model]] = {
+    "ModelDeployment": ModelDeploymentSpec,
+    "TrainingJob": TrainingJobSpec,
+    "BatchInference": BatchInferenceSpec,
+}
 ROLLOUT = {
     "strategy": "Immediate",
     "tolerancePerMille": 5,
@@ -62,6 +67,20 @@ def test_a_training_job_gets_a_seed_and_limits(server: Server) -> None:
     }
 
 
+def test_a_batch_is_scored_by_one_pod_that_takes_no_bad_row_unless_told(server: Server) -> None:
+    body = batch_inference()
+    assert server.accepts(body)["spec"] == {
+        **body["spec"],
+        "suspend": False,
+        "batchRows": 1024,
+        "maxBadRowsPerMille": 0,
+        "parallelism": 1,
+        "backoffLimit": 2,
+        "activeDeadlineSeconds": 86400,
+        "ttlSecondsAfterFinished": 604800,
+    }
+
+
 def test_parts_of_a_training_job_that_are_begun_are_completed(server: Server) -> None:
     stored = server.accepts(training_job(preprocessing={"scaleNumeric": "None"}, split={}))["spec"]
     assert stored["preprocessing"] == {**PREPROCESSING, "scaleNumeric": "None"}
@@ -79,6 +98,8 @@ def test_parts_of_a_training_job_that_are_begun_are_completed(server: Server) ->
         model_deployment(suspend=True, rollout={"strategy": "Manual", "shadow": {"percent": 5}}),
         model_deployment(rollout={"strategy": "Canary", "steps": [{"weightPercent": 1, "minSeconds": 0}]}),
         model_deployment(guard={"action": "Notify"}, slo={"latency": {"thresholdMilliseconds": 5, "objective": "99"}}),
+        batch_inference(),
+        batch_inference(suspend=True, keepColumns=["id"], resources={}),
         training_job(),
         training_job(preprocessing={}, split={}, evaluation={}, resources={}),
         training_job(estimators=[{"name": "SVC", "parameters": {"C": "2"}}], tolerations=[{"operator": "Exists"}]),

@@ -10,7 +10,7 @@ import yaml
 from tests.api.server import Json, Server
 
 ROOT = Path(__file__).parents[2]
-OURS = {"ModelDeployment", "TrainingJob"}
+OURS = {"ModelDeployment", "TrainingJob", "BatchInference"}
 BLOCK = re.compile(r"^( *)```yaml\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 
 
@@ -20,7 +20,14 @@ def blocks(file: Path) -> Iterator[str]:
 
 
 def shown() -> Iterator[tuple[str, str]]:
-    for name in ("README.md", "docs/modeldeployment.md", "docs/rollouts.md", "docs/trainingjob.md", "docs/tls.md"):
+    for name in (
+        "README.md",
+        "docs/modeldeployment.md",
+        "docs/rollouts.md",
+        "docs/trainingjob.md",
+        "docs/batchinference.md",
+        "docs/tls.md",
+    ):
         file = ROOT / name
         for number, block in enumerate(blocks(file), 1):
             yield f"{file.name} {number}", block

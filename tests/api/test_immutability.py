@@ -1,10 +1,11 @@
-"""A TrainingJob is one run: its spec stays what it was."""
+"""A TrainingJob, or a BatchInference, is one run: its spec stays what it was."""
 
 from collections.abc import Callable
 
 import pytest
-from tests.api.server import Json, Server, says_only, training_job
+from tests.api.server import Json, Server, batch_inference, says_only, training_job
 
+from holdfast.api.batchinference import BatchInferenceSpec
 from holdfast.api.trainingjob import TrainingJobSpec
 from holdfast_devcluster.api import ApiError
 
@@ -110,3 +111,36 @@ def test_a_new_run_is_a_new_name_or_a_new_object(server: Server) -> None:
     server.create(training_job("again-2", seed=1))
     server.kubectl("delete", "tjob", "again-2")
     assert server.create(training_job("again-2", seed=2))["spec"]["seed"] == 2
+
+
+BATCH = batch_inference("full", keepColumns=["id"], nodeSelector={"disktype": "ssd"}, resources={})
+BATCH_CHANGES: list[Json] = [
+    {"model": {"modelDeploymentRef": {"name": "other"}}},
+    {"input": {"uri": "pvc://lake/other/"}},
+    {"output": {"uri": "pvc://lake/other"}},
+    {"keepColumns": ["id", "other"]},
+    {"keepColumns": None},
+    {"batchRows": 1},
+    {"maxBadRowsPerMille": 1},
+    {"parallelism": 2},
+    {"resources": None},
+    {"nodeSelector": None},
+    {"tolerations": [{"key": "batch"}]},
+    {"backoffLimit": 3},
+    {"activeDeadlineSeconds": 60},
+]
+
+
+def test_no_field_of_a_batch_can_change_but_two(server: Server) -> None:
+    server.create(BATCH)
+    for change in BATCH_CHANGES:
+        with pytest.raises(ApiError) as caught:
+            server.merge("BatchInference", "full", {"spec": change})
+        assert says_only(str(caught.value), "spec", MESSAGE.replace("TrainingJob", "BatchInference")), caught.value
+    changed = server.merge("BatchInference", "full", {"spec": {"suspend": True, "ttlSecondsAfterFinished": 0}})
+    assert changed["metadata"]["generation"] == 2
+    assert {field.alias for field in BatchInferenceSpec.model_fields.values()} == {
+        *(field for change in BATCH_CHANGES for field in change),
+        "suspend",
+        "ttlSecondsAfterFinished",
+    }

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from tests.api.server import Json, Server, model_deployment, training_job
+from tests.api.server import Json, Server, batch_inference, model_deployment, training_job
 
 from holdfast_devcluster.errors import ClusterError
 
@@ -78,6 +78,16 @@ def objects(server: Server) -> Server:
                 "model": {"uri": "pvc://models/wine/wine-1c7d20aa4b", "digest": DIGEST},
             },
         ),
+        (
+            batch_inference("wine"),
+            {
+                "observedGeneration": 1,
+                "conditions": [condition("Succeeded", "Completed", "1,250 rows")],
+                "rowsWritten": 1250,
+                "shardsSucceeded": 16,
+                "outputURI": "pvc://lake/scored/wine-77c0de1a2b",
+            },
+        ),
     ):
         server.create(body)
         server.create({**body, "metadata": {"name": "unseen"}})
@@ -130,9 +140,20 @@ def test_wide_adds_the_bundle_and_the_message(objects: Server) -> None:
     assert [*wine.values()][6:] == ["pvc://models/wine/wine-1c7d20aa4b", "Accuracy 0.972"]
 
 
-def test_the_category_lists_both_kinds(objects: Server) -> None:
+def test_get_shows_a_batch_at_a_glance(objects: Server) -> None:
+    unseen, wine = table(objects.kubectl("get", "binf"))
+    assert [*wine] == ["NAME", "SUCCEEDED", "REASON", "ROWS", "SHARDS", "AGE"]
+    assert [*wine.values()][:-1] == ["wine", "True", "Completed", "1250", "16"]
+    assert [*unseen.values()][:-1] == ["unseen", "", "", "", ""]
+    _, wide = table(objects.kubectl("get", "binf", "-o", "wide"))
+    assert [*wide.items()][6:] == [("OUTPUT", "pvc://lake/scored/wine-77c0de1a2b"), ("MESSAGE", "1,250 rows")]
+
+
+def test_the_category_lists_all_kinds(objects: Server) -> None:
     names = objects.kubectl("get", "holdfast", "-o", "name").split()
     assert names == [
+        "batchinference.holdfast.dev/unseen",
+        "batchinference.holdfast.dev/wine",
         "modeldeployment.holdfast.dev/unseen",
         "modeldeployment.holdfast.dev/wine",
         "trainingjob.holdfast.dev/unseen",

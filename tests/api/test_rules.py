@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tests.api.server import Json, Server, model_deployment, says_only, training_job
+from tests.api.server import Json, Server, batch_inference, model_deployment, says_only, training_job
 
 from holdfast.api.crd import KINDS, custom_resource_definition
 
@@ -295,6 +295,29 @@ REFUSED: list[tuple[Json, str, str]] = [
         "spec.features",
         "a column cannot be both numeric and categorical",
     ),
+    # Batches
+    *(
+        (
+            batch_inference(model=model),
+            "spec.model",
+            "give exactly one of modelDeploymentRef, trainingJobRef and uri",
+        )
+        for model in (
+            {},
+            {"uri": "pvc://models/wine", "trainingJobRef": {"name": "wine"}},
+            {"modelDeploymentRef": {"name": "wine"}, "trainingJobRef": {"name": "wine"}},
+        )
+    ),
+    (
+        batch_inference(model={"trainingJobRef": {"name": "wine"}, "digest": DIGEST}),
+        "spec.model",
+        "model.digest belongs to model.uri",
+    ),
+    (
+        batch_inference(input={"uri": "pvc://lake/wine"}, output={"uri": "pvc://lake/wine"}),
+        "spec",
+        "output.uri must not be input.uri",
+    ),
 ]
 
 WITHOUT_ONE: list[dict[str, Any]] = [{field: None} for field in ("data", "target", "task", "estimators", "output")]
@@ -319,7 +342,10 @@ def test_every_rule_of_every_kind_is_among_those_tested() -> None:
         return own.union(*(messages(each) for key, each in schema.items() if key != "x-kubernetes-validations"))
 
     rendered = messages([custom_resource_definition(kind) for kind in KINDS])
-    assert rendered == {message for _, _, message in REFUSED} | {IMMUTABLE}
+    assert rendered == {message for _, _, message in REFUSED} | {
+        IMMUTABLE,
+        IMMUTABLE.replace("TrainingJob", "BatchInference"),
+    }
 
 
 @pytest.mark.parametrize(
@@ -389,6 +415,9 @@ def test_every_rule_of_every_kind_is_among_those_tested() -> None:
         ),
         training_job(evaluation={}, preprocessing={}, split={}, resources={}),
         training_job(backoffLimit=0, activeDeadlineSeconds=2592000, seed=2147483647),
+        batch_inference(parallelism=250, batchRows=65536, maxBadRowsPerMille=1000, keepColumns=["id"]),
+        batch_inference(model={"uri": "s3://models/wine/3", "digest": DIGEST}),
+        batch_inference(model={"trainingJobRef": {"name": "wine"}}),
     ],
 )
 def test_what_breaks_no_rule_is_taken(server: Server, body: Json) -> None:
@@ -460,8 +489,8 @@ def test_what_breaks_no_rule_is_taken(server: Server, body: Json) -> None:
             "spec.estimators: Too many: 2: must have at most 1 item",
         ),
         (
-            training_job(estimators=[{"name": "XGBClassifier"}]),
-            'spec.estimators[0].name: Unsupported value: "XGBClassifier"',
+            training_job(estimators=[{"name": "TorchMLPClassifier"}]),
+            'spec.estimators[0].name: Unsupported value: "TorchMLPClassifier"',
         ),
         (training_job(data={"uri": "pvc://a", "format": "NPZ"}), 'supported values: "CSV", "Parquet"'),
         (training_job(features={"numeric": []}), "spec.features.numeric in body should have at least 1 items"),
@@ -472,6 +501,9 @@ def test_what_breaks_no_rule_is_taken(server: Server, body: Json) -> None:
             training_job(activeDeadlineSeconds=59),
             "spec.activeDeadlineSeconds in body should be greater than or equal to 60",
         ),
+        (batch_inference(parallelism=251), "spec.parallelism in body should be less than or equal to 250"),
+        (batch_inference(batchRows=0), "spec.batchRows in body should be greater than or equal to 1"),
+        (batch_inference(keepColumns=[]), "spec.keepColumns in body should have at least 1 items"),
         (training_job(backoffLimit=11), "spec.backoffLimit in body should be less than or equal to 10"),
         (requirement(metric="F1", minimum="90%"), "spec.evaluation.requirements[0].minimum in body should match"),
         (training_job(estimators=[{"name": "SVC", "parameters": {"C": 1}}]), "must be of type string"),

@@ -36,6 +36,7 @@ Found = TypeVar("Found")
 _PLURALS = {
     "ModelDeployment": "apis/holdfast.dev/v1alpha1/{}modeldeployments",
     "TrainingJob": "apis/holdfast.dev/v1alpha1/{}trainingjobs",
+    "BatchInference": "apis/holdfast.dev/v1alpha1/{}batchinferences",
     "Deployment": "apis/apps/v1/{}deployments",
     "ControllerRevision": "apis/apps/v1/{}controllerrevisions",
     "Job": "apis/batch/v1/{}jobs",

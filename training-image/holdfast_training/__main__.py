@@ -1,5 +1,5 @@
-"""`python -m holdfast_training`: one training run; `gate`: a challenger against the champion;
-`dataset NAME --output FILE`: a data set to try it with.
+"""`python -m holdfast_training`: one training run; `gate`: a challenger against the champion; `batch`: a pod's share
+of a scoring run; `dataset NAME --output FILE`: a data set to try it with.
 
 Only light imports here: thread counts must be set, and SIGTERM be waited for, before numpy is loaded.
 """
@@ -25,6 +25,7 @@ from holdfast_training import cpu, progress, spec
 from holdfast_training.errors import MAX_FINDINGS, TrainingError
 
 if TYPE_CHECKING:
+    from holdfast_training.batch.parts import Parts
     from holdfast_training.output import Output
 
 STOPPED = 143
@@ -44,6 +45,7 @@ def main(
     dataset.add_argument("name", choices=["wine", "breast-cancer", "diabetes", "digits"])
     dataset.add_argument("--output", type=Path, required=True, metavar="FILE")
     commands.add_parser("gate", help="compare a challenger with the champion, as HOLDFAST_GATE says")
+    commands.add_parser("batch", help="score the rows of a table, as HOLDFAST_BATCH says")
     options = parser.parse_args(arguments)
     if options.command == "dataset":
         return _write_dataset(options.name, options.output)
@@ -52,9 +54,13 @@ def main(
     stoppable = Stoppable()
 
     def work() -> dict[str, Any]:
-        if options.command == "gate":
-            return _gate(threads, claims)
-        return _train(threads, claims, stoppable, progress_port)
+        match options.command:
+            case "gate":
+                return _gate(threads, claims)
+            case "batch":
+                return _score(threads, claims, stoppable)
+            case _:
+                return _train(threads, claims, stoppable, progress_port)
 
     payload, code = guarded(work)
     termination.write(payload, termination_log)
@@ -76,7 +82,7 @@ class Stoppable:
     """
 
     def __init__(self) -> None:
-        self.output: Output | None = None
+        self.output: Output | Parts | None = None
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=self._wait, name="sigterm", daemon=True).start()
 
@@ -106,6 +112,18 @@ def _gate(threads: int, claims: Path) -> dict[str, Any]:
     asked = gate.parse(os.environ["HOLDFAST_GATE"])
     with tempfile.TemporaryDirectory(prefix="holdfast-") as scratch:
         return gate.judge(asked, scratch=Path(scratch), threads=threads, log=log, claims=claims)
+
+
+def _score(threads: int, claims: Path, stoppable: Stoppable) -> dict[str, Any]:
+    from holdfast_training.batch import spec as batch_spec
+
+    batch = batch_spec.parse(os.environ["HOLDFAST_BATCH"], int(os.environ["JOB_COMPLETION_INDEX"]))
+    from holdfast_training.batch.parts import Parts
+    from holdfast_training.batch.score import score
+
+    parts = stoppable.output = Parts(batch.output_uri, batch.output_folder, batch.shards, claims)
+    with tempfile.TemporaryDirectory(prefix="holdfast-") as scratch:
+        return score(batch, parts, scratch=Path(scratch), threads=threads, log=log, claims=claims)
 
 
 def guarded(work: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], int]:

@@ -28,11 +28,16 @@ Reason = Literal[
     "DigestMismatch",
     "SecretNotFound",
     "SecretInvalid",
+    "InputNotFound",
+    "InputAccessDenied",
+    "InputUnreachable",
+    "InputInvalid",
+    "TooManyBadRows",
 ]
 
 MAY_PASS: frozenset[Reason] = frozenset(
     {
-        *("DataUnreachable", "OutputNotWritable", "InternalError"),
+        *("DataUnreachable", "InputUnreachable", "OutputNotWritable", "InternalError"),
         *("ModelNotFound", "ModelAccessDenied", "ModelUnreachable", "SecretNotFound", "SecretInvalid"),
     }
 )

@@ -15,11 +15,12 @@ from typing import Any
 
 import yaml
 
+from holdfast.api.batchinference import BATCH_INFERENCE
 from holdfast.api.meta import GROUP, NAME_RULES, UNSEEN, VERSION, Column, Kind, Model, rules
 from holdfast.api.modeldeployment import MODEL_DEPLOYMENT
 from holdfast.api.trainingjob import TRAINING_JOB
 
-KINDS = (MODEL_DEPLOYMENT, TRAINING_JOB)
+KINDS = (MODEL_DEPLOYMENT, TRAINING_JOB, BATCH_INFERENCE)
 MAX_BYTES = 100 * 1024
 """Of one rendered CRD. An annotation of the last applied manifest ends at 256 KiB, and people have to read it."""
 HEADER = "# Rendered from operator/holdfast/api by `make crds`. Do not edit.\n"

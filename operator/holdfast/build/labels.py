@@ -11,13 +11,14 @@ NAME = "app.kubernetes.io/name"
 COMPONENT = "app.kubernetes.io/component"
 MODEL_DEPLOYMENT = f"{GROUP}/model-deployment"
 TRAINING_JOB = f"{GROUP}/training-job"
+BATCH_INFERENCE = f"{GROUP}/batch-inference"
 REVISION = f"{GROUP}/revision"
 PURPOSE = f"{GROUP}/purpose"
 
 INTENT = f"{GROUP}/intent"
 """Annotation of a revision's Deployment: what it was made for."""
 MODEL = f"{GROUP}/model"
-"""Annotation of a revision's Deployment: its model as JSON, so that status can be rebuilt from the cluster."""
+"""Annotation of a revision's Deployment, and of a batch's Job: its model as JSON, so that status can be rebuilt."""
 STABLE_REVISION = f"{GROUP}/stable-revision"
 """Annotation of Service X: the register of who is stable."""
 HANDLED_ROLLOUT = f"{GROUP}/handled-rollout"
@@ -66,6 +67,11 @@ def helper(name: str, purpose: str) -> dict[str, str]:
 def training(name: str) -> dict[str, str]:
     """Of the Job of the TrainingJob `name`."""
     return {MANAGED_BY: "holdfast", NAME: "holdfast-training", COMPONENT: "training", TRAINING_JOB: name}
+
+
+def batch(name: str) -> dict[str, str]:
+    """Of the Job of the BatchInference `name`."""
+    return {MANAGED_BY: "holdfast", NAME: "holdfast-training", COMPONENT: "batch", BATCH_INFERENCE: name}
 
 
 def owner(kind: str, name: str, uid: str) -> dict[str, Any]:

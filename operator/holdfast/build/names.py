@@ -42,3 +42,8 @@ def helper_job(name: str, uid: str, purpose: str, key: str) -> str:
 def training_job(name: str, uid: str) -> str:
     """The Job of a TrainingJob: by its uid, so that one run can never become two Jobs."""
     return f"{cut(name, MAX_JOB_PREFIX)}-{digest10(uid)}"
+
+
+def batch_job(name: str, uid: str) -> str:
+    """The Job of a BatchInference, likewise."""
+    return f"{cut(name, MAX_JOB_PREFIX)}-{digest10(uid)}"

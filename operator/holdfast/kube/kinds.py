@@ -56,6 +56,7 @@ class Kind:
 
 MODEL_DEPLOYMENT = Kind("ModelDeployment", GROUP, VERSION, "modeldeployments", owner_label=labels.MODEL_DEPLOYMENT)
 TRAINING_JOB = Kind("TrainingJob", GROUP, VERSION, "trainingjobs", owner_label=labels.TRAINING_JOB)
+BATCH_INFERENCE = Kind("BatchInference", GROUP, VERSION, "batchinferences", owner_label=labels.BATCH_INFERENCE)
 DEPLOYMENT = Kind("Deployment", "apps", "v1", "deployments", selector=MANAGED_BY)
 JOB = Kind("Job", "batch", "v1", "jobs", selector=MANAGED_BY)
 SERVICE = Kind("Service", "", "v1", "services", selector=MANAGED_BY)
@@ -74,7 +75,7 @@ SECRET = Kind("Secret", "", "v1", "secrets")
 EVENT = Kind("Event", "", "v1", "events")
 LEASE = Kind("Lease", "coordination.k8s.io", "v1", "leases")
 
-OWNERS: Mapping[str, Kind] = {kind.name: kind for kind in (MODEL_DEPLOYMENT, TRAINING_JOB)}
+OWNERS: Mapping[str, Kind] = {kind.name: kind for kind in (MODEL_DEPLOYMENT, TRAINING_JOB, BATCH_INFERENCE)}
 CHILDREN: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (

@@ -17,10 +17,10 @@ from holdfast.kube import doing, errors
 from holdfast.kube.apply import Applier, NameTaken
 from holdfast.kube.client import Client
 from holdfast.kube.events import Recorder
-from holdfast.kube.kinds import OWNERS, TRAINING_JOB, Key
+from holdfast.kube.kinds import MODEL_DEPLOYMENT, OWNERS, TRAINING_JOB, Key
 from holdfast.kube.reads import Reader
 from holdfast.kube.store import Live, Resource, Store
-from holdfast.plan import modeldeployment, trainingjob
+from holdfast.plan import batchinference, modeldeployment, trainingjob
 from holdfast.plan.observed import (
     Amend,
     Apply,
@@ -35,6 +35,7 @@ from holdfast.plan.observed import (
     Plan,
     Route,
     Scale,
+    Served,
     Settings,
     TrainingOutput,
     Write,
@@ -55,7 +56,11 @@ class Planner(Protocol):
     def plan(self, observed: Observed) -> Plan: ...
 
 
-PLANNERS: Mapping[str, Planner] = {"ModelDeployment": modeldeployment, "TrainingJob": trainingjob}
+PLANNERS: Mapping[str, Planner] = {
+    "ModelDeployment": modeldeployment,
+    "TrainingJob": trainingjob,
+    "BatchInference": batchinference,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +164,7 @@ class Reconciler:
             status=resource.status,
             annotations=resource.annotations,
             training_output=self._training_output(resource),
+            served=self._served(resource),
             slo=self._slo(key),
             memory=self._memory(resource),
         )
@@ -193,6 +199,13 @@ class Reconciler:
         name = reference["name"]
         run = self._store.resource(Key(TRAINING_JOB.name, resource.key.namespace, name))
         return training_output(name, run)
+
+    def _served(self, resource: Resource) -> Served | None:
+        reference = (resource.spec.get("model") or {}).get("modelDeploymentRef")
+        if not reference:
+            return None
+        found = self._store.resource(Key(MODEL_DEPLOYMENT.name, resource.key.namespace, reference["name"]))
+        return served(found) if found else None
 
     async def _still_there(self, resource: Resource) -> Obstacles:
         """Objects of others are not watched: those that stood in the way are looked at again."""
@@ -267,8 +280,17 @@ class Reconciler:
             await self._recorder.post(resource, event)
 
 
+def served(deployment: Resource) -> Served:
+    """What a BatchInference sees of a ModelDeployment."""
+    status = deployment.status
+    ready: Mapping[str, Any] = next((c for c in status.get("conditions") or () if c["type"] == "Ready"), {})
+    message = ready.get("message", "it has not been looked at yet")
+    model = status.get("model") or {}
+    return Served(model.get("uri"), model.get("digest"), status.get("stableRevision"), message)
+
+
 def training_output(name: str, run: Resource | None) -> TrainingOutput:
-    """What a ModelDeployment sees of a TrainingJob."""
+    """What another resource sees of a TrainingJob."""
     if run is None:
         return TrainingOutput(name, "Missing")
     conditions = run.status.get("conditions") or ()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast.kube import projection
-from holdfast.kube.kinds import NAMESPACE, OWNERS, TRAINING_JOB, Key, key_of
+from holdfast.kube.kinds import BATCH_INFERENCE, MODEL_DEPLOYMENT, NAMESPACE, OWNERS, TRAINING_JOB, Key, key_of
 
 Object = Mapping[str, Any]
 Wake = frozenset[Key]
@@ -72,7 +72,7 @@ class _Entry:
     deleting: bool
     packed: bytes
     relative: Key | None
-    """Of a child its owner; of a ModelDeployment the TrainingJob that it refers to."""
+    """Of a child its owner; of a custom resource the one that it refers to, if it does."""
 
 
 class Store:
@@ -84,7 +84,7 @@ class Store:
         self._children: dict[Key, set[Key]] = {}
         """By the custom resource that they belong to, which need not exist."""
         self._followers: dict[Key, set[Key]] = {}
-        """ModelDeployments by the TrainingJob that they refer to."""
+        """Custom resources by the one that they refer to."""
         self._tombstones: dict[Key, int] = {}
 
     # --- Feeding ----------------------------------------------------------------------------------------------------
@@ -223,5 +223,10 @@ class Store:
 def _relative(key: Key, raw: Object) -> Key | None:
     if key.kind not in OWNERS:
         return projection.owner_of(raw) if key.kind != NAMESPACE.name else None
-    reference = ((raw.get("spec") or {}).get("model") or {}).get("trainingJobRef")
-    return Key(TRAINING_JOB.name, key.namespace, reference["name"]) if reference else None
+    model = (raw.get("spec") or {}).get("model") or {}
+    if key.kind == BATCH_INFERENCE.name and (raw.get("status") or {}).get("model"):
+        return None  # its model is fixed: whatever becomes of what it referred to is nothing to it
+    for kind, field_name in ((TRAINING_JOB, "trainingJobRef"), (MODEL_DEPLOYMENT, "modelDeploymentRef")):
+        if reference := model.get(field_name):
+            return Key(kind.name, key.namespace, reference["name"])
+    return None

@@ -117,13 +117,24 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class TrainingOutput:
-    """What a ModelDeployment sees of the TrainingJob that it references."""
+    """What a resource sees of the TrainingJob that it references."""
 
     name: str
     state: Literal["Missing", "Running", "Failed", "Succeeded"]
     uri: str | None = None
     digest: str | None = None
     message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a BatchInference sees of the ModelDeployment that it references: its stable revision, if it has one."""
+
+    uri: str | None = None
+    digest: str | None = None
+    revision: str | None = None
+    message: str = ""
+    """How it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +159,8 @@ class Observed:
     refusals: Mapping[str, str] = field(default_factory=dict)
     """A Job's uid → the API server's words for not letting it create pods."""
     training_output: TrainingOutput | None = None
+    served: Served | None = None
+    """None: there is no such ModelDeployment."""
     create_errors: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """(kind, name) → the API server's words for the last refusal to write that child (a quota, an admission policy)."""
     routers: Mapping[str, Report | None] = field(default_factory=dict)

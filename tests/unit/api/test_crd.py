@@ -264,7 +264,7 @@ def test_check_names_the_file_that_differs(tmp_path: Path, capsys: pytest.Captur
 def test_standard_output_is_one_stream_of_definitions(capsys: pytest.CaptureFixture[str]) -> None:
     assert crd.main([]) == 0
     documents = [*yaml.safe_load_all(capsys.readouterr().out)]
-    assert [each["spec"]["names"]["kind"] for each in documents] == ["ModelDeployment", "TrainingJob"]
+    assert [each["spec"]["names"]["kind"] for each in documents] == ["ModelDeployment", "TrainingJob", "BatchInference"]
 
 
 # --- Rules of good APIs, asked of the result rather than of the generator -------------------------------------------
@@ -337,7 +337,7 @@ def test_no_default_lies_inside_a_list() -> None:
 
 def test_the_one_default_of_a_status_is_that_no_spec_was_seen() -> None:
     defaults = {path: schema["default"] for path, schema in every_schema("status") if "default" in schema}
-    assert defaults == {f"{kind}.status": {"observedGeneration": -1} for kind in ("ModelDeployment", "TrainingJob")}
+    assert defaults == {f"{kind.kind}.status": {"observedGeneration": -1} for kind in KINDS}
 
 
 def test_enum_values_are_words_in_camel_case() -> None:
@@ -366,7 +366,9 @@ def test_every_kind_has_status_columns_a_short_name_and_the_category(kind: Kind)
     (version,) = spec["versions"]
     assert version["subresources"]["status"] == {}
     assert "holdfast" in spec["names"]["categories"]
-    assert spec["names"]["shortNames"] == [{"ModelDeployment": "mdep", "TrainingJob": "tjob"}[kind.kind]]
+    assert spec["names"]["shortNames"] == [
+        {"ModelDeployment": "mdep", "TrainingJob": "tjob", "BatchInference": "binf"}[kind.kind]
+    ]
     places = {path.removeprefix(kind.kind) for path, _ in every_schema()}
     for column in version["additionalPrinterColumns"]:
         field = column["jsonPath"].partition("[")[0]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from holdfast.api.batchinference import BATCH_INFERENCE, BatchInferenceCondition, BatchInferenceReason
 from holdfast.api.crd import structural_schema
 from holdfast.api.meta import Kind
 from holdfast.api.modeldeployment import (
@@ -23,11 +24,12 @@ from holdfast.api.trainingjob import TRAINING_JOB, TrainingJobCondition, Trainin
 DOCS = Path(__file__).parents[3] / "docs"
 PAGES = [
     pytest.param(kind, (DOCS / f"{kind.kind.lower()}.md").read_text(encoding="utf-8"), id=kind.kind)
-    for kind in (MODEL_DEPLOYMENT, TRAINING_JOB)
+    for kind in (MODEL_DEPLOYMENT, TRAINING_JOB, BATCH_INFERENCE)
 ]
 ENUMS: dict[str, tuple[type[StrEnum], type[StrEnum]]] = {
     "ModelDeployment": (ModelDeploymentReason, ModelDeploymentCondition),
     "TrainingJob": (TrainingJobReason, TrainingJobCondition),
+    "BatchInference": (BatchInferenceReason, BatchInferenceCondition),
 }
 
 
@@ -143,7 +145,7 @@ def anchors(page: str) -> set[str]:
     return {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("file", ["modeldeployment.md", "rollouts.md", "trainingjob.md"])
+@pytest.mark.parametrize("file", ["modeldeployment.md", "rollouts.md", "trainingjob.md", "batchinference.md"])
 def test_every_link_leads_somewhere(file: str) -> None:
     links = re.findall(r"\]\(([^)]+)\)", (DOCS / file).read_text(encoding="utf-8"))
     assert links

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from holdfast.api.batchinference import BatchInferenceReason, BatchInferenceSpec, BatchInferenceStatus
 from holdfast.api.meta import Condition, Model
 from holdfast.api.modeldeployment import (
     ModelDeploymentCondition,
@@ -98,6 +99,22 @@ TRAINING_JOB: dict[str, Any] = {
     "backoffLimit": 0,
     "activeDeadlineSeconds": 600,
 }
+BATCH_INFERENCE: dict[str, Any] = {
+    "suspend": True,
+    "model": {"modelDeploymentRef": {"name": "wine"}},
+    "input": {"uri": "https://data.example.com/wine.csv", "digest": DIGEST, "format": "CSV"},
+    "output": {"uri": "pvc://lake/scored"},
+    "keepColumns": ["id"],
+    "batchRows": 64,
+    "maxBadRowsPerMille": 5,
+    "parallelism": 4,
+    "resources": {"limits": {"memory": "4Gi"}},
+    "nodeSelector": {"disktype": "ssd"},
+    "tolerations": [{"key": "batch"}],
+    "backoffLimit": 0,
+    "activeDeadlineSeconds": 600,
+    "ttlSecondsAfterFinished": 3600,
+}
 CONDITION = {
     "type": "Ready",
     "status": "Unknown",
@@ -113,6 +130,25 @@ CONDITION = {
     [
         (ModelDeploymentSpec, MODEL_DEPLOYMENT),
         (TrainingJobSpec, TRAINING_JOB),
+        (BatchInferenceSpec, BATCH_INFERENCE),
+        (
+            BatchInferenceStatus,
+            {
+                "observedGeneration": 1,
+                "conditions": [CONDITION],
+                "jobName": "wine-november-77c0de1a2b",
+                "startTime": "2026-11-23T14:00:00Z",
+                "completionTime": "2026-11-23T14:09:00Z",
+                "model": {"uri": "pvc://models/wine", "digest": DIGEST, "revision": "5f3a9c0d1e"},
+                "outputURI": "pvc://lake/scored/wine-november-77c0de1a2b",
+                "rowsRead": 1250000,
+                "rowsWritten": 1249999,
+                "rowsBad": 1,
+                "shards": 16,
+                "shardsSucceeded": 16,
+                "drift": {"rows": 1250000, "features": [{"name": "ash", "psiPerMille": 12, "limitPerMille": 104}]},
+            },
+        ),
         (
             ModelDeploymentStatus,
             {
@@ -243,6 +279,6 @@ def test_conditions_are_made_from_the_enums() -> None:
     assert condition.to_json()["reason"] == "Serving"
 
 
-@pytest.mark.parametrize("reason", [*ModelDeploymentReason, *TrainingJobReason])
+@pytest.mark.parametrize("reason", [*ModelDeploymentReason, *TrainingJobReason, *BatchInferenceReason])
 def test_every_reason_is_one_that_a_condition_takes(reason: str) -> None:
     assert Condition.parse({**CONDITION, "reason": reason}).reason == reason

@@ -15,7 +15,7 @@ from tests.unit.gitops.tools import ARGOCD, CUSTOMIZATIONS, KINDS, Json
 
 from holdfast_devcluster import binaries, paths
 
-SUMMARY = {"ModelDeployment": "Ready", "TrainingJob": "Succeeded"}
+SUMMARY = {"ModelDeployment": "Ready", "TrainingJob": "Succeeded", "BatchInference": "Succeeded"}
 
 
 def cases(file: str, what: str) -> list[Any]:

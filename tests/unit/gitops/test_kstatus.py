@@ -9,7 +9,7 @@ import pytest
 from hypothesis.stateful import invariant
 from tests.unit.gitops import tools
 from tests.unit.gitops.tools import CUSTOMIZATIONS, Json
-from tests.unit.plan import test_modeldeployment, test_properties, test_trainingjob
+from tests.unit.plan import test_batchinference, test_modeldeployment, test_properties, test_trainingjob
 from tests.unit.plan.world import World
 
 STATES = [path for path in sorted(CUSTOMIZATIONS.glob("*/testdata/*.yaml")) if "noStatus" not in path.name]
@@ -18,6 +18,7 @@ WORLDS = [
     for kind, reasons in (
         ("ModelDeployment", test_modeldeployment.REASONS),
         ("TrainingJob", test_trainingjob.REASONS),
+        ("BatchInference", test_batchinference.REASONS),
     )
     for reason, row in reasons.items()
 ]

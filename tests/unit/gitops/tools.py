@@ -19,7 +19,7 @@ from holdfast_devcluster import paths
 Json = dict[str, Any]
 ARGOCD = paths.REPOSITORY / "manifests" / "argocd"
 CUSTOMIZATIONS = ARGOCD / "resource_customizations" / "holdfast.dev"
-KINDS = ("ModelDeployment", "TrainingJob")
+KINDS = ("ModelDeployment", "TrainingJob", "BatchInference")
 AGREED = {
     "Healthy": {"Current"},
     "Progressing": {"InProgress"},

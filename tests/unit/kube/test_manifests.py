@@ -43,7 +43,11 @@ def kinds(overlay: str) -> set[str]:
 def test_all_that_is_needed_is_there(overlay: str) -> None:
     assert {"Namespace", "CustomResourceDefinition", "ServiceAccount", "Deployment", "Service"} <= kinds(overlay)
     crds = [d["metadata"]["name"] for d in rendered(overlay) if d["kind"] == "CustomResourceDefinition"]
-    assert sorted(crds) == ["modeldeployments.holdfast.dev", "trainingjobs.holdfast.dev"]
+    assert sorted(crds) == [
+        "batchinferences.holdfast.dev",
+        "modeldeployments.holdfast.dev",
+        "trainingjobs.holdfast.dev",
+    ]
 
 
 @pytest.mark.parametrize("overlay", ["base", "namespaced"])

@@ -5,7 +5,7 @@ from typing import Any
 
 from holdfast.kube.kinds import Key
 from holdfast.kube.reads import pod
-from holdfast.kube.reconcile import training_output
+from holdfast.kube.reconcile import served, training_output
 from holdfast.kube.store import Resource
 
 
@@ -101,3 +101,13 @@ def test_a_completed_training_job_has_an_output() -> None:
     model = {"uri": "pvc://models/wine", "digest": "sha256:00"}
     output = training_output("wine", run(conditions=[succeeded("True", "done")], model=model))
     assert (output.state, output.uri, output.digest) == ("Succeeded", "pvc://models/wine", "sha256:00")
+
+
+def test_a_batch_sees_the_stable_revision_of_a_model_deployment() -> None:
+    key = Key("ModelDeployment", "default", "wine")
+    model = {"uri": "pvc://models/wine", "digest": "sha256:00", "source": "URI"}
+    seen = served(Resource(key, "m1", 1, False, {}, {"stableRevision": "5f3a9c0d1e", "model": model}))
+    assert (seen.uri, seen.digest, seen.revision) == ("pvc://models/wine", "sha256:00", "5f3a9c0d1e")
+    waits = {"conditions": [{"type": "Ready", "status": "Unknown", "message": "it is being fetched"}]}
+    seen = served(Resource(key, "m1", 1, False, {}, waits))
+    assert (seen.uri, seen.message) == (None, "it is being fetched")

@@ -161,6 +161,16 @@ def test_the_deletion_of_a_training_job_wakes_the_models_that_refer_to_it(store:
     assert store.remove(RUN, 3) == {RUN, WINE}
 
 
+def test_a_batch_waits_for_what_it_refers_to_until_its_model_is_fixed(store: Store) -> None:
+    key = Key("BatchInference", "default", "scores")
+    spec = {"model": {"modelDeploymentRef": {"name": "wine"}}}
+    batch = {"kind": "BatchInference", "metadata": metadata("scores", 1, "b1", generation=1), "spec": spec}
+    store.put(batch)
+    assert store.put(model(2)) == {WINE, key}
+    store.put({**batch, "metadata": metadata("scores", 3, "b1", generation=1), "status": {"model": {"uri": "x"}}})
+    assert store.put(model(4, spec={"suspend": True})) == {WINE}
+
+
 def test_a_label_on_a_namespace_reserves_it_and_wakes_all_in_it_when_it_goes(store: Store) -> None:
     store.put(model(1))
     namespace = {"kind": "Namespace", "metadata": {"name": "default", "resourceVersion": "2", "uid": "n1"}}

@@ -30,6 +30,7 @@ from holdfast.plan.observed import (
     Pod,
     Route,
     Scale,
+    Served,
     Settings,
     TrainingOutput,
     Write,
@@ -75,6 +76,7 @@ class World:
     access_modes: tuple[str, ...] = ("ReadWriteMany",)
     config_maps: dict[Key, str] = field(default_factory=dict)
     training: TrainingOutput | None = None
+    served: Served | None = None
     annotations: dict[str, str] = field(default_factory=dict)
     memory: Mapping[str, Any] = field(default_factory=dict)
     slo: SloAnswer = NOT_CONFIGURED
@@ -222,6 +224,7 @@ class World:
                 if stored["uid"] in needs.refusals and name in self.refusals
             },
             training_output=self.training,
+            served=self.served,
             create_errors=dict(self.refused),
         )
 

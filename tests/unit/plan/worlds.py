@@ -4,7 +4,8 @@ from typing import Any
 
 from tests.unit.plan.world import World
 
-from holdfast.plan import modeldeployment, trainingjob
+from holdfast.plan import batchinference, modeldeployment, trainingjob
+from holdfast.plan.observed import Served
 
 PINNED = "sha256:" + "a" * 64
 OTHER = "sha256:" + "b" * 64
@@ -42,3 +43,25 @@ def training_job(**spec: Any) -> World:
         "suspend": False,
     }
     return World(trainingjob.needs, trainingjob.plan, given | spec)
+
+
+SERVED = Served("pvc://models/wine/3", PINNED, "5f3a9c0d1e")
+
+
+def batch_inference(served: Served | None = SERVED, **spec: Any) -> World:
+    """A new BatchInference of what a ModelDeployment serves, with the defaults that the API server fills in."""
+    given = {
+        "suspend": False,
+        "model": {"modelDeploymentRef": {"name": "wine"}},
+        "input": {"uri": "pvc://lake/wine/"},
+        "output": {"uri": "pvc://lake/scored"},
+        "batchRows": 1024,
+        "maxBadRowsPerMille": 0,
+        "parallelism": 4,
+        "backoffLimit": 2,
+        "activeDeadlineSeconds": 86400,
+        "ttlSecondsAfterFinished": 604800,
+    }
+    world = World(batchinference.needs, batchinference.plan, given | spec)
+    world.served = served
+    return world

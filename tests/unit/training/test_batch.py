@@ -1,0 +1,375 @@
+"""Scoring a batch: every row once, in order, whatever happens on the way; and what is said of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tests.unit.serving import models
+from tests.unit.training.conftest import Claim, table_of
+
+from holdfast_training.batch import spec
+from holdfast_training.batch.parts import Parts
+from holdfast_training.batch.score import score
+from holdfast_training.batch.source import Chunk, locate
+from holdfast_training.errors import TrainingError
+
+START = """
+import sys
+from pathlib import Path
+from holdfast_training.__main__ import main
+sys.exit(main(["batch"], claims=Path(sys.argv[1]), termination_log=Path(sys.argv[2])))
+"""
+
+
+@dataclass
+class Scoring:
+    """A claim with a trained model on it, and runs that score with it."""
+
+    claim: Claim
+    model: dict[str, str]
+    log: list[tuple[str, dict[str, Any]]]
+
+    def document(self, uri: str, **more: Any) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "input": {"uri": uri},
+            "output": {"uri": "pvc://models/scored", "folder": "run"},
+            "batchRows": 64,
+            "maxBadRowsPerMille": 0,
+            "pods": 1,
+            "shards": 4,
+            **more,
+        }
+
+    def run(self, uri: str, index: int = 0, **more: Any) -> dict[str, Any]:
+        """One pod's share of a run."""
+        batch = spec.parse(json.dumps(self.document(uri, **more)), index)
+        self.claim.made += 1
+        scratch = self.claim.claims / f"scratch-{self.claim.made}"
+        scratch.mkdir()
+        parts = Parts(batch.output_uri, batch.output_folder, batch.shards, self.claim.claims)
+        self.log.clear()
+
+        def log(event: str, **facts: Any) -> None:
+            self.log.append((event, facts))
+
+        return score(batch, parts, scratch=scratch, claims=self.claim.claims, log=log)
+
+    def failure(self, uri: str, index: int = 0, **more: Any) -> TrainingError:
+        with pytest.raises(TrainingError) as ended:
+            self.run(uri, index, **more)
+        return ended.value
+
+    @property
+    def folder(self) -> Path:
+        return self.claim.root / "scored" / "run"
+
+    def parts(self) -> list[Path]:
+        return sorted(self.folder.glob("part-*.parquet"))
+
+    def answers(self) -> pa.Table:
+        return pa.concat_tables([pq.read_table(path) for path in self.parts()])
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory, mixed: Callable[[str], Any]) -> tuple[Path, dict[str, Any]]:
+    """A model of breast-cancer with texts and missing values among its features."""
+    claims = tmp_path_factory.mktemp("trained")
+    (claims / "models").mkdir()
+    claim = Claim(claims)
+    uri = claim.rows("data.csv", *mixed("breast-cancer"))
+    made = claim.train(claim.spec(uri, "diagnosis", "Classification", "LogisticRegression"))
+    return claim.last, made["model"]
+
+
+@pytest.fixture
+def scoring(claim: Claim, bundle: tuple[Path, dict[str, Any]]) -> Scoring:
+    folder, model = bundle
+    shutil.copytree(folder, claim.root / "model")
+    return Scoring(claim, {"uri": "pvc://models/model", "digest": model["digest"]}, [])
+
+
+@pytest.fixture
+def table(scoring: Scoring, mixed: Callable[[str], Any]) -> str:
+    """The rows that the model was trained on, with a number for each."""
+    header, rows = mixed("breast-cancer")
+    return scoring.claim.rows("rows.csv", ["id", *header], [[number, *row] for number, row in enumerate(rows)])
+
+
+def expected(scoring: Scoring, path: Path) -> tuple[list[Any], Any]:
+    """Labels and probabilities that ONNX Runtime gives, one row at a time."""
+    session = onnxruntime.InferenceSession(scoring.claim.root / "model/model.onnx")
+    header, rows = table_of(path)
+    labels, probabilities = [], []
+    for row in rows:
+        cells = dict(zip(header, row, strict=True))
+        feeds = {
+            each.name: np.array([[cells[each.name]]], object)
+            if each.type == "tensor(string)"
+            else np.array([[float(cells[each.name] or "nan")]], np.float32)
+            for each in session.get_inputs()
+        }
+        label, probability = session.run(["label", "probabilities"], feeds)
+        labels.append(label[0])
+        probabilities.append(probability[0])
+    return labels, np.array(probabilities)
+
+
+def test_answers_are_what_the_runtime_says_row_by_row_in_order(scoring: Scoring, table: str) -> None:
+    report = scoring.run(table, keepColumns=["id", "diagnosis"])
+    answers = scoring.answers()
+    labels, probabilities = expected(scoring, scoring.claim.root / "rows.csv")
+    assert answers.column_names == ["id", "diagnosis", "label", "probabilities"]
+    assert answers["id"].to_pylist() == [str(number) for number in range(569)]
+    assert answers["label"].to_pylist() == labels
+    assert np.allclose(np.array(answers["probabilities"].to_pylist()), probabilities, atol=1e-5)
+    assert [report[name] for name in ("rowsRead", "rowsWritten", "rowsBad", "shards")] == [569, 569, 0, 4]
+    assert report["model"] == scoring.model
+    assert report["outputURI"] == "pvc://models/scored/run"
+    success = json.loads((scoring.folder / "_SUCCESS").read_text())
+    assert success["report"] == report
+    assert {"name": "probabilities", "labels": ["benign", "malignant"]} in success["outputs"]
+
+
+def test_a_parquet_folder_gives_the_same_answers_as_a_csv_file(scoring: Scoring, table: str) -> None:
+    scoring.run(table, keepColumns=["id"])
+    wanted = scoring.answers()
+    header, rows = table_of(scoring.claim.root / "rows.csv")
+    columns: dict[str, list[Any]] = {}
+    for name, cells in zip(header, zip(*rows, strict=True), strict=True):
+        try:
+            columns[name] = [float(cell) if cell else None for cell in cells]
+        except ValueError:
+            columns[name] = [cell or None for cell in cells]
+    columns["id"] = [row[0] for row in rows]
+    whole = pa.table(columns)
+    folder = scoring.claim.root / "rows"
+    folder.mkdir()
+    pq.write_table(whole.slice(0, 300), folder / "a.parquet", row_group_size=70)
+    pq.write_table(whole.slice(300), folder / "b.parquet", row_group_size=1000)
+    (folder / "_SUCCESS").touch()
+    (scoring.folder).rename(scoring.folder.with_name("csv"))
+    scoring.run("pvc://models/rows/", keepColumns=["id"], shards=12, pods=1)
+    assert scoring.answers().equals(wanted)
+    assert len(scoring.parts()) == 12
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("shards", [1, 2, 7, 64])
+def test_every_row_of_a_csv_file_is_in_one_shard_wherever_its_cells_break(
+    claim: Claim, shards: int, ending: str
+) -> None:
+    random = np.random.default_rng(shards)
+    texts = ["plain", "", 'with "quotes"', "two\nlines", 'a ",\n" b', "höher, weiter", "\n\n", '"\n"']
+    rows = [[str(number), str(random.choice(texts))] for number in range(200)]
+    folder = claim.root / "rows"
+    folder.mkdir()
+    for name, part in (("a.csv", rows[:5]), ("b.csv", []), ("c.csv", rows[5:])):
+        with open(folder / name, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator=ending).writerows([["id", "some\ntext"], *part])
+    source = locate("pvc://models/rows", None, None, scratch=claim.claims, claims=claim.claims)
+
+    def cells(chunk: Chunk) -> list[list[str]]:
+        assert not chunk.broken
+        return [list(row) for row in zip(*chunk.table.to_pydict().values(), strict=True)]
+
+    found = [
+        row
+        for shard in range(shards)
+        for chunk in source.shard(shard, shards, ["id", "some\ntext"])
+        for row in cells(chunk)
+    ]
+    assert found == rows
+
+
+def test_the_pod_that_finds_all_shards_says_success_and_no_other(scoring: Scoring, table: str) -> None:
+    shared = {"pods": 3, "shards": 12}
+    assert scoring.run(table, 2, **shared) == {"result": "Partial"}
+    assert scoring.run(table, 0, **shared) == {"result": "Partial"}
+    assert not (scoring.folder / "_SUCCESS").exists()
+    report = scoring.run(table, 1, **shared)
+    assert (report["result"], report["rowsRead"]) == ("Completed", 569)
+    assert scoring.run(table, 2, **shared) == report  # it finds the run done, and does nothing
+    assert scoring.log == [("found", scoring.log[0][1])]
+
+
+def test_a_killed_pod_goes_on_where_it_was_and_scores_no_shard_twice(scoring: Scoring, table: str) -> None:
+    path = scoring.claim.root / "rows.csv"
+    header, *rows = path.read_text().splitlines(keepends=True)
+    path.write_text(header + "".join(rows) * 40)
+    document = json.dumps(scoring.document(table, shards=40, batchRows=1))
+    log = scoring.claim.claims / "last-word"
+    log.touch()
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", START, str(scoring.claim.claims), str(log)],
+            env={**os.environ, "HOLDFAST_BATCH": document, "JOB_COMPLETION_INDEX": "0"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    first = start()
+    deadline = time.monotonic() + 60
+    while len(scoring.parts()) < 2 and first.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    done = {path: path.stat().st_ino for path in scoring.parts()}
+    assert 2 <= len(done) < 40, "the pod was not killed in the middle"
+    assert not (scoring.folder / "_SUCCESS").exists()
+    second = start()
+    stdout, _ = second.communicate(timeout=120)
+    assert second.returncode == 0
+    events = [json.loads(line)["event"] for line in stdout.splitlines()]
+    assert events.count("skipped") == len(done)
+    assert events.count("scored") == 40 - len(done)
+    assert {path: path.stat().st_ino for path in done} == done
+    assert json.loads(log.read_text())["rowsWritten"] == 40 * 569
+    assert scoring.answers().num_rows == 40 * 569
+    assert not [*scoring.folder.glob(".*")]
+
+
+def damaged(scoring: Scoring, table: str) -> str:
+    """600 rows, of which 3 cannot be read."""
+    header, rows = table_of(scoring.claim.root / "rows.csv")
+    rows = [*rows, *map(list, rows[:31])]
+    numeric = header.index("mean radius")
+    rows[10][numeric] = "much"
+    rows[500][numeric] = "1e39"
+    path = scoring.claim.root / "rows.csv"
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    lines = path.read_text().splitlines(keepends=True)
+    lines[300] = "7\n"
+    path.write_text("".join(lines))
+    return header[numeric]
+
+
+def test_rows_that_cannot_be_read_fail_a_run_that_allows_none(scoring: Scoring, table: str) -> None:
+    column = damaged(scoring, table)
+    ended = scoring.failure(table)
+    assert (ended.reason, ended.exit_code) == ("TooManyBadRows", 3)
+    assert f"column {column}: text in place of a number in 1 row" in ended.message
+    assert "much" not in ended.message
+
+
+def test_as_many_bad_rows_as_allowed_are_left_out_and_counted(scoring: Scoring, table: str) -> None:
+    column = damaged(scoring, table)
+    report = scoring.run(table, keepColumns=["id"], maxBadRowsPerMille=5)
+    assert [report[name] for name in ("rowsRead", "rowsWritten", "rowsBad")] == [600, 597, 3]
+    assert scoring.answers().num_rows == 597
+    assert scoring.answers()["id"].to_pylist().count("10") == 1  # the other one is the row with a text
+    for words in (
+        f"column {column}: text in place of a number in 1 row",
+        f"column {column}: a number too large for float32 in 1 row",
+        "another number of cells than the header in 1 row",
+    ):
+        assert words in report["message"]
+
+
+def test_more_bad_rows_than_allowed_fail_the_run_when_all_are_counted(scoring: Scoring, table: str) -> None:
+    damaged(scoring, table)
+    ended = scoring.failure(table, maxBadRowsPerMille=4)
+    assert ended.reason == "TooManyBadRows"
+    assert "3 of 600 rows cannot be read (maxBadRowsPerMille is 4)" in ended.message
+    assert not (scoring.folder / "_SUCCESS").exists()
+
+
+def test_an_input_that_changed_under_way_is_refused(scoring: Scoring, table: str) -> None:
+    scoring.run(table, 0, pods=2, shards=8)
+    with open(scoring.claim.root / "rows.csv", "a") as file:
+        file.write("\n")
+    assert scoring.failure(table, 1, pods=2, shards=8).reason == "InputInvalid"
+    assert scoring.failure(table, 0, pods=2, shards=8).reason == "InputInvalid"
+    assert not (scoring.folder / "_SUCCESS").exists()
+
+
+def test_another_model_under_the_same_uri_is_refused(scoring: Scoring, table: str) -> None:
+    scoring.model = {"uri": scoring.model["uri"]}
+    scoring.run(table, 0, pods=2, shards=8)
+    manifest = scoring.claim.root / "model/manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b'"rows":569', b'"rows":570'))
+    ended = scoring.failure(table, 1, pods=2, shards=8)
+    assert (ended.reason, ended.exit_code) == ("DigestMismatch", 3)
+
+
+def test_a_model_with_another_digest_is_not_used(scoring: Scoring, table: str) -> None:
+    scoring.model["digest"] = "sha256:" + "0" * 64
+    assert scoring.failure(table).reason == "DigestMismatch"
+    assert not scoring.parts()
+
+
+def test_an_input_with_another_digest_is_not_scored(scoring: Scoring, table: str) -> None:
+    ended = scoring.failure(table, input={"uri": table, "digest": "sha256:" + "0" * 64})
+    assert ended.reason == "ChecksumMismatch"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "words"),
+    [
+        ({"input": {"uri": "pvc://models/absent.csv"}}, "InputNotFound", "absent.csv"),
+        ({"input": {"uri": "pvc://models/model"}}, "InputInvalid", ".csv or .parquet"),
+        ({"model": {"uri": "pvc://models/absent"}}, "ModelNotFound", "absent"),
+        ({"keepColumns": ["nobody"]}, "ColumnNotFound", "nobody"),
+        ({"output": {"uri": "s3://bucket/scored", "folder": "run"}}, "OutputNotWritable", "pvc://"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words(
+    scoring: Scoring, table: str, change: dict[str, Any], reason: str, words: str
+) -> None:
+    ended = scoring.failure(table, **change)
+    assert ended.reason == reason
+    assert words in ended.message
+
+
+def test_a_column_that_the_model_takes_and_the_input_does_not_have_is_named(scoring: Scoring) -> None:
+    uri = scoring.claim.rows("few.csv", ["id", "other"], [["1", "2"]])
+    ended = scoring.failure(uri)
+    assert ended.reason == "ColumnNotFound"
+    assert "the columns there are: id, other" in ended.message
+
+
+def test_drift_is_counted_against_the_reference_of_the_bundle(scoring: Scoring, table: str) -> None:
+    same = scoring.run(table)["drift"]
+    scoring.folder.rename(scoring.folder.with_name("same"))
+    header, rows = table_of(scoring.claim.root / "rows.csv")
+    moved = header.index("mean radius")
+    for row in rows:
+        row[moved] = str(5 * float(row[moved] or 1))
+    shifted = scoring.run(scoring.claim.rows("moved.csv", header, rows))["drift"]
+    assert (same["rows"], same["referenceRows"]) == (569, 114)
+    assert all(feature["psiPerMille"] < 300 for feature in same["features"])
+    assert {feature["name"] for feature in same["features"]} == {*header[1:-1], "label"}
+    assert shifted["features"][0]["name"] == header[moved]
+    assert shifted["features"][0]["psiPerMille"] > 1000
+
+
+def test_a_matrix_is_taken_from_all_other_columns(claim: Claim) -> None:
+    (claim.root / "iris.onnx").write_bytes(models.iris())
+    uri = claim.rows("iris.csv", ["id", *"abcd"], [["x", 5.1, 3.5, 1.4, 0.2], ["y", 6.7, 3.1, 5.6, 2.4]])
+    scoring = Scoring(claim, {"uri": "pvc://models/iris.onnx"}, [])
+    report = scoring.run(uri, keepColumns=["id"])
+    assert report["rowsWritten"] == 2
+    assert "drift" not in report
+    assert scoring.answers()["id"].to_pylist() == ["x", "y"]
+    assert (
+        "takes a matrix of 4 columns"
+        in scoring.failure(uri, output={"uri": "pvc://models/scored", "folder": "b"}).message
+    )
