@@ -130,9 +130,9 @@ class Site:
         def request() -> Request:
             return Request(self.uri, authorization=self.credentials.authorization())
 
-        unknown = (405, 501)
-        with asked(self.uri, request, self.web, self.credentials, method="HEAD", statuses=(200, *unknown)) as body:
-            if body.status not in unknown:
+        refusals = range(400, 600)  # by servers that know no HEAD, in many words; a GET tells what they mean
+        with asked(self.uri, request, self.web, self.credentials, method="HEAD", statuses=(200, *refusals)) as body:
+            if body.status == 200:
                 return body
         with asked(self.uri, request, self.web, self.credentials) as body:
             return body

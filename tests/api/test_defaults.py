@@ -135,7 +135,10 @@ def test_plans_see_the_same_defaults_as_kubectl(server: Server, body: Json) -> N
             "spec.serving.env[0].valueFrom.secretKeyRef",
         ),
         (training_job(tuning={"trials": 3}), "spec.tuning"),
-        (training_job(data={"uri": "pvc://a/b", "secretRef": {"name": "a"}}), "spec.data.secretRef"),
+        (
+            training_job(data={"uri": "s3://lake/b", "secretRef": {"name": "a", "namespace": "other"}}),
+            "spec.data.secretRef.namespace",
+        ),
     ],
 )
 def test_a_field_that_does_not_work_yet_is_unknown_to_a_strict_client(server: Server, body: Json, field: str) -> None:

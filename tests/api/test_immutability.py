@@ -22,6 +22,7 @@ FULL = training_job(
     resources={"limits": {"memory": "1Gi"}},
     nodeSelector={"disktype": "ssd"},
     tolerations=[{"key": "gpu"}],
+    serviceAccountName="wine",
 )
 CHANGES: list[Json] = [
     {"data": {"uri": "https://data.example.com/other.csv"}},
@@ -48,6 +49,8 @@ CHANGES: list[Json] = [
     {"nodeSelector": {"disktype": "hdd"}},
     {"tolerations": []},
     {"tolerations": None},
+    {"serviceAccountName": "other"},
+    {"serviceAccountName": None},
     {"backoffLimit": 3},
     {"activeDeadlineSeconds": 60},
 ]

@@ -1,5 +1,5 @@
 """`python -m holdfast_training`: one training run; `gate`: a challenger against the champion; `batch`: a pod's share
-of a scoring run; `dataset NAME --output FILE`: a data set to try it with.
+of a scoring run; `poll`: are there new data; `dataset NAME --output FILE`: a data set to try it with.
 
 Only light imports here: thread counts must be set, and SIGTERM be waited for, before numpy is loaded.
 """
@@ -15,11 +15,12 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast_bundle import termination
+from holdfast_bundle.credentials import taken_from
 from holdfast_bundle.uris import CLAIMS
 from holdfast_training import cpu, progress, spec
 from holdfast_training.errors import MAX_FINDINGS, TrainingError
@@ -38,7 +39,7 @@ def main(
     termination_log: Path = termination.PATH,
     progress_port: int = progress.PORT,
 ) -> int:
-    """Returns the exit code: 0 done, 1 may pass, 3 permanent."""
+    """Returns the exit code: 0 done, 1 may pass, 3 permanent, 4 waits for a person."""
     parser = argparse.ArgumentParser(prog="holdfast_training", description=__doc__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     dataset = commands.add_parser("dataset", help="write a public data set as CSV and print its digest")
@@ -46,9 +47,11 @@ def main(
     dataset.add_argument("--output", type=Path, required=True, metavar="FILE")
     commands.add_parser("gate", help="compare a challenger with the champion, as HOLDFAST_GATE says")
     commands.add_parser("batch", help="score the rows of a table, as HOLDFAST_BATCH says")
+    commands.add_parser("poll", help="report the version of the data that HOLDFAST_POLL names")
     options = parser.parse_args(arguments)
     if options.command == "dataset":
         return _write_dataset(options.name, options.output)
+    platform = taken_from(os.environ)
     threads = cpu.threads()
     cpu.limit_libraries(threads)
     stoppable = Stoppable()
@@ -59,8 +62,10 @@ def main(
                 return _gate(threads, claims)
             case "batch":
                 return _score(threads, claims, stoppable)
+            case "poll":
+                return _poll(claims, platform)
             case _:
-                return _train(threads, claims, stoppable, progress_port)
+                return _train(threads, claims, stoppable, progress_port, platform)
 
     payload, code = guarded(work)
     termination.write(payload, termination_log)
@@ -94,16 +99,30 @@ class Stoppable:
         os._exit(STOPPED)
 
 
-def _train(threads: int, claims: Path, stoppable: Stoppable, progress_port: int) -> dict[str, Any]:
+def _train(
+    threads: int, claims: Path, stoppable: Stoppable, progress_port: int, platform: Mapping[str, str]
+) -> dict[str, Any]:
     run = spec.parse(os.environ["HOLDFAST_RUN"])
     told = progress.Progress()
     progress.serve(told, progress_port)
-    from holdfast_training.output import Output
+    from holdfast_training.access import Access
+    from holdfast_training.output import output_at
     from holdfast_training.train import train
 
-    output = stoppable.output = Output(run.output_uri, run.output_folder, claims)
+    access = Access(run.service_account, platform)
+    output = stoppable.output = output_at(
+        run.output_uri, run.output_folder, claims=claims, credentials=access.to("output", run.output_secret)
+    )
     with tempfile.TemporaryDirectory(prefix="holdfast-") as scratch:
-        return train(run, output, scratch=Path(scratch), threads=threads, log=log, claims=claims, progress=told)
+        return train(
+            run, output, scratch=Path(scratch), threads=threads, log=log, claims=claims, progress=told, access=access
+        )
+
+
+def _poll(claims: Path, platform: Mapping[str, str]) -> dict[str, Any]:
+    from holdfast_training.poll import poll
+
+    return poll(os.environ["HOLDFAST_POLL"], claims=claims, platform=platform)
 
 
 def _gate(threads: int, claims: Path) -> dict[str, Any]:

@@ -19,12 +19,15 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from holdfast_bundle.errors import BundleError
-from holdfast_bundle.fetch import claim_path, fetch_file
+from holdfast_bundle.credentials import NOBODY, Credentials
+from holdfast_bundle.fetch import claim_path, fetch_file, fetch_files
 from holdfast_bundle.manifest import digest_file
 from holdfast_bundle.uris import CLAIMS, Uri, parse
 from holdfast_bundle.web import Web
-from holdfast_training.errors import Finding, Reason, TrainingError, count, data_invalid, listed
+from holdfast_training import partitions
+from holdfast_training.errors import Finding, TrainingError, count, data_invalid, listed
+from holdfast_training.listing import PRODUCTION as PRODUCTION
+from holdfast_training.listing import Files, described, files_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,44 +38,46 @@ MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")
 """Cells of a CSV file that mean "not known"."""
 
 _ENDINGS: dict[str, Format] = {".csv": "CSV", ".parquet": "Parquet"}
-_REASONS: dict[str, Reason] = {
-    "NotFound": "DataNotFound",
-    "AccessDenied": "DataAccessDenied",
-    "Unreachable": "DataUnreachable",
-    "AddressRefused": "AddressRefused",
-}
-PRODUCTION = Web()
 _CSV_BLOCK = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Files of one format with the same columns. `digest` is that of what `read` will read."""
+    """Files of one format with the same columns.
+
+    Attributes:
+        digest: of what `read` will read.
+        version: of what was listed before it was read; see `listing`.
+        names: of the files below the URI.
+        columns: those of the files, then those that the names of folders give.
+        stamps: (mtime, size) of the files when the digest was taken.
+    """
 
     uri: Uri
     format: Format
     files: tuple[Path, ...]
     digest: str
+    version: str | None
+    names: tuple[str, ...]
     columns: tuple[str, ...]
     stamps: tuple[tuple[int, int], ...]
-    """(mtime, size) of the files when the digest was taken."""
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         """The rows of all files, in the order of the files' names, with these columns in this order.
 
-        Cells of CSV are strings or null.
+        Cells of CSV, and those that the names of folders give, are strings or null.
 
         Raises:
             TrainingError: `DataInvalid`, or `DataUnreachable` when a file is no longer what the digest says.
         """
         tables: list[pa.Table] = []
-        for file in self.files:
+        for file, name in zip(self.files, self.names, strict=True):
             rows_before = sum(table.num_rows for table in tables)
+            given = partitions.of(name)
+            inside = [column for column in columns if column not in given]
             with _readable(self.uri):
-                if self.format == "CSV":
-                    tables.append(_read_csv(file, columns, rows_before))
-                else:
-                    tables.append(_read_parquet(file, columns))
+                table = _read_csv(file, inside, rows_before) if self.format == "CSV" else _read_parquet(file, inside)
+            tables.append(partitions.added(table, given).select(list(columns)) if given else table)
         with _readable(self.uri):
             if tuple(map(_stamp, self.files)) != self.stamps:
                 raise TrainingError("DataUnreachable", f"{self.uri} changed while it was read")
@@ -89,55 +94,57 @@ def locate(
     scratch: Path,
     claims: Path = CLAIMS,
     web: Web = PRODUCTION,
+    credentials: Credentials = NOBODY,
 ) -> Data:
-    """Find the data (http(s): bring it to `scratch`), check its digest and read its column names.
+    """Find the data (bring them to `scratch` where they are not on a claim), check digests, read column names.
 
     The digest of a file is its sha256; that of a folder is the sha256 of the lines `HEX  NAME`, sorted by name, as
     `sha256sum * | sha256sum` gives it.
 
     Raises:
-        TrainingError: `DataNotFound`, `DataAccessDenied`, `DataUnreachable`, `AddressRefused`, `ChecksumMismatch`
-            with both digests, or `DataInvalid`.
+        TrainingError: `DataNotFound`, `DataAccessDenied`, `DataUnreachable`, `AddressRefused`, `SecretNotFound`,
+            `SecretInvalid`, `ChecksumMismatch` with both digests, or `DataInvalid`.
     """
-    try:
+    with described():
         where = parse(uri)
-        if where.scheme != "pvc" and where.path.endswith("/"):
-            raise _unusable("FolderNotListable", f"{where}: a folder cannot be listed over http(s); name one file")
+        found = files_of(where, web=web, claims=claims, credentials=credentials)
+        format = format or _common_format(where, found)
         if where.scheme == "pvc":
-            path = claim_path(where, claims)
+            paths = [claim_path(where if found.single else where.join(name), claims) for name in found.names]
+        elif found.single:
+            paths = [scratch / "data"]
+            fetch_file(where, paths[0], web=web, credentials=credentials)
         else:
-            path = scratch / "data"
-            fetch_file(where, path, web=web)
-    except BundleError as error:
-        if error.reason not in _REASONS:
-            raise data_invalid([Finding("NotReadable", error.message)]) from error
-        raise TrainingError(_REASONS[error.reason], error.message) from error
+            folder = scratch / "data"
+            paths = [folder / name for name in found.names]
+            fetch_files(where, found.names, folder, web=web, credentials=credentials)
+    names = ("",) if found.single else found.names
     with _readable(where):
-        if path.is_dir():
-            format, files = _files_of(where, path, format)
-        elif path.is_file():
-            format, files = format or _format_of(where, where.name), (path,)
-        else:
-            raise _unusable("NotReadable", f"{where} is neither a file nor a folder")
-        stamps = tuple(map(_stamp, files))
-        actual = _digest_folder(files) if path.is_dir() else digest_file(path)
+        stamps = tuple(map(_stamp, paths))
+        digests = [digest_file(path) for path in paths]
+    actual = digests[0] if found.single else _digest_folder(names, digests)
+    _check_promises(where, found, digests)
     if digest is not None and actual != digest:
         raise TrainingError("ChecksumMismatch", f"{where} has the digest {actual}, the spec asks for {digest}")
-    return Data(where, format, files, actual, _common_columns(where, format, files), stamps)
+    columns = (*_common_columns(where, format, paths), *partitions.columns(where, names))
+    _check_once(columns)
+    return Data(where, format, tuple(paths), actual, found.version, names, columns, stamps)
 
 
-def _files_of(uri: Uri, folder: Path, format: Format | None) -> tuple[Format, tuple[Path, ...]]:
-    """Its data files by name. Names that begin with `.` or `_` are other programs' marks (`_SUCCESS`)."""
-    found = sorted(path for path in folder.iterdir() if not path.name.startswith((".", "_")))
-    folders = [path.name for path in found if path.is_dir()]
-    if folders:
-        raise _unusable("FolderInFolder", f"{uri} holds {count(len(folders), 'folder')}; only files are read")
-    if not found:
+def _check_promises(uri: Uri, found: Files, digests: Sequence[str]) -> None:
+    for name, digest in zip(found.names, digests, strict=True):
+        if (promised := found.promised.get(name, digest)) != digest:
+            message = f"{uri.join(name)} has the digest {digest}, the manifest beside it says {promised}"
+            raise TrainingError("ChecksumMismatch", message)
+
+
+def _common_format(uri: Uri, found: Files) -> Format:
+    if not found.names:
         raise _unusable("Empty", f"{uri} is a folder without data files")
-    formats = {format or _format_of(uri, path.name) for path in found}
+    formats = {_format_of(uri, uri.name if found.single else name) for name in found.names}
     if len(formats) > 1:
         raise _unusable("FormatsDiffer", f"{uri} holds both CSV and Parquet files; give each its own folder")
-    return formats.pop(), tuple(found)
+    return formats.pop()
 
 
 def _format_of(uri: Uri, name: str) -> Format:
@@ -158,10 +165,14 @@ def _common_columns(uri: Uri, format: Format, files: Sequence[Path]) -> tuple[st
             message = f"the files of {uri} have different columns: {listed(odd)} not in all of them"
             raise _unusable("ColumnsDiffer", message)
         names = names or found
-        twice = sorted({name for name in found if found.count(name) > 1})
-        if twice:
-            raise data_invalid([Finding("DuplicateColumn", "there is more than one of this name", n) for n in twice])
+        _check_once(found)
     return names or ()
+
+
+def _check_once(columns: Sequence[str]) -> None:
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise data_invalid([Finding("DuplicateColumn", "there is more than one of this name", n) for n in twice])
 
 
 def _csv_header(file: Path) -> tuple[tuple[str, ...], int]:
@@ -252,8 +263,8 @@ def _not_utf8() -> TrainingError:
     return _unusable("NotUTF8", "the file is not text in UTF-8; convert it, for example with iconv")
 
 
-def _digest_folder(files: Sequence[Path]) -> str:
-    lines = [f"{digest_file(file).removeprefix('sha256:')}  {file.name}\n" for file in files]
+def _digest_folder(names: Sequence[str], digests: Sequence[str]) -> str:
+    lines = [f"{digest.removeprefix('sha256:')}  {name}\n" for name, digest in zip(names, digests, strict=True)]
     return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
 
 

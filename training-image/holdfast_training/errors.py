@@ -10,7 +10,10 @@ Reason = Literal[
     "DataNotFound",
     "DataAccessDenied",
     "DataUnreachable",
+    "DataChanging",
     "AddressRefused",
+    "SecretNotFound",
+    "SecretInvalid",
     "ChecksumMismatch",
     "ColumnNotFound",
     "DataInvalid",
@@ -26,8 +29,6 @@ Reason = Literal[
     "ModelUnreachable",
     "ModelInvalid",
     "DigestMismatch",
-    "SecretNotFound",
-    "SecretInvalid",
     "InputNotFound",
     "InputAccessDenied",
     "InputUnreachable",
@@ -37,11 +38,14 @@ Reason = Literal[
 
 MAY_PASS: frozenset[Reason] = frozenset(
     {
-        *("DataUnreachable", "InputUnreachable", "OutputNotWritable", "InternalError"),
-        *("ModelNotFound", "ModelAccessDenied", "ModelUnreachable", "SecretNotFound", "SecretInvalid"),
+        *("DataUnreachable", "DataChanging", "InputUnreachable", "OutputNotWritable", "InternalError"),
+        *("ModelNotFound", "ModelAccessDenied", "ModelUnreachable"),
     }
 )
 """Reasons for which trying again can help; all others fail the Job at once."""
+
+WAITS: frozenset[Reason] = frozenset({"SecretNotFound", "SecretInvalid"})
+"""Reasons that last until a person has done something, and then pass: they use up no attempt."""
 
 MAX_FINDINGS = 16
 
@@ -82,7 +86,9 @@ class TrainingError(Exception):
 
     @property
     def exit_code(self) -> int:
-        """3: permanent; 1: may pass."""
+        """3: permanent; 4: waits for a person; 1: may pass."""
+        if self.reason in WAITS:
+            return 4
         return 1 if self.reason in MAY_PASS else 3
 
 

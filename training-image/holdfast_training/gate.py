@@ -19,11 +19,12 @@ import numpy.typing as npt
 from holdfast_bundle.credentials import Credentials
 from holdfast_bundle.uris import CLAIMS
 from holdfast_bundle.web import Web
-from holdfast_training import comparison, contender, data, evaluation, latency, paired, signature, spec, unseen
+from holdfast_training import comparison, contender, evaluation, latency, paired, signature, spec, unseen
 from holdfast_training.comparison import MIN_ROWS, Row
 from holdfast_training.contender import Contender, Golden, Said
 from holdfast_training.errors import count
 from holdfast_training.evaluation import formatted
+from holdfast_training.listing import PRODUCTION
 from holdfast_training.paired import METRICS, Mask, Paired
 from holdfast_training.signature import Feeds
 from holdfast_training.spec import Run, Task
@@ -103,7 +104,7 @@ def judge(
     threads: int = 1,
     log: Log = lambda event, **facts: None,
     claims: Path = CLAIMS,
-    web: Web = data.PRODUCTION,
+    web: Web = PRODUCTION,
     secrets: Path = SECRETS,
 ) -> dict[str, Any]:
     """Compare the two and return what goes into the termination message.

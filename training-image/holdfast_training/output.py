@@ -1,56 +1,79 @@
-"""Publish a bundle as a folder that appears whole or not at all.
+"""Publish a bundle that appears whole or not at all.
 
-Files are written into a hidden sibling folder, which is renamed when its manifest is on disk. A run has its folder for
-itself, so what lies there is either its own finished bundle, which is reported again, or its own wreck.
+A run has its folder for itself, so what lies there is either its own finished bundle, which is reported again, or its
+own wreck. On a claim, files are written into a hidden sibling folder, which is renamed when its manifest is on disk. In
+a store, where nothing can be renamed, the manifest comes last: a folder without one is no bundle.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from holdfast_bundle import manifest, verify
+from holdfast_bundle.credentials import NOBODY, Credentials
 from holdfast_bundle.errors import BundleError
-from holdfast_bundle.uris import CLAIMS, Uri, local_path, parse
+from holdfast_bundle.fetch import fetch_file, fetch_model
+from holdfast_bundle.uris import CLAIMS, STORES, Uri, local_path, parse
+from holdfast_bundle.web import Web
 from holdfast_training.errors import TrainingError
+from holdfast_training.listing import PRODUCTION
+
+NOTES = "_run.json"
+"""What a run has to say of itself beside the bundle. It is not sealed: two runs of one recipe give the same bundle."""
+_STARTED = "_started"
+_MAX_NOTES_BYTES = 1 << 20
+
+Finished = tuple[str, manifest.Manifest]
+"""Digest and manifest of a bundle that lies there."""
 
 
-class Output:
+def output_at(
+    uri: str, folder: str, *, claims: Path = CLAIMS, web: Web = PRODUCTION, credentials: Credentials = NOBODY
+) -> Output:
+    """The place of a run's bundle: its own `folder` below `uri`.
+
+    Raises:
+        TrainingError: `OutputNotWritable` for a URI that leads neither to a claim nor to a store.
+    """
+    if not folder or "/" in folder or folder.startswith("."):
+        raise ValueError(f"not a folder's name: {folder!r}")
+    try:
+        parent = parse(uri)
+        if parent.scheme in STORES:
+            return StoreOutput(parent, folder, web, credentials)
+        return ClaimOutput(parent, folder, local_path(parent, claims))
+    except BundleError as error:
+        raise TrainingError("OutputNotWritable", error.message) from error
+
+
+class Output(ABC):
     """The place of one run's bundle. `stop` may be called from any thread, at any moment."""
 
-    def __init__(self, uri: str, folder: str, claims: Path = CLAIMS) -> None:
-        """Raises TrainingError `OutputNotWritable` for a URI that is not on a claim."""
-        if not folder or "/" in folder or folder.startswith("."):
-            raise ValueError(f"not a folder's name: {folder!r}")
-        try:
-            parent = parse(uri)
-            self._parent = local_path(parent, claims)
-        except BundleError as error:
-            raise TrainingError("OutputNotWritable", error.message) from error
+    def __init__(self, parent: Uri, folder: str) -> None:
         self.uri: Uri = parent.join(folder)
         self.model_name = parent.name or parent.host
-        self._final = self._parent / folder
         self._staging: Path | None = None
-        self._renaming = threading.Lock()
+        self._publishing = threading.Lock()
 
-    def finished(self) -> tuple[str, manifest.Manifest] | None:
-        """Digest and manifest of the valid bundle that lies there already; None: there is none.
+    @abstractmethod
+    def finished(self) -> Finished | None:
+        """The valid bundle that lies there already; None: there is none.
 
-        Raises TrainingError `OutputNotWritable` when the claim cannot be read.
+        Raises TrainingError `OutputNotWritable` when that cannot be found out.
         """
-        with _in_words(self.uri):
-            if not self._final.exists():
-                return None
-            try:
-                return verify.verify(self._final, None), manifest.read(self._final)
-            except BundleError:
-                return None
+
+    @abstractmethod
+    def notes(self) -> dict[str, Any]:
+        """What the run that published the bundle said beside it; empty where that is lost."""
 
     @contextmanager
     def staging(self) -> Iterator[None]:
@@ -58,20 +81,14 @@ class Output:
 
         Raises TrainingError `OutputNotWritable`, before any work is done in vain.
         """
-        with _in_words(self.uri):
-            self._parent.mkdir(parents=True, exist_ok=True)
-            for wreck in self._parent.glob(f".{self._final.name}.*.partial"):
-                shutil.rmtree(wreck)
-            staging = Path(tempfile.mkdtemp(prefix=f".{self._final.name}.", suffix=".partial", dir=self._parent))
-            staging.chmod(0o755)
-        self._staging = staging
+        self._staging = self._prepared()
         try:
             yield
         finally:
             self._discard()
 
-    def publish(self, files: Mapping[str, bytes], **contents: Any) -> tuple[str, manifest.Manifest]:
-        """Write the files, seal them with a manifest of `contents`, and give the folder its final name.
+    def publish(self, files: Mapping[str, bytes], notes: Mapping[str, Any] | None = None, **contents: Any) -> Finished:
+        """Write the files, seal them with a manifest of `contents`, and let the bundle appear.
 
         Returns digest and manifest of what lies there now. Raises TrainingError `OutputNotWritable`.
         """
@@ -82,31 +99,138 @@ class Output:
             for name, content in files.items():
                 (staging / name).write_bytes(content)
             digest = manifest.write(staging, name=self.model_name, **contents)
+            (staging / NOTES).write_bytes(manifest.canonical_json(dict(notes or {})))
             sealed = manifest.read(staging)
-            with self._renaming:
+            with self._publishing:
                 # An attempt on a node that was thought lost may have finished meanwhile; pods may already read that.
                 if finished := self.finished():
                     return finished
-                if self._final.exists():
-                    shutil.rmtree(self._final)
-                os.rename(staging, self._final)
-                self._staging = None
-            descriptor = os.open(self._parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+                self._appear(staging)
         return digest, sealed
 
     def stop(self) -> None:
         """Leave nothing half-done and let nothing be published from now on: the caller ends the process."""
-        self._renaming.acquire()  # for good: a rename must not take place while its files are being removed
+        self._publishing.acquire()  # for good: nothing must appear while its files are being removed
         self._discard()
+
+    @abstractmethod
+    def _prepared(self) -> Path:
+        """A folder to write into, once it is certain that the output can be written."""
+
+    @abstractmethod
+    def _appear(self, staging: Path) -> None:
+        """Give the bundle its final place."""
 
     def _discard(self) -> None:
         if self._staging is not None:
             shutil.rmtree(self._staging, ignore_errors=True)
             self._staging = None
+
+
+class ClaimOutput(Output):
+    """A folder on a claim."""
+
+    def __init__(self, parent: Uri, folder: str, path: Path) -> None:
+        super().__init__(parent, folder)
+        self._parent = path
+        self._final = path / folder
+
+    def finished(self) -> Finished | None:
+        with _in_words(self.uri):
+            return _bundle(self._final) if self._final.exists() else None
+
+    def notes(self) -> dict[str, Any]:
+        return _read_notes(self._final / NOTES)
+
+    def _prepared(self) -> Path:
+        with _in_words(self.uri):
+            self._parent.mkdir(parents=True, exist_ok=True)
+            for wreck in self._parent.glob(f".{self._final.name}.*.partial"):
+                shutil.rmtree(wreck)
+            staging = Path(tempfile.mkdtemp(prefix=f".{self._final.name}.", suffix=".partial", dir=self._parent))
+            staging.chmod(0o755)
+        return staging
+
+    def _appear(self, staging: Path) -> None:
+        if self._final.exists():
+            shutil.rmtree(self._final)
+        os.rename(staging, self._final)
+        self._staging = None
+        descriptor = os.open(self._parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class StoreOutput(Output):
+    """A folder in an object store."""
+
+    def __init__(self, parent: Uri, folder: str, web: Web, credentials: Credentials) -> None:
+        from holdfast_bundle.stores import Bucket
+
+        super().__init__(parent, folder)
+        self._web, self._credentials = web, credentials
+        self._bucket = Bucket(self.uri, web, credentials)
+
+    def finished(self) -> Finished | None:
+        with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
+            try:
+                fetch_model(self.uri, Path(folder), web=self._web, credentials=self._credentials)
+            except BundleError as error:
+                if error.reason in ("NotFound", "Invalid", "DigestMismatch"):
+                    return None
+                raise _not_writable(error) from error
+            return _bundle(Path(folder))
+
+    def notes(self) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
+            path, uri = Path(folder) / NOTES, self.uri.join(NOTES)
+            try:
+                fetch_file(uri, path, limit=_MAX_NOTES_BYTES, web=self._web, credentials=self._credentials)
+            except BundleError:
+                return {}
+            return _read_notes(path)
+
+    def _prepared(self) -> Path:
+        staging = Path(tempfile.mkdtemp(prefix="holdfast-"))
+        (staging / _STARTED).touch()
+        self._put(staging / _STARTED)
+        (staging / _STARTED).unlink()
+        return staging
+
+    def _appear(self, staging: Path) -> None:
+        files = sorted(path for path in staging.rglob("*") if path.is_file() and path.name != manifest.MANIFEST)
+        for path in (*files, staging / manifest.MANIFEST):
+            self._put(path, path.relative_to(staging).as_posix())
+
+    def _put(self, path: Path, name: str = _STARTED) -> None:
+        try:
+            self._bucket.put(name, path)
+        except BundleError as error:
+            raise _not_writable(error) from error
+
+
+def _bundle(folder: Path) -> Finished | None:
+    try:
+        return verify.verify(folder, None), manifest.read(folder)
+    except BundleError:
+        return None
+
+
+def _read_notes(path: Path) -> dict[str, Any]:
+    try:
+        notes = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return notes if isinstance(notes, dict) else {}
+
+
+def _not_writable(error: BundleError) -> TrainingError:
+    """Secrets keep their own reasons: those wait for a person."""
+    if error.reason in ("SecretNotFound", "SecretInvalid", "AddressRefused"):
+        return TrainingError(error.reason, error.message)
+    return TrainingError("OutputNotWritable", error.message)
 
 
 @contextmanager

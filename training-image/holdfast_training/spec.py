@@ -65,6 +65,9 @@ class Run:
     requirements: tuple[Requirement, ...]
     output_uri: str
     output_folder: str
+    data_secret: str = ""
+    output_secret: str = ""
+    service_account: str = ""
 
 
 def parse(text: str) -> Run:
@@ -101,7 +104,15 @@ def of(document: Mapping[str, Any]) -> Run:
         requirements=tuple(Requirement(**requirement) for requirement in document.get("requirements", [])),
         output_uri=output["uri"],
         output_folder=output["folder"],
+        data_secret=secret_of(data),
+        output_secret=secret_of(output),
+        service_account=document.get("serviceAccountName", ""),
     )
+
+
+def secret_of(place: Mapping[str, Any]) -> str:
+    """The name of the Secret with the keys to a place; empty for none."""
+    return str(place.get("secretRef", {}).get("name", ""))
 
 
 def _one_of(section: Mapping[str, Any], key: str, default: str, *others: str) -> Any:

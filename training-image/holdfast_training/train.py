@@ -15,7 +15,9 @@ from holdfast_bundle import manifest
 from holdfast_bundle.uris import CLAIMS
 from holdfast_bundle.web import Web
 from holdfast_training import columns, conversion, data, estimators, evaluation, preprocessing, reference
+from holdfast_training.access import Access
 from holdfast_training.errors import MAX_FINDINGS
+from holdfast_training.listing import PRODUCTION
 from holdfast_training.model import Model
 from holdfast_training.output import Output
 from holdfast_training.progress import Progress
@@ -38,8 +40,9 @@ def train(
     threads: int = 1,
     log: Log = lambda event, **facts: None,
     claims: Path = CLAIMS,
-    web: Web = data.PRODUCTION,
+    web: Web = PRODUCTION,
     progress: Progress | None = None,
+    access: Access | None = None,
 ) -> dict[str, Any]:
     """Carry out the run and return what goes into the termination message.
 
@@ -53,7 +56,15 @@ def train(
     estimator = estimators.build(run.estimator, run.parameters, seed=run.seed, threads=threads)
     with output.staging():
         progress.say("reading the data")
-        source = data.locate(run.data_uri, run.data_digest, run.data_format, scratch=scratch, claims=claims, web=web)
+        source = data.locate(
+            run.data_uri,
+            run.data_digest,
+            run.data_format,
+            scratch=scratch,
+            claims=claims,
+            web=web,
+            credentials=(access or Access()).to("data", run.data_secret),
+        )
         log("located", uri=str(source.uri), digest=source.digest, files=len(source.files))
         examples = columns.examine(
             source.read(columns.wanted(source.columns, run.target, run.features)), run.target, run.task, run.features
@@ -95,6 +106,7 @@ def train(
                 ),
                 "profile.json": manifest.canonical_json(reference.profile(model, test_features, truth, answers)),
             },
+            notes={"dataVersion": source.version} if source.version else None,
             framework="scikit-learn",
             opset=conversion.OPSET,
             inputs=converted.inputs,
@@ -138,7 +150,7 @@ def _packages() -> dict[str, str]:
 
 def _report(output: Output, digest: str, bundle: manifest.Manifest) -> dict[str, Any]:
     """The same words for a bundle just made and for one that was found."""
-    lineage = bundle.lineage
+    lineage, version = bundle.lineage, output.notes().get("dataVersion")
     return {
         "result": "Completed",
         "model": {
@@ -152,6 +164,7 @@ def _report(output: Output, digest: str, bundle: manifest.Manifest) -> dict[str,
         ],
         "data": {
             "digest": lineage["dataDigest"],
+            **({"version": version} if version else {}),
             "rows": lineage["rows"],
             "testRows": lineage["testRows"],
             "columns": lineage["columns"],

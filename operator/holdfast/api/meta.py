@@ -178,7 +178,29 @@ ModelUri = Annotated[
         ),
     ),
 ]
-"""Where a model is read from: also an object store, or a registry."""
+"""Where a model is read from: on a claim, a web server, an object store, or in a registry."""
+DataUri = Annotated[
+    str,
+    Field(
+        max_length=1024,
+        json_schema_extra=_uri_rules(
+            f"{_CLAIM_URI}|{_WEB_URI}|{_STORE_URI}",
+            "one of pvc://CLAIM/PATH, http(s)://HOST/PATH, s3://BUCKET/PATH, gs://BUCKET/PATH, az://CONTAINER/PATH",
+        ),
+    ),
+]
+"""Where data are read from: on a claim, a web server or an object store."""
+BundleUri = Annotated[
+    str,
+    Field(
+        max_length=1024,
+        json_schema_extra=_uri_rules(
+            f"{_CLAIM_URI}|{_STORE_URI}",
+            "one of pvc://CLAIM/PATH, s3://BUCKET/PATH, gs://BUCKET/PATH, az://CONTAINER/PATH",
+        ),
+    ),
+]
+"""Where a bundle is written to: on a claim or in an object store."""
 OutputUri = Annotated[
     str,
     Field(max_length=1024, json_schema_extra=_uri_rules(_CLAIM_URI, "pvc://CLAIM/PATH")),

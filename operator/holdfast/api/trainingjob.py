@@ -9,22 +9,24 @@ from pydantic import Field
 
 from holdfast.api.meta import (
     AGE,
+    BundleUri,
     Column,
     Conditions,
     Count,
+    DataUri,
     Decimal,
     Digest,
     Kind,
     Model,
     NodeSelector,
+    ObjectName,
+    ObjectRef,
     ObservedGeneration,
-    OutputUri,
     Resources,
     ShortText,
     Text,
     Time,
     Tolerations,
-    Uri,
     atomic_list,
     condition_column,
     list_map,
@@ -55,6 +57,8 @@ class TrainingJobReason(StrEnum):
     UNSCHEDULABLE = "Unschedulable"
     QUOTA_EXCEEDED = "QuotaExceeded"
     CLAIM_NOT_FOUND = "ClaimNotFound"
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason
+    SECRET_INVALID = "SecretInvalid"  # noqa: S105 - a reason
     # The end.
     COMPLETED = "Completed"
     # The data.
@@ -127,14 +131,23 @@ ColumnName = Annotated[str, Field(min_length=1, max_length=128)]
 ColumnNames = Annotated[tuple[ColumnName, ...], set_list(500)]
 
 
+_KEYLESS = (
+    "!has(self.secretRef) || !self.uri.startsWith('pvc://')",
+    "secretRef has the keys to a store or a web server; a claim needs none",
+)
+
+
 class Data(Model):
     """What to learn from."""
 
-    uri: Uri = Field(description="A file, or on a claim a folder of files of one format.")
+    model_config = validated(_KEYLESS)
+
+    uri: DataUri = Field(description="A file, or a folder of files of one format.")
     digest: Digest | None = Field(
         None, description="sha256 that the data must have. Absent: whatever is there; the digest read is in status."
     )
     format: Literal["CSV", "Parquet"] | None = Field(None, description="Absent: by the name's ending.")
+    secret_ref: ObjectRef | None = Field(None, description="Secret with the keys to a store or a web server.")
 
 
 class Features(Model):
@@ -209,7 +222,10 @@ class Evaluation(Model):
 class Output(Model):
     """Where the bundle goes."""
 
-    uri: OutputUri = Field(description="Parent folder on a claim; the run writes a folder of its own below it.")
+    model_config = validated(_KEYLESS)
+
+    uri: BundleUri = Field(description="Parent folder; the run writes a folder of its own below it.")
+    secret_ref: ObjectRef | None = Field(None, description="Secret with the keys to a store.")
 
 
 _REGRESSORS = ",".join(f"'{name}'" for name in get_args(Regressor))
@@ -261,6 +277,9 @@ class RunSpec(Model):
     resources: Resources | None = Field(None, description="Compute resources of the pod, as in a Pod.")
     node_selector: NodeSelector | None = Field(None, description="Labels that a node must carry.")
     tolerations: Tolerations | None = Field(None, description="Taints that the pod tolerates, as in a Pod.")
+    service_account_name: ObjectName | None = Field(
+        None, description="Whose cloud identity the pod has. Absent: default. Its API token is not mounted."
+    )
     backoff_limit: int = Field(2, ge=0, le=10, description="How often a failed pod is tried again.")
     active_deadline_seconds: int = Field(
         86400, ge=60, le=2592000, description="Longest time for the whole run, waiting included."
@@ -312,6 +331,9 @@ class DataRead(Model):
     """What was read."""
 
     digest: Digest | None = Field(None, description="sha256.")
+    version: Digest | None = Field(
+        None, description="sha256 of what was listed before it was read: names, sizes, ETags or times of change."
+    )
     rows: Count | None = Field(None, description="Rows.")
     test_rows: Count | None = Field(None, description="Rows held out.")
     columns: Count | None = Field(None, description="Columns.")

@@ -1,11 +1,12 @@
-"""Jobs: helpers that resolve a model or compare two, and the run of a TrainingJob. Created once and never changed."""
+"""Jobs: helpers that resolve or compare models or look for new data, and the run of a TrainingJob. Never changed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from holdfast.api.meta import Model
+from holdfast.api.meta import Model, ObjectRef
 from holdfast.api.trainingjob import Preprocessing, RunSpec, Split, TrainingJobSpec
 from holdfast.build import labels, names, pod
 from holdfast.build.hashing import canonical_json, with_desired_hash
@@ -89,25 +90,87 @@ def training_job(
 ) -> dict[str, Any]:
     """The run of a TrainingJob."""
     job_name = names.training_job(name, uid)
-    output = pod.claim_of(spec.output.uri)
-    claims = sorted({claim for claim in (pod.claim_of(spec.data.uri), output) if claim})
-    container = pod.container(
-        "train",
-        image,
-        pull_policy,
-        [],
-        {"HOLDFAST_RUN": pod.literal(canonical_json(run(spec, job_name)))},
-        pod.claim_mounts(claims, writable=output),
-        _dumped(spec.resources),
+    places = (
+        Place("data", spec.data.uri, spec.data.secret_ref),
+        Place("output", spec.output.uri, spec.output.secret_ref),
     )
-    tolerations = [_dumped(toleration) or {} for toleration in spec.tolerations or ()]
-    made = pod.pod_spec([container], claims, spec.node_selector, tolerations)
+    variables = {"HOLDFAST_RUN": pod.literal(canonical_json(run(spec, job_name)))}
+    output = pod.claim_of(spec.output.uri)
+    made = trainer_pod("train", [], variables, places, spec, image, pull_policy, writable=output)
     manifest = _job(job_name, namespace, labels.training(name), labels.owner("TrainingJob", name, uid), made)
+    # What is waited for ends at the deadline, which a helper does not have.
+    manifest["spec"]["podFailurePolicy"]["rules"].append(_on_exit(pod.WAITING_FOR_A_PERSON, "Ignore"))
     manifest["spec"] |= {
         "backoffLimit": spec.backoff_limit,
         "activeDeadlineSeconds": spec.active_deadline_seconds,
     }
     return manifest
+
+
+def poll_job(
+    job_name: str,
+    name: str,
+    namespace: str,
+    uid: str,
+    template: RunSpec,
+    image: str,
+    pull_policy: str,
+    settle_seconds: int,
+) -> dict[str, Any]:
+    """The helper that reports the version of the data that the template names, once they have settled."""
+    data = template.data
+    told: dict[str, Any] = {"data": data.to_json(), "settleSeconds": settle_seconds}
+    if template.service_account_name:
+        told["serviceAccountName"] = template.service_account_name
+    variables = {"HOLDFAST_POLL": pod.literal(canonical_json(told))}
+    small = template.model_copy(update={"resources": None})  # it reads lists, not data
+    places = (Place("data", data.uri, data.secret_ref),)
+    made = trainer_pod("poll", ["poll"], variables, places, small, image, pull_policy)
+    return _helper_job(job_name, name, namespace, uid, "poll", made)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a pod of the training image reads or writes.
+
+    Attributes:
+        name: below `/mnt/secrets`, where the keys to it are.
+    """
+
+    name: str
+    uri: str
+    secret: ObjectRef | None
+
+
+def trainer_pod(
+    container: str,
+    args: Sequence[str],
+    variables: Mapping[str, str],
+    places: Sequence[Place],
+    spec: RunSpec,
+    image: str,
+    pull_policy: str,
+    writable: str | None = None,
+) -> dict[str, Any]:
+    """The spec of a pod of the training image, with the claims and Secrets of its places; one claim may be writable."""
+    claims = sorted({claim for place in places if (claim := pod.claim_of(place.uri))})
+    mounts, volumes = pod.claim_mounts(claims, writable=writable), []
+    for place in places:
+        if place.secret:
+            volume = f"{place.name}-secret"
+            mounts.append({"name": volume, "mountPath": f"{pod.SECRETS}/{place.name}", "readOnly": True})
+            volumes.append(pod.secret_volume(volume, place.secret.name))
+    tolerations = [_dumped(toleration) or {} for toleration in spec.tolerations or ()]
+    made = pod.pod_spec(
+        [pod.container(container, image, pull_policy, args, variables, mounts, _dumped(spec.resources))],
+        claims,
+        spec.node_selector,
+        tolerations,
+    )
+    made["volumes"] += volumes
+    if spec.service_account_name:
+        made["serviceAccountName"] = spec.service_account_name
+    return made
 
 
 def run(spec: RunSpec, folder: str) -> dict[str, Any]:
@@ -122,8 +185,10 @@ def run(spec: RunSpec, folder: str) -> dict[str, Any]:
         "estimator": {"name": estimator.name, "parameters": estimator.parameters or {}},
         "seed": spec.seed,
         "requirements": [],
-        "output": {"uri": spec.output.uri, "folder": folder},
+        "output": {**spec.output.to_json(), "folder": folder},
     }
+    if spec.service_account_name:
+        told["serviceAccountName"] = spec.service_account_name
     if spec.features:
         told["features"] = spec.features.to_json()
     if spec.evaluation and spec.evaluation.requirements:
@@ -155,13 +220,16 @@ def _dumped(model: Any) -> Any:
 def _job(
     name: str, namespace: str, own: Mapping[str, str], owner: Mapping[str, Any], spec: Mapping[str, Any]
 ) -> dict[str, Any]:
-    rule = {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [pod.PERMANENT_FAILURE]}}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {"name": name, "namespace": namespace, "labels": dict(own), "ownerReferences": [dict(owner)]},
         "spec": {
-            "podFailurePolicy": {"rules": [rule]},
+            "podFailurePolicy": {"rules": [_on_exit(pod.PERMANENT_FAILURE, "FailJob")]},
             "template": {"metadata": {"labels": dict(own)}, "spec": {**spec, "restartPolicy": "Never"}},
         },
     }
+
+
+def _on_exit(code: int, action: str) -> dict[str, Any]:
+    return {"action": action, "onExitCodes": {"operator": "In", "values": [code]}}

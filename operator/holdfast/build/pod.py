@@ -14,6 +14,8 @@ CLAIMS = "/mnt/claims"
 SECRETS = "/mnt/secrets"
 PERMANENT_FAILURE = 3
 """Exit code with which our programs say that trying again cannot help."""
+WAITING_FOR_A_PERSON = 4
+"""Exit code with which they say that it will help once a person has done something."""
 
 _CLAIM = re.compile(r"^pvc://([^/]+)")
 

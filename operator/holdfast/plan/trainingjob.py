@@ -20,8 +20,17 @@ from holdfast.plan.trouble import Trouble
 REASONS = frozenset(Reason)
 RESULTS = ("model", "metrics", "data", "findings", "packages")
 """Parts of the trainer's report that go into the status as they are."""
-WAITING = frozenset({Reason.IMAGE_PULL_FAILED, Reason.UNSCHEDULABLE, Reason.QUOTA_EXCEEDED, Reason.CLAIM_NOT_FOUND})
-"""Why a pod does not start. They pass once the cause is mended, and end the run at its deadline."""
+WAITING = frozenset(
+    {
+        Reason.IMAGE_PULL_FAILED,
+        Reason.UNSCHEDULABLE,
+        Reason.QUOTA_EXCEEDED,
+        Reason.CLAIM_NOT_FOUND,
+        Reason.SECRET_NOT_FOUND,
+        Reason.SECRET_INVALID,
+    }
+)
+"""Why a pod does not start, or ends at once. They pass once the cause is mended, and end the run at its deadline."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +125,10 @@ def _under_way(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:
     wrong = trouble.of_claims(observed.claims) or trouble.of_pods(present, observed.claims, REASONS)
     if wrong:
         return Verdict("Unknown", wrong.reason if wrong.reason in WAITING else Reason.PENDING, wrong.message)
+    last = trouble.of_pods([pod for pod in pods if pod.phase == "Failed"], (), REASONS)
+    if last and last.reason in WAITING:
+        return Verdict("Unknown", last.reason, f"{last.message}; it is tried again")
     if attempts:
-        last = trouble.of_pods([pod for pod in pods if pod.phase == "Failed"], (), REASONS)
         said = f": {last.message}" if last else ""
         return Verdict("Unknown", Reason.RETRYING, f"attempt {attempts} of {limit + 1} failed{said}")
     return Verdict("Unknown", Reason.PENDING, f"Job {job.name} waits for its pod")

@@ -22,6 +22,11 @@ TOLERATIONS: list[dict[str, str | int]] = [
     {"key": "spot", "value": "yes", "effect": "NoExecute", "tolerationSeconds": 0},
 ]
 STORE = Source("s3://models/wine", "models-read", "wine", "models-cache")
+ON_A_STORE = {
+    "data": {"uri": "s3://lake/wine", "secretRef": {"name": "lake-read"}},
+    "output": {"uri": "gs://models/wine", "secretRef": {"name": "models-write"}},
+    "serviceAccountName": "wine",
+}
 RESOURCES: dict[str, dict[str, str | int]] = {
     "requests": {"cpu": "0.5", "memory": "524288Ki", "ephemeral-storage": "1.5Gi"},
     "limits": {"memory": 1073741824, "example.com/gpu": 1},
@@ -134,4 +139,17 @@ def every_manifest(namespace: str = "default", name: str = NAME) -> dict[str, di
             "IfNotPresent",
         ),
         "training job": job.training_job(name, namespace, UID, training_spec(), IMAGE, "Always"),
+        "training job on a store": job.training_job(
+            f"s{name[1:]}", namespace, UID, training_spec(**ON_A_STORE), IMAGE, "IfNotPresent"
+        ),
+        "poll job": job.poll_job(
+            names.helper_job(name, UID, "poll", "0"),
+            name,
+            namespace,
+            UID,
+            training_spec(**ON_A_STORE),
+            IMAGE,
+            "IfNotPresent",
+            60,
+        ),
     }

@@ -18,6 +18,8 @@ POD_CHILDREN = [
     "resolve job",
     "resolve job on a claim",
     "training job",
+    "training job on a store",
+    "poll job",
 ]
 
 
@@ -65,6 +67,55 @@ def test_children_belong_to_their_owner_and_do_not_block_its_deletion(child: str
 
 def test_a_run_mounts_its_input_read_only_and_its_output_writable() -> None:
     assert claims(pod("training job")) == {"lake": ("/mnt/claims/lake", True), "models": ("/mnt/claims/models", False)}
+
+
+def secrets(spec: dict[str, Any]) -> dict[str, str]:
+    """Secret → where it is mounted, read-only and without holding the pod back."""
+    [container] = spec["containers"]
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    found = {}
+    for volume in spec["volumes"]:
+        if secret := volume.get("secret"):
+            assert (secret["defaultMode"], secret["optional"]) == (0o400, True)
+            assert mounts[volume["name"]]["readOnly"] is True
+            found[secret["secretName"]] = mounts[volume["name"]]["mountPath"]
+    return found
+
+
+def test_a_run_on_stores_has_each_secret_in_a_folder_of_its_own_and_is_who_it_is_told_to_be() -> None:
+    spec = pod("training job on a store")
+    assert secrets(spec) == {"lake-read": "/mnt/secrets/data", "models-write": "/mnt/secrets/output"}
+    assert (claims(spec), spec["serviceAccountName"]) == ({}, "wine")
+    [container] = spec["containers"]
+    told = json.loads({variable["name"]: variable["value"] for variable in container["env"]}["HOLDFAST_RUN"])
+    assert (told["data"]["secretRef"], told["output"]["secretRef"]) == ({"name": "lake-read"}, {"name": "models-write"})
+    assert told["serviceAccountName"] == "wine"
+
+
+def test_a_poll_sees_the_data_and_nothing_else() -> None:
+    made = samples.every_manifest()["poll job"]
+    spec = made["spec"]["template"]["spec"]
+    assert secrets(spec) == {"lake-read": "/mnt/secrets/data"}
+    assert (claims(spec), spec["serviceAccountName"]) == ({}, "wine")
+    [container] = spec["containers"]
+    assert (container["args"], "resources" in container) == (["poll"], False)
+    [variable] = container["env"]
+    assert (variable["name"], json.loads(variable["value"])) == (
+        "HOLDFAST_POLL",
+        {
+            "data": {"uri": "s3://lake/wine", "secretRef": {"name": "lake-read"}},
+            "settleSeconds": 60,
+            "serviceAccountName": "wine",
+        },
+    )
+    assert made["metadata"]["labels"] == labels.helper("wine", "poll")
+    assert (made["spec"]["backoffLimit"], made["spec"]["ttlSecondsAfterFinished"]) == (6, 600)
+
+
+def test_a_poll_of_a_claim_mounts_it_for_reading() -> None:
+    spec = samples.training_spec()
+    made = job.poll_job("poll", "wine", "default", samples.UID, spec, samples.IMAGE, "Always", 60)
+    assert claims(made["spec"]["template"]["spec"]) == {"lake": ("/mnt/claims/lake", True)}
 
 
 def test_a_claim_that_is_input_and_output_is_mounted_once_and_writable() -> None:
@@ -236,10 +287,15 @@ def test_values_of_the_user_may_refer_to_each_other_as_in_a_pod() -> None:
     assert env["HOLDFAST_MODEL_URI"] == "pvc://models/$$(A)"
 
 
-def test_a_permanent_failure_ends_a_job_at_once() -> None:
-    for child in ("resolve job", "gate job", "training job"):
-        [rule] = samples.every_manifest()[child]["spec"]["podFailurePolicy"]["rules"]
-        assert rule == {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [3]}}
+@pytest.mark.parametrize("child", ["resolve job", "gate job", "training job", "poll job"])
+def test_a_permanent_failure_ends_a_job_at_once(child: str) -> None:
+    rule = samples.every_manifest()[child]["spec"]["podFailurePolicy"]["rules"][0]
+    assert rule == {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [3]}}
+
+
+def test_a_run_that_waits_for_a_person_uses_up_no_attempt() -> None:
+    rule = samples.every_manifest()["training job"]["spec"]["podFailurePolicy"]["rules"][1]
+    assert rule == {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [4]}}
 
 
 def desired_hash(manifest: dict[str, Any]) -> str:

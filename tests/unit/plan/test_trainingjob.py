@@ -69,6 +69,15 @@ def retrying() -> World:
     return world
 
 
+def without_secret(reason: str = "SecretNotFound") -> World:
+    world = begun()
+    message = f'{{"reason": "{reason}", "message": "Secret lake does not exist in this namespace"}}'
+    world.pod_says(world.jobs[0], phase="Failed", exit_code=4, termination_message=message)
+    world.wait(6)
+    world.converge()
+    return world
+
+
 def ended(said: Any, failed: str | None = "PodFailurePolicy", code: int = 3, first: World | None = None) -> World:
     world = first or begun()
     world.end_job(world.jobs[0], said, failed=failed, code=code)
@@ -129,6 +138,8 @@ REASONS: dict[str, tuple[Callable[[], World], str, str | None, str]] = {
     "Unschedulable": (lambda: waiting(**NO_NODE), "Unknown", "Reconciling", "0/3 nodes"),
     "QuotaExceeded": (refused, "Unknown", "Reconciling", "exceeded quota"),
     "ClaimNotFound": (without_claim, "Unknown", "Reconciling", "PersistentVolumeClaim lake does not exist"),
+    "SecretNotFound": (without_secret, "Unknown", "Reconciling", "Secret lake does not exist in this namespace; it is"),
+    "SecretInvalid": (lambda: without_secret("SecretInvalid"), "Unknown", "Reconciling", "it is tried again"),
     "Completed": (
         lambda: ended(COMPLETED, None),
         "True",
@@ -195,6 +206,15 @@ def test_what_a_pod_waits_for_ends_the_run_at_its_deadline(pod: dict[str, Any], 
     world.pods.clear()
     world.converge()
     assert world.says("Succeeded") == ("False", reason)
+    assert "given up" in world.message("Succeeded")
+
+
+def test_a_secret_that_stays_missing_ends_the_run_at_its_deadline() -> None:
+    world = without_secret()
+    world.end_job(world.jobs[0], None, failed="DeadlineExceeded")
+    world.pods.clear()
+    world.converge()
+    assert world.says("Succeeded") == ("False", "SecretNotFound")
     assert "given up" in world.message("Succeeded")
 
 

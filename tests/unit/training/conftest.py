@@ -18,7 +18,7 @@ import pytest  # noqa: E402
 
 from holdfast_training import datasets, spec  # noqa: E402
 from holdfast_training.errors import TrainingError  # noqa: E402
-from holdfast_training.output import Output  # noqa: E402
+from holdfast_training.output import output_at  # noqa: E402
 from holdfast_training.train import train  # noqa: E402
 
 TARGETS = {"wine": "cultivar", "breast-cancer": "diagnosis", "diabetes": "progression", "digits": "digit"}
@@ -66,7 +66,7 @@ class Claim:
     def train(self, document: dict[str, Any], **options: Any) -> dict[str, Any]:
         """Run it here; the bundle's folder is `last`."""
         run = spec.parse(json.dumps(document))
-        output = Output(run.output_uri, run.output_folder, self.claims)
+        output = output_at(run.output_uri, run.output_folder, claims=self.claims)
         scratch = self.claims / "scratch"
         scratch.mkdir(exist_ok=True)
         self.last = self.root / "out" / run.output_folder

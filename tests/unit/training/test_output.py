@@ -13,7 +13,7 @@ import pytest
 from holdfast_bundle import manifest, verify
 from holdfast_bundle.manifest import Tensor
 from holdfast_training.errors import TrainingError
-from holdfast_training.output import Output
+from holdfast_training.output import Output, output_at
 
 CONTENTS: dict[str, Any] = {
     "framework": "scikit-learn",
@@ -31,7 +31,7 @@ def publish(output: Output, model: bytes = b"model") -> str:
 
 
 def test_a_published_bundle_is_valid_and_nothing_else_is_left(tmp_path: Path) -> None:
-    output = Output("pvc://models/wine", "run", tmp_path)
+    output = output_at("pvc://models/wine", "run", claims=tmp_path)
     digest = publish(output)
     assert verify.verify(tmp_path / "models/wine/run", digest) == digest
     assert os.listdir(tmp_path / "models/wine") == ["run"]
@@ -42,11 +42,11 @@ def test_a_published_bundle_is_valid_and_nothing_else_is_left(tmp_path: Path) ->
 
 
 def test_the_name_of_a_model_at_the_top_of_a_claim_is_the_claims(tmp_path: Path) -> None:
-    assert Output("pvc://models", "run", tmp_path).model_name == "models"
+    assert output_at("pvc://models", "run", claims=tmp_path).model_name == "models"
 
 
 def test_the_files_can_be_read_by_others(tmp_path: Path) -> None:
-    publish(Output("pvc://models/wine", "run", tmp_path))
+    publish(output_at("pvc://models/wine", "run", claims=tmp_path))
     folder = tmp_path / "models/wine/run"
     assert folder.stat().st_mode & 0o755 == 0o755
     assert all(file.stat().st_mode & 0o444 == 0o444 for file in folder.iterdir())
@@ -54,7 +54,7 @@ def test_the_files_can_be_read_by_others(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["manifest.json", "model.onnx"])
 def test_a_wreck_of_the_same_run_is_replaced(tmp_path: Path, damage: str) -> None:
-    output = Output("pvc://models/wine", "run", tmp_path)
+    output = output_at("pvc://models/wine", "run", claims=tmp_path)
     digest = publish(output)
     (tmp_path / "models/wine/run" / damage).unlink()
     assert output.finished() is None
@@ -63,7 +63,7 @@ def test_a_wreck_of_the_same_run_is_replaced(tmp_path: Path, damage: str) -> Non
 
 
 def test_a_bundle_that_another_attempt_finished_meanwhile_is_not_replaced(tmp_path: Path) -> None:
-    output = Output("pvc://models/wine", "run", tmp_path)
+    output = output_at("pvc://models/wine", "run", claims=tmp_path)
     kept = tmp_path / "models/wine/run"
     with output.staging():
         kept.mkdir()
@@ -80,12 +80,12 @@ def test_leftovers_of_a_killed_run_are_removed_and_those_of_other_runs_are_not(t
     (parent / ".run.abc.partial").mkdir(parents=True)
     (parent / ".run-2.abc.partial").mkdir()
     (parent / "other").mkdir()
-    publish(Output("pvc://models/wine", "run", tmp_path))
+    publish(output_at("pvc://models/wine", "run", claims=tmp_path))
     assert sorted(os.listdir(parent)) == [".run-2.abc.partial", "other", "run"]
 
 
 def test_a_failure_while_writing_leaves_nothing(tmp_path: Path) -> None:
-    output = Output("pvc://models/wine", "run", tmp_path)
+    output = output_at("pvc://models/wine", "run", claims=tmp_path)
     with pytest.raises(RuntimeError, match="in the middle"), output.staging():
         raise RuntimeError("in the middle")
     assert os.listdir(tmp_path / "models/wine") == []
@@ -93,7 +93,7 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path: Path) -> None:
 
 def test_an_output_that_cannot_be_written_is_said_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("a file where the claim should be")
-    output = Output("pvc://models/wine", "run", tmp_path)
+    output = output_at("pvc://models/wine", "run", claims=tmp_path)
     with pytest.raises(TrainingError) as ended, output.staging():
         pytest.fail("the work must not begin")
     assert (ended.value.reason, ended.value.exit_code) == ("OutputNotWritable", 1)
@@ -106,7 +106,7 @@ def test_a_full_disk_is_output_not_writable() -> None:
 
     with (
         pytest.raises(TrainingError, match="No space left on device"),
-        module._in_words(Output("pvc://models/wine", "run").uri),
+        module._in_words(output_at("pvc://models/wine", "run").uri),
         open("/dev/full", "wb", buffering=0) as file,
     ):
         file.write(b"x")
@@ -114,18 +114,18 @@ def test_a_full_disk_is_output_not_writable() -> None:
 
 def test_an_output_that_is_not_on_a_claim_is_refused() -> None:
     with pytest.raises(TrainingError) as ended:
-        Output("https://example.com/models", "run")
+        output_at("https://example.com/models", "run")
     assert ended.value.reason == "OutputNotWritable"
 
 
 @pytest.mark.parametrize("folder", ["", "..", ".hidden", "a/b"])
 def test_a_run_cannot_leave_its_parent_folder(folder: str) -> None:
     with pytest.raises(ValueError, match="not a folder's name"):
-        Output("pvc://models/wine", folder)
+        output_at("pvc://models/wine", folder)
 
 
 def test_after_stop_nothing_is_published(tmp_path: Path) -> None:
-    output = Output("pvc://models/wine", "run", tmp_path)
+    output = output_at("pvc://models/wine", "run", claims=tmp_path)
 
     def publish_in_vain() -> None:
         with pytest.raises((TrainingError, FileNotFoundError)):
