@@ -97,6 +97,7 @@ def install_operator() -> None:
         "--for=condition=Established",
         "crd/modeldeployments.holdfast.dev",
         "crd/trainingjobs.holdfast.dev",
+        "crd/batchinferences.holdfast.dev",
     )
     kubectl(
         "-n",

@@ -1,4 +1,4 @@
-"""A published model as ONNX Runtime answers: the champion or its challenger, fetched, verified and loaded."""
+"""A published model as ONNX Runtime answers: fetched, verified and loaded."""
 
 from __future__ import annotations
 
@@ -90,7 +90,8 @@ class Contender:
     """A model ready to be asked.
 
     Attributes:
-        role: `champion` or `challenger`, for messages.
+        role: `champion`, `challenger` or `model`, for messages.
+        digest: of the bundle or the bare file.
         manifest: None for a bare ONNX file.
         inputs, outputs: in the model's own order; -1 stands for a dimension that varies.
         size: bytes of all its files.
@@ -98,6 +99,7 @@ class Contender:
     """
 
     role: str
+    digest: str
     session: onnxruntime.InferenceSession
     manifest: Manifest | None
     inputs: tuple[Tensor, ...]
@@ -158,7 +160,7 @@ class Contender:
 def load(
     role: str,
     uri: str,
-    digest: str,
+    digest: str | None,
     folder: Path,
     *,
     threads: int = 1,
@@ -168,12 +170,14 @@ def load(
 ) -> Contender:
     """Bring a model into `folder`, hold it to its digest and load it.
 
+    digest: that it must have; None for whatever is there.
+
     Raises:
         TrainingError: the reasons of fetching with `Model` in front, `DigestMismatch`, `ModelInvalid`.
     """
     try:
         path = fetch_model(uri, folder, claims=claims, web=web, credentials=credentials)
-        verify(path, digest)
+        found = verify(path, digest)
         bundle = manifest.read(path) if path.is_dir() else None
         model = path / manifest.MODEL if bundle else path
         check_external_data(model, folder)
@@ -184,7 +188,7 @@ def load(
         golden = _golden(path / GOLDEN) if bundle else ()
     except BundleError as error:
         raise TrainingError(_REASONS[error.reason], f"{role}: {error.message}") from error
-    return Contender(role, session, bundle, inputs, outputs, size, golden)
+    return Contender(role, found, session, bundle, inputs, outputs, size, golden)
 
 
 def _session(model: Path, threads: int) -> onnxruntime.InferenceSession:

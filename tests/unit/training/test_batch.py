@@ -23,6 +23,7 @@ import pytest
 from tests.unit.serving import models
 from tests.unit.training.conftest import Claim, table_of
 
+from holdfast_bundle import manifest
 from holdfast_training.batch import spec
 from holdfast_training.batch.parts import Parts
 from holdfast_training.batch.score import score
@@ -304,8 +305,8 @@ def test_an_input_that_changed_under_way_is_refused(scoring: Scoring, table: str
 def test_another_model_under_the_same_uri_is_refused(scoring: Scoring, table: str) -> None:
     scoring.model = {"uri": scoring.model["uri"]}
     scoring.run(table, 0, pods=2, shards=8)
-    manifest = scoring.claim.root / "model/manifest.json"
-    manifest.write_bytes(manifest.read_bytes().replace(b'"rows":569', b'"rows":570'))
+    document = scoring.claim.root / "model/manifest.json"
+    document.write_bytes(document.read_bytes().replace(b'"rows":569', b'"rows":570'))
     ended = scoring.failure(table, 1, pods=2, shards=8)
     assert (ended.reason, ended.exit_code) == ("DigestMismatch", 3)
 
@@ -314,6 +315,24 @@ def test_a_model_with_another_digest_is_not_used(scoring: Scoring, table: str) -
     scoring.model["digest"] = "sha256:" + "0" * 64
     assert scoring.failure(table).reason == "DigestMismatch"
     assert not scoring.parts()
+
+
+def test_a_model_that_answers_otherwise_than_its_trainer_wrote_down_is_not_used(scoring: Scoring, table: str) -> None:
+    folder = scoring.claim.root / "model"
+    golden = json.loads((folder / "golden.json").read_text())
+    [*_, probabilities] = golden["requests"][0]["outputs"]
+    probabilities["data"] = [0.5 for _ in probabilities["data"]]
+    (folder / "golden.json").write_text(json.dumps(golden))
+    sealed = manifest.read(folder)
+    rest = {
+        name: getattr(sealed, name)
+        for name in ("name", "framework", "opset", "inputs", "outputs", "metrics", "lineage")
+    }
+    manifest.write(folder, **rest)
+    scoring.model = {"uri": scoring.model["uri"]}
+    ended = scoring.failure(table)
+    assert ended.reason == "ModelInvalid"
+    assert "answers 1 of its 8 golden requests otherwise" in ended.message
 
 
 def test_an_input_with_another_digest_is_not_scored(scoring: Scoring, table: str) -> None:

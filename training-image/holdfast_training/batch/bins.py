@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from holdfast_training.batch.inputs import Array
+from holdfast_training.contender import Array
 
 MAX_FEATURES = 50
 MAX_BINS = 100

@@ -17,18 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from holdfast_bundle.manifest import Tensor
+from holdfast_training.contender import Array
 from holdfast_training.data import MISSING
 from holdfast_training.errors import TrainingError, count, listed
+from holdfast_training.signature import NUMPY
 
-Array = npt.NDArray[np.generic]
 Mask = npt.NDArray[np.bool_]
-
-DTYPES: Mapping[str, np.dtype[np.generic]] = {
-    "BOOL": np.dtype(np.bool_),
-    "BYTES": np.dtype(object),
-    **{f"FP{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
-    **{f"{sign}INT{bits}": np.dtype(f"{sign}int{bits}".lower()) for sign in ("", "U") for bits in (8, 16, 32, 64)},
-}
 
 _NUMBER = r"^\s*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
 _TRUTHS = {"true": True, "1": True, "false": False, "0": False}
@@ -150,7 +144,7 @@ def _column(name: str, cells: pa.Array, tensor: Tensor, width: int) -> tuple[Arr
     lengths = pc.fill_null(pc.list_value_length(cells), 0).to_numpy(zero_copy_only=False)
     wrong = lengths != width
     values, bad = _values(name, pc.list_flatten(cells.filter(pa.array(~wrong))), tensor.datatype)
-    whole = np.full((rows, width), "" if tensor.datatype == "BYTES" else 0, DTYPES[tensor.datatype])
+    whole = np.full((rows, width), "" if tensor.datatype == "BYTES" else 0, NUMPY[tensor.datatype])
     whole[~wrong] = values.reshape(-1, width)
     faults: dict[str, Mask] = {f"a list of another length than {width}": wrong}
     for fault, which in bad.items():
@@ -165,7 +159,7 @@ def _values(name: str, cells: pa.Array, datatype: str) -> tuple[Array, dict[str,
         return _texts(name, cells), {}
     if datatype == "BOOL":
         return _truths(name, cells)
-    dtype = DTYPES[datatype]
+    dtype = NUMPY[datatype]
     if dtype.kind == "f":
         numbers, faults = _numbers(name, cells)
         return _floats(numbers, dtype, faults)

@@ -132,9 +132,9 @@ class _Scorer:
 
     def _answered(self, table: pa.Table, feeds: inputs.Feeds, tally: Tally) -> pa.Table:
         answers = self._model.answer(feeds.arrays, self._batch.batch_rows)
-        tally.add(feeds.arrays, {tensor.name: each for tensor, each in zip(self._model.outputs, answers, strict=True)})
+        tally.add(feeds.arrays, answers)
         kept = table.select(list(self._batch.keep)).filter(pa.array(feeds.readable))
-        columns = [model.column(tensor, each) for tensor, each in zip(self._model.outputs, answers, strict=True)]
+        columns = [model.column(tensor, answers[tensor.name]) for tensor in self._model.outputs]
         try:
             keeping = [kept[name].cast(self.schema.field(name).type) for name in self._batch.keep]
         except pa.ArrowException:
