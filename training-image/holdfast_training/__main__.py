@@ -137,10 +137,10 @@ def _score(threads: int, claims: Path, stoppable: Stoppable) -> dict[str, Any]:
     from holdfast_training.batch import spec as batch_spec
 
     batch = batch_spec.parse(os.environ["HOLDFAST_BATCH"], int(os.environ["JOB_COMPLETION_INDEX"]))
-    from holdfast_training.batch.parts import Parts
+    from holdfast_training.batch.parts import parts_at
     from holdfast_training.batch.score import score
 
-    parts = stoppable.output = Parts(batch.output_uri, batch.output_folder, batch.shards, claims)
+    parts = stoppable.output = parts_at(batch.output_uri, batch.output_folder, batch.shards, claims=claims)
     with tempfile.TemporaryDirectory(prefix="holdfast-") as scratch:
         return score(batch, parts, scratch=Path(scratch), threads=threads, log=log, claims=claims)
 

@@ -25,7 +25,7 @@ from tests.unit.training.conftest import Claim, table_of
 
 from holdfast_bundle import manifest
 from holdfast_training.batch import spec
-from holdfast_training.batch.parts import Parts
+from holdfast_training.batch.parts import parts_at
 from holdfast_training.batch.score import score
 from holdfast_training.batch.source import Chunk, locate
 from holdfast_training.errors import TrainingError
@@ -64,7 +64,7 @@ class Scoring:
         self.claim.made += 1
         scratch = self.claim.claims / f"scratch-{self.claim.made}"
         scratch.mkdir()
-        parts = Parts(batch.output_uri, batch.output_folder, batch.shards, self.claim.claims)
+        parts = parts_at(batch.output_uri, batch.output_folder, batch.shards, claims=self.claim.claims)
         self.log.clear()
 
         def log(event: str, **facts: Any) -> None:
@@ -347,7 +347,7 @@ def test_an_input_with_another_digest_is_not_scored(scoring: Scoring, table: str
         ({"input": {"uri": "pvc://models/model"}}, "InputInvalid", ".csv or .parquet"),
         ({"model": {"uri": "pvc://models/absent"}}, "ModelNotFound", "absent"),
         ({"keepColumns": ["nobody"]}, "ColumnNotFound", "nobody"),
-        ({"output": {"uri": "s3://bucket/scored", "folder": "run"}}, "OutputNotWritable", "pvc://"),
+        ({"output": {"uri": "https://host/scored", "folder": "run"}}, "OutputNotWritable", "pvc://"),
     ],
 )
 def test_what_is_wrong_is_said_in_words(
