@@ -37,6 +37,8 @@ class Settings:
     """None: no SLO can be judged."""
     prometheus_seconds: int
     """Between two rounds of questions to it."""
+    drift_window_seconds: int
+    """Of the windows in which rows are compared with the held-out ones."""
 
 
 def read(environment: Mapping[str, str]) -> Settings:
@@ -57,6 +59,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         health_port=reader.number("HOLDFAST_HEALTH_PORT", 8081, 1, 65535),
         prometheus=reader.prometheus("HOLDFAST_PROMETHEUS"),
         prometheus_seconds=reader.number("HOLDFAST_PROMETHEUS_SECONDS", 15, 5, 300),
+        drift_window_seconds=reader.number("HOLDFAST_DRIFT_WINDOW_SECONDS", 86_400, 60, 604_800),
     )
     if reader.wrong:
         raise SettingsError("; ".join(reader.wrong))

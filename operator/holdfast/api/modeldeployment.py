@@ -30,6 +30,7 @@ from holdfast.api.meta import (
     condition_column,
     list_map,
     rules,
+    set_list,
     validated,
 )
 from holdfast.api.variables import EnvVars
@@ -45,6 +46,10 @@ class ModelDeploymentCondition(StrEnum):
     """There only while it is True."""
     SLO_HEALTHY = "SLOHealthy"
     """There only with spec.slo."""
+    DATA_STABLE = "DataStable"
+    """There only with spec.monitoring.drift."""
+    PERFORMANCE_STABLE = "PerformanceStable"
+    """There only with spec.monitoring.performance."""
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
 
@@ -80,6 +85,20 @@ class ModelDeploymentReason(StrEnum):
     SLOW_BURN = "SlowBurn"
     BUDGET_SPENT = "BudgetSpent"
     PROMETHEUS_NOT_CONFIGURED = "PrometheusNotConfigured"
+    # The data and the quality.
+    NO_DRIFT = "NoDrift"
+    FEATURE_DRIFT = "FeatureDrift"
+    PREDICTION_DRIFT = "PredictionDrift"
+    UPSTREAM_FAULT = "UpstreamFault"
+    DRIFT_PERSISTENT = "DriftPersistent"
+    WITHIN_TOLERANCE = "WithinTolerance"
+    ESTIMATED_DROP = "EstimatedDrop"
+    MEASURED_DROP = "MeasuredDrop"
+    INSUFFICIENT_DATA = "InsufficientData"
+    INSUFFICIENT_REFERENCE = "InsufficientReference"
+    NO_PROFILE = "NoProfile"
+    NOT_CALIBRATED = "NotCalibrated"
+    SETTLING = "Settling"
     # The wanted revision serves, with fewer pods than asked; or none does.
     PODS_NOT_READY = "PodsNotReady"
     NO_READY_PODS = "NoReadyPods"
@@ -380,6 +399,36 @@ class Slo(Model):
     window_days: int = Field(30, ge=7, le=90, description="Days over which the error budget is counted.")
 
 
+class DriftMonitoring(Model):
+    """Drift of inputs and predictions against the held-out rows of the bundle's profile."""
+
+    features: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=128)], ...], set_list(50)] | None = Field(
+        None, description="Features to judge. Absent: all, at most 50."
+    )
+    tolerated_psi_per_mille: int = Field(
+        100,
+        ge=10,
+        le=1000,
+        alias="toleratedPSIPerMille",
+        description="Shift too small to matter, as PSI in thousandths.",
+    )
+
+
+class PerformanceMonitoring(Model):
+    """Predictive performance: estimated without labels, or measured by feedback."""
+
+    max_drop_per_mille: int = Field(
+        10, ge=1, le=500, description="Loss against the held-out accuracy that is tolerated, in thousandths."
+    )
+
+
+class Monitoring(Model):
+    """What is watched beside the SLO. A change restarts nothing."""
+
+    drift: DriftMonitoring | None = Field(None, description="Drift of data and predictions. Absent: not judged.")
+    performance: PerformanceMonitoring | None = Field(None, description="Accuracy in use. Absent: not judged.")
+
+
 class ModelDeploymentSpec(Model):
     """What the user wants."""
 
@@ -398,6 +447,7 @@ class ModelDeploymentSpec(Model):
         default_factory=Guard, description="The watch after promotion.", json_schema_extra={"default": {}}
     )
     slo: Slo | None = Field(None, description="Service level objectives. Absent: none.")
+    monitoring: Monitoring | None = Field(None, description="Watching the data and the accuracy. Absent: neither.")
 
 
 Revision = Annotated[str, Field(max_length=10, pattern="^[0-9a-f]{10}$")]
@@ -408,7 +458,7 @@ class ServedModel(Model):
 
     uri: Annotated[str, Field(max_length=1100)] = Field(description="Where it was read from.")
     digest: Digest = Field(description="What it is.")
-    source: Literal["URI", "TrainingJob"] = Field(description="Who chose it.")
+    source: Literal["URI", "TrainingJob", "Retraining"] = Field(description="Who chose it.")
     training_job_name: Annotated[str, Field(max_length=63)] | None = Field(
         None, description="The TrainingJob that made it."
     )
@@ -421,7 +471,7 @@ class RevisionStatus(Model):
     name: Revision = Field(description="The revision.")
     ordinal: Count = Field(description="Counts up.")
     model_digest: Digest = Field(description="Its model.")
-    source: Literal["URI", "TrainingJob"] = Field(description="Who chose the model.")
+    source: Literal["URI", "TrainingJob", "Retraining"] = Field(description="Who chose the model.")
     verdict: Literal["Unproven", "Promoted", "Rejected"] = Field(description="What is known of it.")
     reason: ShortText | None = Field(None, description="Why, in one word.")
     message: Annotated[str, Field(max_length=MAX_MESSAGE)] | None = Field(None, description="Why, in a sentence.")
@@ -459,6 +509,51 @@ class SloStatus(Model):
     latency_budget_percent: Annotated[int, Field(ge=-1_000_000, le=100)] | None = Field(
         None, description="Of the budget for latency, what is left."
     )
+
+
+class FeatureDrift(Model):
+    """How far one feature has moved."""
+
+    name: Annotated[str, Field(max_length=128)] = Field(description="Feature.")
+    psi_per_mille: Count = Field(description="Population stability index of the newest window, in thousandths.")
+    limit_per_mille: Count | None = Field(
+        None, description="What counts as drift with so many rows; absent while there are too few."
+    )
+
+
+class OutputDrift(Model):
+    """How far what the model says has moved."""
+
+    psi_per_mille: Count = Field(description="Population stability index of the newest window, in thousandths.")
+    limit_per_mille: Count | None = Field(
+        None, description="What counts as drift with so many rows; absent while there are too few."
+    )
+
+
+class DriftStatus(Model):
+    """The newest window beside the held-out rows."""
+
+    rows: Count = Field(description="Rows of the window.")
+    window_seconds: Count = Field(description="Its length.")
+    features: Annotated[tuple[FeatureDrift, ...], list_map("name", 8)] = Field(
+        default_factory=tuple, description="Those that have moved most."
+    )
+    prediction: OutputDrift | None = Field(None, description="What is predicted.")
+    confidence: OutputDrift | None = Field(None, description="The largest probability of each row.")
+
+
+PerMille = Annotated[int, Field(ge=0, le=1000)]
+
+
+class PerformanceStatus(Model):
+    """Predictive performance in use."""
+
+    metric: Literal["Accuracy"] = Field(description="What is compared.")
+    baseline_per_mille: PerMille | None = Field(None, description="Of the held-out rows, in thousandths.")
+    estimated_per_mille: PerMille | None = Field(None, description="As the model's own confidence lets expect.")
+    measured_per_mille: PerMille | None = Field(None, description="By feedback.")
+    rows: Count = Field(description="Rows of the newest window.")
+    labels: Count | None = Field(None, description="Labels behind what was measured.")
 
 
 class Decision(Model):
@@ -499,6 +594,8 @@ class ModelDeploymentStatus(Model):
     )
     rollout: RolloutStatus | None = Field(None, description="How far the candidate is.")
     slo: SloStatus | None = Field(None, description="Error budgets.")
+    drift: DriftStatus | None = Field(None, description="How far the data has moved.")
+    performance: PerformanceStatus | None = Field(None, description="How accurate the model is in use.")
     decisions: Annotated[tuple[Decision, ...], atomic_list(20)] | None = Field(
         None, description="What was decided last, newest first."
     )
@@ -525,6 +622,7 @@ MODEL_DEPLOYMENT = Kind(
         Column("Weight", ".status.rollout.weightPercent", "integer"),
         Column("Pods", ".status.readyReplicas", "integer"),
         condition_column("SLO", ModelDeploymentCondition.SLO_HEALTHY, "status"),
+        condition_column("Data", ModelDeploymentCondition.DATA_STABLE, "status"),
         AGE,
         Column("Model", ".status.model.uri", wide=True),
         Column("URL", ".status.url", wide=True),

@@ -14,6 +14,7 @@ from kubernetes.aio.client import Configuration
 
 from holdfast.kube import errors, keys, metrics
 from holdfast.kube.client import Client
+from holdfast.kube.drift import DriftWatch
 from holdfast.kube.events import Recorder
 from holdfast.kube.health import MAX_LAG, Health, HealthServer, Ticker
 from holdfast.kube.kinds import CHILDREN, NAMESPACE, OWNERS, PROMETHEUS_RULE, TRAINING_JOB, Key, Kind, key_of
@@ -64,8 +65,18 @@ class Controller:
         self._slo = SloWatch(
             settings.prometheus, settings.prometheus_seconds, settings.namespaces, self.store, self.queue
         )
+        self._drift = DriftWatch(
+            settings.prometheus,
+            settings.prometheus_seconds,
+            settings.drift_window_seconds,
+            settings.namespaces,
+            self.store,
+            self.queue,
+        )
         self._routers = Routers(self.elector.guard)
-        self._reconciler = Reconciler(self.client, self.store, recorder, settings.plan, self._slo.signal, self._routers)
+        self._reconciler = Reconciler(
+            self.client, self.store, recorder, settings.plan, self._slo.signal, self._drift.answer, self._routers
+        )
         self.workers = Workers(self.queue, self._reconciler.reconcile, settings.workers)
         self._ticker = Ticker()
         self._health = HealthServer(settings.health_port, self.judge)
@@ -172,6 +183,7 @@ class Controller:
         self.workers.start()
         self._working = True
         self._spawn(self._slo.run(), "questions to Prometheus")
+        self._spawn(self._drift.run(), "questions about drift")
 
     def _listed(self, scope: Scope) -> None:
         self.resync.request(scope, "gap" if self.resync.synced.is_set() else "start")

@@ -21,6 +21,7 @@ from holdfast.kube.kinds import MODEL_DEPLOYMENT, OWNERS, TRAINING_JOB, Key
 from holdfast.kube.reads import Reader
 from holdfast.kube.store import Live, Resource, Store
 from holdfast.plan import batchinference, modeldeployment, trainingjob
+from holdfast.plan.drift import Answer as MonitoringAnswer
 from holdfast.plan.observed import (
     Amend,
     Apply,
@@ -98,9 +99,10 @@ class Reconciler:
         recorder: Recorder,
         settings: Settings,
         slo: Callable[[Key], SloAnswer],
+        monitoring: Callable[[Key], MonitoringAnswer],
         routers: Routers,
     ) -> None:
-        """`slo`: what Prometheus says of a ModelDeployment."""
+        """`slo`, `monitoring`: what Prometheus says of a ModelDeployment, and of the rows that it sees."""
         self._client = client
         self._store = store
         self._applier = Applier(client, store)
@@ -108,6 +110,7 @@ class Reconciler:
         self._recorder = recorder
         self._settings = settings
         self._slo = slo
+        self._monitoring = monitoring
         self._routers = routers
         self._signer: Signer | None = None
         self._obstacles: dict[Key, Obstacles] = {}
@@ -166,6 +169,7 @@ class Reconciler:
             training_output=self._training_output(resource),
             served=self._served(resource),
             slo=self._slo(key),
+            monitoring=self._monitoring(key),
             memory=self._memory(resource),
         )
         return _with(observed, children, obstacles)

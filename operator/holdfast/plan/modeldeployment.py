@@ -20,7 +20,7 @@ from typing import Any
 from holdfast.api.modeldeployment import Action
 from holdfast.api.modeldeployment import ModelDeploymentReason as Reason
 from holdfast.build import names
-from holdfast.plan import children, conditions, decisions, guard, jobs, rollout, rules, verdict
+from holdfast.plan import children, conditions, decisions, guard, jobs, monitoring, rollout, rules, verdict
 from holdfast.plan.course import Course, held, remembered
 from holdfast.plan.decisions import Decision
 from holdfast.plan.hearing import Heard, heard
@@ -101,8 +101,10 @@ def plan(observed: Observed) -> Plan:
     wanted = None if isinstance(found, Obstacle) else found
     said = Heard(handled=view.orders.noted) if view.spec.suspend else heard(view, wanted)
     course = _suspended(view, found) if view.spec.suspend else _course(view, found, said)
-    news, told = decisions.ring(view, course, (*said.decisions, *_superseded(view, found)))
-    shown, memory = _shown(view, course, status(view, course, wanted, news, said.handled))
+    judged = monitoring.judged(observed)
+    taken = (*said.decisions, *_superseded(view, found), *monitoring.notices(view, judged))
+    news, told = decisions.ring(view, course, taken)
+    shown, memory = _shown(view, course, status(view, course, wanted, news, said.handled, judged))
     beside: tuple[Write, ...] = ()
     if not view.spec.suspend:
         unneeded = (Delete("Job", job.name, job.uid) for job in unneeded_helpers(view))

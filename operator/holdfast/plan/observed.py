@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from holdfast.plan.drift import NOT_CONFIGURED as NOTHING_WATCHED
+from holdfast.plan.drift import Answer as MonitoringAnswer
 from holdfast.plan.slo import NOT_CONFIGURED
 from holdfast.plan.slo import Answer as SloAnswer
 from holdfast.plan.traffic import Mode, Report
@@ -169,6 +171,8 @@ class Observed:
     """What a pod of a TrainingJob says of its run; None: it was not asked, or did not answer."""
     slo: SloAnswer = NOT_CONFIGURED
     """What Prometheus says of a ModelDeployment with `spec.slo`."""
+    monitoring: MonitoringAnswer = NOTHING_WATCHED
+    """What it says of the rows of one with `spec.monitoring`."""
     memory: Json = field(default_factory=dict)
     """What the last plan of this process wanted to be reminded of; empty in the first pass after a start."""
 

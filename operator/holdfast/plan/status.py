@@ -12,6 +12,7 @@ from holdfast.plan import conditions, slo
 from holdfast.plan.conditions import RECONCILING, STALLED, Condition, rfc3339, shortened
 from holdfast.plan.course import Course
 from holdfast.plan.evidence import ABORT_AT
+from holdfast.plan.monitoring import Judged
 from holdfast.plan.observed import Event
 from holdfast.plan.revisions import Revision
 from holdfast.plan.verdict import Verdict, url_of
@@ -21,7 +22,12 @@ MOST_REVISIONS = 16
 
 
 def status(
-    view: View, course: Course, wanted: Revision | None, decisions: list[Mapping[str, Any]], handled: Mapping[str, str]
+    view: View,
+    course: Course,
+    wanted: Revision | None,
+    decisions: list[Mapping[str, Any]],
+    handled: Mapping[str, str],
+    judged: Judged | None,
 ) -> dict[str, Any]:
     """The whole status."""
     verdict = course.verdict
@@ -36,6 +42,8 @@ def status(
     wanted_slo = slo.objectives(view.observed.spec)
     if wanted_slo:
         found.append(slo.condition(wanted_slo, view.observed.slo, view.status, view.metadata.generation))
+    if judged:
+        found += judged.conditions
     if not verdict.complete:
         found.append(Condition(STALLED if verdict.stalled else RECONCILING, "True", verdict.reason, verdict.message))
     observed, metadata = view.observed, view.metadata
@@ -63,6 +71,9 @@ def status(
         said["rollout"] = rollout
     if wanted_slo and (left := slo.budgets(wanted_slo, view.observed.slo, view.status)):
         said["slo"] = left
+    if judged:
+        parts = {"drift": judged.drift, "performance": judged.measured}
+        said |= {name: part for name, part in parts.items() if part}
     if decisions:
         said["decisions"] = decisions
     for name, key in (("lastHandledRollout", labels.HANDLED_ROLLOUT), ("lastHandledRefresh", labels.HANDLED_REFRESH)):

@@ -15,7 +15,7 @@ as one.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from holdfast.stats import special
@@ -65,7 +65,7 @@ class DisagreementTest:
         return self.enough and self.psi > self.limit
 
 
-def psi(one: list[int], other: list[int]) -> float:
+def psi(one: Sequence[float], other: Sequence[float]) -> float:
     """Population stability index of two lists of rows by bin, of the same length; infinite nowhere."""
     return sum((q - p) * math.log(q / p) for q, p in zip(_shares(one), _shares(other), strict=True))
 
@@ -76,6 +76,6 @@ def critical(n: float, m: float, bins: int, tolerated: float, alpha: float = ALP
     return noise * special.noncentral_chi_square_quantile(alpha, bins - 1, tolerated / noise)
 
 
-def _shares(counts: list[int]) -> list[float]:
+def _shares(counts: Sequence[float]) -> list[float]:
     total = sum(counts) + 0.5 * len(counts)
     return [(count + 0.5) / total for count in counts]

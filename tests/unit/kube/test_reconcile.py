@@ -104,7 +104,8 @@ async def world(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     client = Client(Configuration(host=f"http://127.0.0.1:{runner.addresses[0][1]}"), "test")
     routers = Routers(lambda: world.refuse(), int(server.management_url.rpartition(":")[2]))
     planner, store = Planner(), Store()
-    made = Reconciler(client, store, Recorder(client, "test"), Settings("s", "t"), lambda key: None, routers)
+    recorder = Recorder(client, "test")
+    made = Reconciler(client, store, recorder, Settings("s", "t"), lambda _: None, lambda _: None, routers)
     made.open(SIGNER)
     monkeypatch.setitem(reconcile.PLANNERS, "ModelDeployment", planner)  # type: ignore[arg-type]
     world = World(server, planner, store, [pod("p1")], made)

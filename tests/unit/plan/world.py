@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from holdfast.build import labels
+from holdfast.plan.drift import NOT_CONFIGURED as NOTHING_WATCHED
+from holdfast.plan.drift import Answer as MonitoringAnswer
 from holdfast.plan.observed import (
     Amend,
     Apply,
@@ -83,6 +85,7 @@ class World:
     progress: Json | None = None
     """What a pod says when it is asked how far it is."""
     asked: int = 0
+    monitoring: MonitoringAnswer = NOTHING_WATCHED
     routers: dict[str, Report | None] = field(default_factory=dict)
     """By the uid of the pod."""
     routes: list[Route] = field(default_factory=list)
@@ -202,6 +205,7 @@ class World:
             memory=self.memory,
             slo=self.slo,
             progress=self.progress if needs.progress else None,
+            monitoring=self.monitoring,
             routers={
                 pod.uid: self.routers.get(pod.uid)
                 for pods in self.pods.values()
