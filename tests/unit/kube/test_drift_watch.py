@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import Any
 
 import pytest
@@ -28,8 +29,13 @@ WINDOW = 3600
 STABLE = "aaaa"
 
 
+_versions = count(1)
+
+
 def resource(spec: dict[str, Any], revision: str = STABLE) -> dict[str, Any]:
-    return {**model(WINE, spec), "status": {"stableRevision": revision}}
+    made = model(WINE, spec)
+    made["metadata"]["resourceVersion"] = str(next(_versions))
+    return {**made, "status": {"stableRevision": revision}}
 
 
 WATCHED = {"monitoring": {"drift": {}}}
@@ -160,6 +166,7 @@ async def test_a_model_that_is_scaled_to_zero_has_no_rows(origin: Origin) -> Non
 async def test_a_model_without_monitoring_is_not_asked_about(origin: Origin) -> None:
     origin.pages = script = Moving(truth())
     async with running(Address(origin.url(""))) as world:
+        await world.woken()
         world.store.put(resource({}))
         await world.until(lambda: world.answer is None)
         script.asked.clear()
