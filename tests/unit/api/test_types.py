@@ -235,7 +235,8 @@ def test_absent_stays_absent_and_defaults_are_filled_in() -> None:
         (["guard", "controlPercent"], 21),
         (["slo", "availability"], 99.9),
         (["slo", "latency", "objective"], None),
-        (["monitoring"], {}),
+        (["monitoring"], {"drift": {"toleratedPSIPerMille": 1}}),
+        (["autoscaling"], {}),
     ],
 )
 def test_another_shape_is_refused(path: list[str], value: object) -> None:

@@ -197,9 +197,12 @@ ELSEWHERE = {
     Reason.SMOKE_TESTING, Reason.SHADOWING, Reason.CANARY_STEP, Reason.ROLLING_BACK, Reason.INSUFFICIENT_TRAFFIC,
     Reason.METRICS_UNAVAILABLE, Reason.PAUSED, Reason.AWAITING_PROMOTION, Reason.SUSPENDED, Reason.REVISION_REJECTED,
     Reason.ROLLBACK_INEFFECTIVE, Reason.WITHIN_BUDGET, Reason.FAST_BURN, Reason.SLOW_BURN, Reason.BUDGET_SPENT,
-    Reason.PROMETHEUS_NOT_CONFIGURED, Reason.ACTION_IGNORED,
+    Reason.PROMETHEUS_NOT_CONFIGURED, Reason.ACTION_IGNORED, Reason.NO_DRIFT, Reason.FEATURE_DRIFT,
+    Reason.PREDICTION_DRIFT, Reason.UPSTREAM_FAULT, Reason.DRIFT_PERSISTENT, Reason.WITHIN_TOLERANCE,
+    Reason.ESTIMATED_DROP, Reason.MEASURED_DROP, Reason.INSUFFICIENT_DATA, Reason.INSUFFICIENT_REFERENCE,
+    Reason.NO_PROFILE, Reason.NOT_CALIBRATED, Reason.SETTLING,
 }  # fmt: skip
-"""Of rollouts and objectives: test_rollout.py and test_slo.py."""
+"""Of rollouts, objectives and monitoring: test_rollout.py, test_slo.py and test_monitoring.py."""
 
 
 @pytest.mark.parametrize("reason", REASONS)

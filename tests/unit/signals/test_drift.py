@@ -39,7 +39,13 @@ def growing(per_second: Callable[[float], float], start: int, step: int = 60) ->
     sums = [0.0]
     for before in range(start, -step, -step):
         sums.append(sums[-1] + per_second(before) * step)
-    return lambda before: sums[max(0, min(len(sums) - 1, int((start - before) // step)))]
+
+    def at(before: float) -> float:
+        whole, part = divmod(max(0.0, start - before), step)
+        place = min(int(whole), len(sums) - 2)
+        return sums[place] + (sums[place + 1] - sums[place]) * part / step
+
+    return at
 
 
 def profiled(
