@@ -1,11 +1,12 @@
 """Every CEL rule refuses what it should, in its own words alone, and lets the rest pass."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from tests.api.server import Json, Server, batch_inference, model_deployment, says_only, training_job
 
 from holdfast.api.crd import KINDS, custom_resource_definition
+from holdfast.api.trainingjob import Classifier
 
 DIGEST = "sha256:" + "9d" * 32
 NO_URI = (
@@ -71,6 +72,14 @@ def data(uri: str) -> Json:
 
 def output(uri: str) -> Json:
     return training_job(output={"uri": uri})
+
+
+CLASSIFIERS = get_args(Classifier)
+C_VALUES = {"parameter": "C", "values": ["0.1", "1", "10"]}
+
+
+def tuned(estimators: list[dict[str, Any]], **tuning: Any) -> Json:
+    return training_job(estimators=estimators, tuning=tuning)
 
 
 def requirement(**fields: Any) -> Json:
@@ -294,6 +303,54 @@ REFUSED: list[tuple[Json, str, str]] = [
         (training_job(features=features), "spec.features", "give either excluded, or numeric and categorical")
         for features in ({}, {"excluded": ["id"], "numeric": ["ash"]}, {"excluded": ["id"], "categorical": ["ash"]})
     ),
+    *(
+        (training_job(estimators=estimators), "spec", "several estimators, or a search, need tuning")
+        for estimators in ([{"name": "SVC"}, {"name": "GaussianNB"}], [{"name": "SVC", "search": [C_VALUES]}])
+    ),
+    (
+        tuned([{"name": "SVC"}], metric="RMSE"),
+        "spec",
+        "tuning.metric does not fit the task: R2, MAE, RMSE and MAPE are for Regression, the others for Classification",
+    ),
+    (
+        tuned([{"name": "SVC"}, {"name": "GaussianNB"}], trials=1),
+        "spec",
+        "tuning.trials must not be smaller than the number of estimators: each is tried at least once",
+    ),
+    (
+        tuned([{"name": "SVC", "search": [{"parameter": "C", "low": "1", "high": "2"}]}], sampler="Grid"),
+        "spec",
+        "sampler Grid needs values in every search, not low and high",
+    ),
+    *(
+        (
+            tuned(estimators, sampler="CMAES"),
+            "spec",
+            "sampler CMAES needs one estimator with at least two parameters that are searched from low to high",
+        )
+        for estimators in (
+            [{"name": "SVC"}],
+            [{"name": "SVC", "search": [C_VALUES, {"parameter": "tol", "low": "1", "high": "2"}]}],
+            [{"name": "SVC", "search": [C_VALUES]}, {"name": "GaussianNB"}],
+        )
+    ),
+    (
+        tuned([{"name": "SVC", "parameters": {"C": "1"}, "search": [C_VALUES]}]),
+        "spec.estimators[0]",
+        "a parameter is either set in parameters or looked for in search",
+    ),
+    *(
+        (tuned([{"name": "SVC", "search": [{"parameter": "C", **bounds}]}]), "spec.estimators[0].search[0]", message)
+        for bounds, message in (
+            ({}, "give either values, or low and high"),
+            ({"low": "1"}, "give either values, or low and high"),
+            ({"low": "1", "high": "2", "values": ["1"]}, "give either values, or low and high"),
+            ({"scale": "Log", "values": ["1"]}, "give either values, or low and high"),
+            ({"low": "2", "high": "2"}, "low must be smaller than high"),
+            ({"low": "10", "high": "9"}, "low must be smaller than high"),
+            ({"low": "0", "high": "9", "scale": "Log"}, "scale Log needs a low above 0"),
+        )
+    ),
     (
         training_job(features={"numeric": ["ash", "hue"], "categorical": ["hue"]}),
         "spec.features",
@@ -433,6 +490,21 @@ def test_every_rule_of_every_kind_is_among_those_tested() -> None:
             }
         ),
         training_job(evaluation={}, preprocessing={}, split={}, resources={}),
+        tuned([{"name": "SVC"}]),
+        tuned([{"name": name, "search": [C_VALUES]} for name in ("SVC", "LogisticRegression")], sampler="Grid"),
+        tuned([{"name": "SVC", "search": [{"parameter": "C", "low": "0.001", "high": "9", "scale": "Log"}]}]),
+        tuned(
+            [{"name": "SVC", "search": [{"parameter": p, "low": "-1", "high": "9"} for p in ("C", "coef0")]}],
+            sampler="CMAES",
+            metric="LogLoss",
+            pruner="Median",
+        ),
+        tuned(
+            [
+                {"name": name, "search": [{"parameter": f"p{n}", "values": [*map(str, range(32))]} for n in range(16)]}
+                for name in CLASSIFIERS[:8]
+            ]
+        ),
         training_job(backoffLimit=0, activeDeadlineSeconds=2592000, seed=2147483647),
         batch_inference(parallelism=250, batchRows=65536, maxBadRowsPerMille=1000, keepColumns=["id"]),
         batch_inference(model={"uri": "s3://models/wine/3", "digest": DIGEST}),
@@ -504,13 +576,20 @@ def test_what_breaks_no_rule_is_taken(server: Server, body: Json) -> None:
         *((training_job(**without), f"spec.{next(iter(without))}: Required value") for without in WITHOUT_ONE),
         (training_job(estimators=[]), "spec.estimators in body should have at least 1 items"),
         (
-            training_job(estimators=[{"name": "SVC"}, {"name": "GaussianNB"}]),
-            "spec.estimators: Too many: 2: must have at most 1 item",
+            training_job(estimators=[{"name": name} for name in CLASSIFIERS[:9]]),
+            "spec.estimators: Too many: 9: must have at most 8 items",
         ),
         (
-            training_job(estimators=[{"name": "TorchMLPClassifier"}]),
-            'spec.estimators[0].name: Unsupported value: "TorchMLPClassifier"',
+            training_job(estimators=[{"name": "VotingClassifier"}]),
+            'spec.estimators[0].name: Unsupported value: "VotingClassifier"',
         ),
+        (
+            tuned([{"name": "SVC", "search": [{"parameter": "C", "low": "1e-3", "high": "1"}]}]),
+            "low in body should match",
+        ),
+        (tuned([{"name": "SVC", "search": []}]), "spec.estimators[0].search in body should have at least 1 items"),
+        (tuned([{"name": "SVC"}], trials=1001), "spec.tuning.trials in body should be less than or equal to 1000"),
+        (tuned([{"name": "SVC"}], folds=1), "spec.tuning.folds in body should be greater than or equal to 2"),
         (training_job(data={"uri": "pvc://a", "format": "NPZ"}), 'supported values: "CSV", "Parquet"'),
         (training_job(features={"numeric": []}), "spec.features.numeric in body should have at least 1 items"),
         (training_job(features={"numeric": ["a", "a"]}), 'spec.features.numeric[1]: Duplicate value: "a"'),

@@ -53,7 +53,7 @@ def trained(estimator: str = "LogisticRegression", seed: int = 0) -> Wine:
             "data": {"uri": "pvc://models/wine.csv"},
             "target": "cultivar",
             "task": "Classification",
-            "estimator": {"name": estimator},
+            "estimators": [{"name": estimator}],
             "output": {"uri": "pvc://models/wine", "folder": "bundle"},
             "seed": seed,
         }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -242,7 +242,29 @@ def _convert_estimator(model: Model) -> onnx.ModelProto:
         options=None if plain else {id(estimator): {"zipmap": False}},
         target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
     )
+    _rename(converted.graph, "", {})
     return converted
+
+
+def _rename(graph: onnx.GraphProto, prefix: str, outer: Mapping[str, str]) -> None:
+    """Name everything by its place: names of skl2onnx hold counts of the process, some even an object's address.
+
+    outer: what names outside of this graph have become; those inside begin with prefix.
+    """
+    own = [item.name for item in (*graph.input, *graph.initializer)]
+    own += [name for node in graph.node for name in node.output if name]
+    names = {**outer, **{name: f"{prefix}{place}" for place, name in enumerate(own)}}
+    for item in (*graph.input, *graph.initializer, *graph.output):
+        item.name = names[item.name]
+    for place, node in enumerate(graph.node):
+        node.name = f"{prefix}n{place}"
+        for part in (node.input, node.output):
+            part[:] = [names.get(name, name) for name in part]
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _rename(attribute.g, f"{node.name}_", names)
+    del graph.value_info[:]
+    graph.name = f"{prefix}graph"
 
 
 def _register_boosting() -> None:

@@ -18,6 +18,7 @@ Reason = Literal[
     "ColumnNotFound",
     "DataInvalid",
     "ParametersInvalid",
+    "TuningFailed",
     "RequirementNotMet",
     "ConversionFailed",
     "ParityFailed",

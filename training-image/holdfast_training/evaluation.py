@@ -11,17 +11,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sklearn import metrics
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
 from holdfast_training import rowdigests
 from holdfast_training.columns import Examples
 from holdfast_training.errors import Finding, TrainingError, count, data_invalid
+from holdfast_training.model import Answers, Model
 from holdfast_training.spec import Requirement, Run, Task
 
 CLASSIFICATION = ("Accuracy", "BalancedAccuracy", "F1", "Precision", "Recall", "ROCAUC", "LogLoss")
 REGRESSION = ("RMSE", "MAE", "R2", "MAPE")
 ORDER = CLASSIFICATION + REGRESSION
 """Metrics in the order of `status.metrics`: the first of a task is the one that a model is chosen by."""
+
+SMALLER_IS_BETTER = frozenset({"LogLoss", "RMSE", "MAE", "MAPE"})
 
 MIN_ROWS = 10
 _LARGEST = 1e12  # status.metrics takes 12 digits before the point
@@ -105,6 +108,40 @@ def _check_classes(target: npt.NDArray[Any], needed: int, test_percent: int) -> 
         raise data_invalid(findings)
 
 
+def folds(target: npt.NDArray[Any], task: Task, number: int, seed: int) -> list[tuple[Rows, Rows]]:
+    """Rows to learn from and rows to judge by, `number` times; every row judges once. Stratified by class.
+
+    Raises:
+        TrainingError: `DataInvalid` when a class, or the whole, has fewer rows than folds.
+    """
+    if task == "Regression":
+        if len(target) < 2 * number:
+            message = f"{count(len(target), 'training row')}; tuning.folds {number} needs at least {2 * number}"
+            raise data_invalid([Finding("TooFewRows", message)])
+        return list(KFold(number, shuffle=True, random_state=seed).split(target))
+    _, sizes = np.unique(target, return_counts=True)
+    findings = [
+        Finding(
+            "TooFewRows",
+            f"class {place} of {len(sizes)} (in sorted order) has {count(int(size), 'training row')}; "
+            f"with tuning.folds {number} each class needs at least {number}",
+            rows=int(size),
+        )
+        for place, size in enumerate(sizes, 1)
+        if size < number
+    ]
+    if findings:
+        raise data_invalid(findings)
+    return list(StratifiedKFold(number, shuffle=True, random_state=seed).split(target, target))
+
+
+def measure(model: Model, answers: Answers, truth: npt.NDArray[Any]) -> dict[str, float]:
+    """Metrics of what the model answered."""
+    if model.task == "Regression":
+        return measure_numbers(truth, answers.values)
+    return measure_classes(truth, answers.values, answers.probabilities, model.classes)
+
+
 def measure_classes(
     truth: npt.NDArray[Any],
     predicted: npt.NDArray[Any],
@@ -146,6 +183,14 @@ def measure_numbers(truth: npt.NDArray[np.float64], predicted: npt.NDArray[np.fl
     if np.all(truth != 0):
         values["MAPE"] = metrics.mean_absolute_percentage_error(truth, predicted)
     return {name: float(value) for name, value in values.items() if abs(value) < _LARGEST}
+
+
+def required(metric: str, measured: Mapping[str, float], estimator: str) -> float:
+    """This one. Raises TrainingError `ParametersInvalid` when it cannot be computed."""
+    if metric not in measured:
+        why = _why(metric, measured, estimator)
+        raise TrainingError("ParametersInvalid", f"{metric} cannot be computed: {why}")
+    return measured[metric]
 
 
 def check(requirements: Sequence[Requirement], measured: Mapping[str, float], estimator: str, test_rows: int) -> None:

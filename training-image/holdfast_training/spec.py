@@ -38,6 +38,40 @@ class Preprocessing:
 
 
 @dataclass(frozen=True, slots=True)
+class Range:
+    """What a search may give a parameter: one of `values`, or a number from `low` to `high`, decimals both.
+
+    Numbers are whole when both bounds are written so.
+    """
+
+    parameter: str
+    values: tuple[str, ...] = ()
+    low: str = ""
+    high: str = ""
+    scale: Literal["Linear", "Log"] = "Linear"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An estimator, parameters that are set, and what is searched. Values are text, see `estimators`."""
+
+    name: str
+    parameters: Mapping[str, str]
+    search: tuple[Range, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How to choose among candidates."""
+
+    trials: int
+    metric: str
+    folds: int
+    sampler: Literal["TPE", "Random", "Grid", "CMAES"]
+    pruner: Literal["None", "Median", "Hyperband"]
+
+
+@dataclass(frozen=True, slots=True)
 class Requirement:
     """A bound on a metric of the held-out rows; exactly one of the two is given."""
 
@@ -59,8 +93,8 @@ class Run:
     preprocessing: Preprocessing
     split_method: Literal["Random", "RowDigest"]
     test_percent: int
-    estimator: str
-    parameters: Mapping[str, str]
+    estimators: tuple[Candidate, ...]
+    tuning: Tuning | None
     seed: int
     requirements: tuple[Requirement, ...]
     output_uri: str
@@ -77,7 +111,7 @@ def parse(text: str) -> Run:
 
 def of(document: Mapping[str, Any]) -> Run:
     """The run of a document. Raises as `parse`."""
-    data, estimator, output = document["data"], document["estimator"], document["output"]
+    data, output = document["data"], document["output"]
     features, preprocessing = document.get("features", {}), document.get("preprocessing", {})
     split = document.get("split", {})
     if document["task"] not in ("Classification", "Regression"):
@@ -98,8 +132,8 @@ def of(document: Mapping[str, Any]) -> Run:
         ),
         split_method=_one_of(split, "method", "Random", "RowDigest"),
         test_percent=split.get("testPercent", 20),
-        estimator=estimator["name"],
-        parameters=dict(estimator.get("parameters", {})),
+        estimators=tuple(map(_candidate, document["estimators"])),
+        tuning=_tuning(document),
         seed=document.get("seed", 0),
         requirements=tuple(Requirement(**requirement) for requirement in document.get("requirements", [])),
         output_uri=output["uri"],
@@ -113,6 +147,26 @@ def of(document: Mapping[str, Any]) -> Run:
 def secret_of(place: Mapping[str, Any]) -> str:
     """The name of the Secret with the keys to a place; empty for none."""
     return str(place.get("secretRef", {}).get("name", ""))
+
+
+def _candidate(document: Mapping[str, Any]) -> Candidate:
+    search = [{**item, "values": tuple(item.get("values", ()))} for item in document.get("search", ())]
+    return Candidate(document["name"], dict(document.get("parameters", {})), tuple(Range(**item) for item in search))
+
+
+def _tuning(document: Mapping[str, Any]) -> Tuning | None:
+    tuning = document.get("tuning")
+    if tuning is None:
+        if len(document["estimators"]) != 1 or document["estimators"][0].get("search"):
+            raise ValueError("several estimators, or a search, without tuning")
+        return None
+    return Tuning(
+        trials=tuning.get("trials", 20),
+        metric=tuning.get("metric", "RMSE" if document["task"] == "Regression" else "Accuracy"),
+        folds=tuning.get("folds", 5),
+        sampler=_one_of(tuning, "sampler", "TPE", "Random", "Grid", "CMAES"),
+        pruner=_one_of(tuning, "pruner", "None", "Median", "Hyperband"),
+    )
 
 
 def _one_of(section: Mapping[str, Any], key: str, default: str, *others: str) -> Any:

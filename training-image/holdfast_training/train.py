@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,11 @@ from holdfast_training.listing import PRODUCTION
 from holdfast_training.model import Model
 from holdfast_training.output import Output
 from holdfast_training.progress import Progress
-from holdfast_training.spec import Run
+from holdfast_training.spec import Candidate, Run, Tuning
 
 PACKAGES = (
-    *("lightgbm", "numpy", "onnx", "onnxmltools", "onnxruntime", "pyarrow", "scikit-learn", "scipy", "skl2onnx"),
-    "xgboost-cpu",
+    *("cmaes", "lightgbm", "numpy", "onnx", "onnxmltools", "onnxruntime", "optuna", "pyarrow", "scikit-learn"),
+    *("scipy", "skl2onnx", "xgboost-cpu"),
 )
 """Versions that shape the model."""
 
@@ -53,7 +54,8 @@ def train(
         log("found", message="the bundle of this run is already there", uri=str(output.uri))
         return _report(output, *finished)
     progress = progress or Progress()
-    estimator = estimators.build(run.estimator, run.parameters, seed=run.seed, threads=threads)
+    for candidate in run.estimators:  # what is wrong with them need not wait for the data
+        estimators.build(candidate.name, candidate.parameters, seed=run.seed, threads=threads)
     with output.staging():
         progress.say("reading the data")
         source = data.locate(
@@ -72,25 +74,26 @@ def train(
         training, held_out = evaluation.split(examples, run)
         log("read", rows=len(examples.target), testRows=len(held_out), features=len(examples.columns.names))
 
-        progress.say(f"fitting {run.estimator}")
+        train_features = examples.features.take(training)
+        chosen, tuned = run.estimators[0], dict[str, Any]()
+        if run.tuning is not None:
+            chosen, tuned = _search(run, run.tuning, examples, training, threads, log, progress)
+        progress.say(f"fitting {chosen.name}")
         started = time.monotonic()
         np.random.seed(run.seed)  # for estimators that draw without a random_state of their own
-        train_features = examples.features.take(training)
+        estimator = estimators.build(chosen.name, chosen.parameters, seed=run.seed, threads=threads)
         preprocessor = preprocessing.fit(train_features, run.preprocessing)
         notes = estimators.fit(estimator, preprocessor.transform(train_features), examples.target[training])
         model = Model(run.task, examples.columns, preprocessor, estimator)
-        log("fitted", estimator=run.estimator, seconds=round(time.monotonic() - started, 2))
+        log("fitted", estimator=chosen.name, seconds=round(time.monotonic() - started, 2))
 
         progress.say("measuring")
         test_features, truth = examples.features.take(held_out), examples.target[held_out]
         answers = model.answer(test_features)
-        if run.task == "Regression":
-            measured = evaluation.measure_numbers(truth, answers.values)
-        else:
-            measured = evaluation.measure_classes(truth, answers.values, answers.probabilities, model.classes)
+        measured = evaluation.measure(model, answers, truth)
         metrics = {name: evaluation.formatted(measured[name]) for name in evaluation.ORDER if name in measured}
         log("measured", **metrics)
-        evaluation.check(run.requirements, measured, run.estimator, len(held_out))
+        evaluation.check(run.requirements, measured, chosen.name, len(held_out))
 
         progress.say("converting to ONNX")
         converted = conversion.convert(model)
@@ -113,7 +116,8 @@ def train(
             outputs=converted.outputs,
             metrics=metrics,
             lineage={
-                **_recipe(run),
+                **_recipe(run, chosen),
+                **tuned,
                 "dataDigest": source.digest,
                 "rows": len(examples.target),
                 "testRows": len(held_out),
@@ -126,15 +130,45 @@ def train(
     return _report(output, digest, bundle)
 
 
-def _recipe(run: Run) -> dict[str, Any]:
+def _search(
+    run: Run,
+    tuning: Tuning,
+    examples: columns.Examples,
+    training: evaluation.Rows,
+    threads: int,
+    log: Log,
+    progress: Progress,
+) -> tuple[Candidate, dict[str, Any]]:
+    """The best candidate, and what is to be said of the search in the lineage."""
+    from holdfast_training.search import Search  # loads Optuna
+
+    features, target = examples.features.take(training), examples.target[training]
+    search = Search(run, tuning, examples.columns, features, target, threads=threads, log=log, progress=progress)
+    outcome = search.outcome()
+    return outcome.candidate, {
+        "tuning": {
+            "metric": tuning.metric,
+            "value": evaluation.formatted(outcome.value),
+            "folds": tuning.folds,
+            "sampler": tuning.sampler,
+            "pruner": tuning.pruner,
+            "trials": search.total,
+            "pruned": outcome.pruned,
+            "failed": outcome.failed,
+            "estimators": [asdict(candidate) for candidate in run.estimators],
+        }
+    }
+
+
+def _recipe(run: Run, chosen: Candidate) -> dict[str, Any]:
     """What of the spec made the model; the requirements did not."""
     return {
         "target": run.target,
         "task": run.task,
         "splitMethod": run.split_method,
         "testPercent": run.test_percent,
-        "estimator": run.estimator,
-        "parameters": dict(run.parameters),
+        "estimator": chosen.name,
+        "parameters": dict(chosen.parameters),
         "seed": run.seed,
         "preprocessing": {
             "imputeNumeric": run.preprocessing.impute_numeric,
@@ -159,9 +193,7 @@ def _report(output: Output, digest: str, bundle: manifest.Manifest) -> dict[str,
             "estimator": lineage["estimator"],
             "sizeBytes": sum(file.size for file in bundle.files.values()),
         },
-        "metrics": [
-            {"name": name, "value": bundle.metrics[name]} for name in evaluation.ORDER if name in bundle.metrics
-        ],
+        "metrics": [{"name": name, "value": bundle.metrics[name]} for name in _ordered(bundle)],
         "data": {
             "digest": lineage["dataDigest"],
             **({"version": version} if version else {}),
@@ -172,3 +204,9 @@ def _report(output: Output, digest: str, bundle: manifest.Manifest) -> dict[str,
         "findings": lineage["findings"],
         "packages": [{"name": name, "version": version} for name, version in lineage["packages"].items()],
     }
+
+
+def _ordered(bundle: manifest.Manifest) -> list[str]:
+    """Names of the metrics: the one that the model was chosen by, then as always."""
+    first = bundle.lineage.get("tuning", {}).get("metric")
+    return sorted(bundle.metrics, key=lambda name: (name != first, evaluation.ORDER.index(name)))

@@ -71,6 +71,7 @@ class TrainingJobReason(StrEnum):
     DATA_INVALID = "DataInvalid"
     # The model.
     PARAMETERS_INVALID = "ParametersInvalid"
+    TUNING_FAILED = "TuningFailed"
     REQUIREMENT_NOT_MET = "RequirementNotMet"
     CONVERSION_FAILED = "ConversionFailed"
     PARITY_FAILED = "ParityFailed"
@@ -192,12 +193,69 @@ class Split(Model):
     test_percent: int = Field(20, ge=5, le=50, description="Share of the rows held out.")
 
 
+_DECIMAL = "^-?[0-9]+([.][0-9]+)?$"
+
+
+class SearchRange(Model):
+    """What one parameter may be."""
+
+    model_config = validated(
+        (
+            "has(self.values) ? !has(self.low) && !has(self.high) && !has(self.scale)"
+            " : has(self.low) && has(self.high)",
+            "give either values, or low and high",
+        ),
+        (
+            f"!has(self.low) || !has(self.high) || !self.low.matches('{_DECIMAL}') || !self.high.matches('{_DECIMAL}')"
+            " || double(self.low) < double(self.high)",
+            "low must be smaller than high",
+        ),
+        (
+            "!has(self.scale) || self.scale != 'Log' || !has(self.low)"
+            f" || !self.low.matches('{_DECIMAL}') || double(self.low) > 0.0",
+            "scale Log needs a low above 0",
+        ),
+    )
+
+    parameter: Annotated[str, Field(min_length=1, max_length=64)] = Field(description="Its name.")
+    low: Decimal | None = Field(
+        None, description="Smallest number, in quotes. Numbers are whole if low and high are written without a point."
+    )
+    high: Decimal | None = Field(None, description="Largest number, in quotes.")
+    scale: Literal["Linear", "Log"] | None = Field(None, description="How the range is drawn from. Absent: Linear.")
+    values: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], set_list(32)] | None = Field(
+        None, description="The values to try, each read as JSON if it is JSON, else as text."
+    )
+
+
 class Estimator(Model):
     """One estimator of scikit-learn, XGBoost or LightGBM."""
+
+    model_config = validated(
+        (
+            "!has(self.parameters) || !has(self.search) || self.search.all(s, !(s.parameter in self.parameters))",
+            "a parameter is either set in parameters or looked for in search",
+        )
+    )
 
     name: EstimatorName = Field(description="Class name.")
     parameters: Annotated[dict[str, Annotated[str, Field(max_length=256)]], Field(max_length=32)] | None = Field(
         None, description="Constructor parameters; each value is read as JSON if it is JSON, else as text."
+    )
+    search: Annotated[tuple[SearchRange, ...], list_map("parameter", 16, least=1)] | None = Field(
+        None, description="Parameters that tuning is to find."
+    )
+
+
+class Tuning(Model):
+    """Choice among estimators and search over their parameters, by cross-validation within the training rows."""
+
+    trials: int = Field(20, ge=1, le=1000, description="How many are tried; fewer when there are no more to try.")
+    metric: MetricName | None = Field(None, description="What to choose by. Absent: Accuracy or RMSE.")
+    folds: int = Field(5, ge=2, le=20, description="Parts of the cross-validation.")
+    sampler: Literal["TPE", "Random", "Grid", "CMAES"] = Field("TPE", description="What to try next.")
+    pruner: Literal["None", "Median", "Hyperband"] = Field(
+        "None", description="Which trials to end before their last fold."
     )
 
 
@@ -248,6 +306,29 @@ RUN_RULES = (
         " || has(self.features.categorical) && self.target in self.features.categorical)",
         "the target must not be among the features",
     ),
+    (
+        "has(self.tuning) || self.estimators.size() == 1 && !has(self.estimators[0].search)",
+        "several estimators, or a search, need tuning",
+    ),
+    (
+        "!has(self.tuning) || !has(self.tuning.metric)"
+        f" || (self.task == 'Regression') == (self.tuning.metric in [{_REGRESSION_METRICS}])",
+        "tuning.metric does not fit the task: R2, MAE, RMSE and MAPE are for Regression, the others for Classification",
+    ),
+    (
+        "!has(self.tuning) || self.tuning.trials >= self.estimators.size()",
+        "tuning.trials must not be smaller than the number of estimators: each is tried at least once",
+    ),
+    (
+        "!has(self.tuning) || self.tuning.sampler != 'Grid'"
+        " || self.estimators.all(e, !has(e.search) || e.search.all(s, has(s.values)))",
+        "sampler Grid needs values in every search, not low and high",
+    ),
+    (
+        "!has(self.tuning) || self.tuning.sampler != 'CMAES' || self.estimators.size() == 1"
+        " && has(self.estimators[0].search) && self.estimators[0].search.filter(s, has(s.low)).size() > 1",
+        "sampler CMAES needs one estimator with at least two parameters that are searched from low to high",
+    ),
 )
 
 
@@ -268,9 +349,10 @@ class RunSpec(Model):
     split: Split | None = Field(
         None, description="Which rows are held out. Absent: 20 % by seed, stratified for classification."
     )
-    estimators: Annotated[tuple[Estimator, ...], list_map("name", 1, least=1)] = Field(
-        description="The estimator to fit: exactly one."
+    estimators: Annotated[tuple[Estimator, ...], list_map("name", 8, least=1)] = Field(
+        description="The estimators to choose from; the best by tuning.metric is kept."
     )
+    tuning: Tuning | None = Field(None, description="How to choose. Absent: there is one estimator and no search.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of every random choice.")
     evaluation: Evaluation | None = Field(None, description="What the model must reach on held-out rows.")
     output: Output = Field(description="Where the bundle goes.")

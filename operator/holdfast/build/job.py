@@ -175,14 +175,13 @@ def trainer_pod(
 
 def run(spec: RunSpec, folder: str) -> dict[str, Any]:
     """What the trainer is told (docs/design: contracts), with every default filled in."""
-    estimator = spec.estimators[0]
     told: dict[str, Any] = {
         "data": spec.data.to_json(),
         "target": spec.target,
         "task": spec.task,
         "preprocessing": (spec.preprocessing or Preprocessing()).to_json(),
         "split": (spec.split or Split()).to_json(),
-        "estimator": {"name": estimator.name, "parameters": estimator.parameters or {}},
+        "estimators": [estimator.to_json() for estimator in spec.estimators],
         "seed": spec.seed,
         "requirements": [],
         "output": {**spec.output.to_json(), "folder": folder},
@@ -191,6 +190,8 @@ def run(spec: RunSpec, folder: str) -> dict[str, Any]:
         told["serviceAccountName"] = spec.service_account_name
     if spec.features:
         told["features"] = spec.features.to_json()
+    if spec.tuning:
+        told["tuning"] = spec.tuning.to_json()
     if spec.evaluation and spec.evaluation.requirements:
         told["requirements"] = [requirement.to_json() for requirement in spec.evaluation.requirements]
     return told

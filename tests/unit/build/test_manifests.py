@@ -231,7 +231,7 @@ def test_a_run_is_told_all_defaults() -> None:
         "task": "Classification",
         "preprocessing": {"imputeNumeric": "Median", "scaleNumeric": "Standard", "encodeCategorical": "OneHot"},
         "split": {"testPercent": 20},
-        "estimator": {"name": "RandomForestClassifier", "parameters": {"n_estimators": "200"}},
+        "estimators": [{"name": "RandomForestClassifier", "parameters": {"n_estimators": "200"}}],
         "seed": 0,
         "requirements": [{"metric": "Accuracy", "minimum": "0.9"}],
         "output": {"uri": "pvc://models/wine", "folder": made["metadata"]["name"]},

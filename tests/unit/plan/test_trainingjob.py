@@ -125,8 +125,8 @@ def told(reason: str) -> Callable[[], World]:
 
 BY_TRAINER = [
     "DataNotFound", "DataAccessDenied", "DataUnreachable", "AddressRefused", "ChecksumMismatch", "ColumnNotFound",
-    "DataInvalid", "ParametersInvalid", "RequirementNotMet", "ConversionFailed", "ParityFailed", "OutputNotWritable",
-    "InternalError",
+    "DataInvalid", "ParametersInvalid", "TuningFailed", "RequirementNotMet", "ConversionFailed", "ParityFailed",
+    "OutputNotWritable", "InternalError",
 ]  # fmt: skip
 REASONS: dict[str, tuple[Callable[[], World], str, str | None, str]] = {
     # reason: (how it comes, Succeeded, Reconciling or Stalled, words in the message)

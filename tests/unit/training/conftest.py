@@ -58,7 +58,7 @@ class Claim:
             "data": {"uri": uri},
             "target": target,
             "task": task,
-            "estimator": {"name": estimator, "parameters": more.pop("parameters", {})},
+            "estimators": [{"name": estimator, "parameters": more.pop("parameters", {})}],
             "output": {"uri": "pvc://models/out", "folder": f"run-{self.made}"},
             **more,
         }

@@ -61,6 +61,19 @@ def test_nothing_in_the_bundle_tells_when_or_by_which_run_it_was_made(claim: Any
         assert b"data.csv" not in file.read_bytes()
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "manhattan", "minkowski"])
+def test_the_bytes_of_a_model_do_not_depend_on_those_converted_before(claim: Any, shipped: Any, metric: str) -> None:
+    uri = claim.text("data.csv", (shipped / "wine.csv").read_bytes())
+    parameters = {"metric": metric, "p": "3"}
+    digests = {
+        claim.train(claim.spec(uri, "cultivar", "Classification", "KNeighborsClassifier", parameters=parameters))[
+            "model"
+        ]["digest"]
+        for _ in range(2)
+    }
+    assert len(digests) == 1
+
+
 def test_ties_of_a_forest_break_no_parity_and_are_no_golden_rows(claim: Any) -> None:
     # Every row exists with both labels, so leaves are split evenly and FP32 sums decide by their last bit.
     rows = [[i // 2 % 30, i // 2 % 7, "ab"[i % 2]] for i in range(420)]
