@@ -59,7 +59,7 @@ def main(
     def work() -> dict[str, Any]:
         match options.command:
             case "gate":
-                return _gate(threads, claims)
+                return _gate(threads, claims, platform)
             case "batch":
                 return _score(threads, claims, stoppable)
             case "poll":
@@ -125,12 +125,14 @@ def _poll(claims: Path, platform: Mapping[str, str]) -> dict[str, Any]:
     return poll(os.environ["HOLDFAST_POLL"], claims=claims, platform=platform)
 
 
-def _gate(threads: int, claims: Path) -> dict[str, Any]:
+def _gate(threads: int, claims: Path, platform: Mapping[str, str]) -> dict[str, Any]:
     from holdfast_training import gate
+    from holdfast_training.access import Access
 
     asked = gate.parse(os.environ["HOLDFAST_GATE"])
+    access = Access(asked.training.service_account, platform)
     with tempfile.TemporaryDirectory(prefix="holdfast-") as scratch:
-        return gate.judge(asked, scratch=Path(scratch), threads=threads, log=log, claims=claims)
+        return gate.judge(asked, scratch=Path(scratch), threads=threads, log=log, claims=claims, access=access)
 
 
 def _score(threads: int, claims: Path, stoppable: Stoppable) -> dict[str, Any]:

@@ -31,3 +31,6 @@ class Access:
     def to(self, place: str, secret: str) -> Credentials:
         """Credentials for a place (`data`, `output`, …) whose Secret has this name; empty for none."""
         return Credentials(secret, self.secrets / place, self.service_account, self.platform)
+
+
+NOBODY = Access()

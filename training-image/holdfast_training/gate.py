@@ -20,6 +20,7 @@ from holdfast_bundle.credentials import Credentials
 from holdfast_bundle.uris import CLAIMS
 from holdfast_bundle.web import Web
 from holdfast_training import comparison, contender, evaluation, latency, paired, signature, spec, unseen
+from holdfast_training.access import NOBODY, Access
 from holdfast_training.comparison import MIN_ROWS, Row
 from holdfast_training.contender import Contender, Golden, Said
 from holdfast_training.errors import count
@@ -32,8 +33,6 @@ from holdfast_training.unseen import Labelled
 
 Log = Callable[..., None]
 
-SECRETS = Path("/mnt/secrets")
-
 UNNOTICED_SECONDS = 0.0005
 """So much slower a challenger may be, even where the percentage allows less: no client would notice."""
 
@@ -45,7 +44,11 @@ _MAX_WORDS = 600
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """A model by place and digest. `secret` names the Secret whose keys lie in its role's folder; empty for none."""
+    """A model by place and digest.
+
+    Attributes:
+        secret: of the champion: names the Secret with the keys to its place. The challenger is its run's output.
+    """
 
     uri: str
     digest: str
@@ -93,8 +96,8 @@ def parse(text: str) -> Gate:
     )
 
 
-def _pinned(section: Mapping[str, str]) -> Pinned:
-    return Pinned(section["uri"], section["digest"], section.get("secret", ""))
+def _pinned(section: Mapping[str, Any]) -> Pinned:
+    return Pinned(section["uri"], section["digest"], spec.secret_of(section))
 
 
 def judge(
@@ -105,7 +108,7 @@ def judge(
     log: Log = lambda event, **facts: None,
     claims: Path = CLAIMS,
     web: Web = PRODUCTION,
-    secrets: Path = SECRETS,
+    access: Access = NOBODY,
 ) -> dict[str, Any]:
     """Compare the two and return what goes into the termination message.
 
@@ -113,27 +116,27 @@ def judge(
         TrainingError: with any of its reasons, when they cannot be compared. The challenger has not passed then.
     """
 
-    def loaded(role: str, model: Pinned, folder: str) -> Contender:
-        credentials = Credentials(model.secret, secrets / folder)
-        place = scratch / role
+    def loaded(role: str, model: Pinned, credentials: Credentials) -> Contender:
+        folder = scratch / role
         return contender.load(
-            role, model.uri, model.digest, place, threads=threads, claims=claims, web=web, credentials=credentials
+            role, model.uri, model.digest, folder, threads=threads, claims=claims, web=web, credentials=credentials
         )
 
-    def read(source: Mapping[str, Any], name: str) -> Labelled:
-        return unseen.read(source, run, features, scratch=scratch / name, claims=claims, web=web)
+    def read(place: str, source: Mapping[str, Any]) -> Labelled:
+        credentials, folder = access.to(place, spec.secret_of(source)), scratch / place
+        return unseen.read(source, run, features, folder, claims=claims, web=web, credentials=credentials)
 
     run = gate.training
-    champion = loaded("champion", gate.champion, "champion")
-    challenger = loaded("challenger", gate.challenger, "output")
+    champion = loaded("champion", gate.champion, access.to("champion", gate.champion.secret))
+    challenger = loaded("challenger", gate.challenger, access.to("output", run.output_secret))
     log("loaded", champion=gate.champion.digest, challenger=gate.challenger.digest)
     table = [_signature(champion, challenger)]
     if table[0].result == "Failed":
         return _report(table, 0, "")
 
     features = signature.features(challenger.inputs)
-    learned = read(gate.learned, "learned")
-    rows = learned if gate.rows is None else read(gate.rows, "rows")
+    learned = read("data", gate.learned)
+    rows = learned if gate.rows is None else read("rows", gate.rows)
     usable = unseen.unseen(challenger.manifest, run, learned, rows.digests)
     picked = np.flatnonzero(usable) if usable is not None else np.empty(0, np.intp)
     log("read", digest=rows.digest, rows=len(rows.digests), unseen=len(picked))

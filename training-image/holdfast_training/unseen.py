@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from holdfast_bundle.credentials import Credentials
 from holdfast_bundle.manifest import Manifest
 from holdfast_bundle.uris import CLAIMS
 from holdfast_bundle.web import Web
@@ -40,17 +41,23 @@ class Labelled:
 
 
 def read(
-    source: Mapping[str, Any], run: Run, features: Features, *, scratch: Path, claims: Path = CLAIMS, web: Web
+    source: Mapping[str, Any],
+    run: Run,
+    features: Features,
+    folder: Path,
+    *,
+    claims: Path = CLAIMS,
+    web: Web,
+    credentials: Credentials,
 ) -> Labelled:
-    """Read data by what a spec says of them (`uri`, and `digest` and `format` where it does).
+    """Read data by what a spec says of them (`uri`, and `digest` and `format` where it does); `folder` is for scratch.
 
     Raises:
         TrainingError: as a run's.
     """
-    scratch.mkdir()
-    found = data.locate(
-        source["uri"], source.get("digest"), source.get("format"), scratch=scratch, claims=claims, web=web
-    )
+    folder.mkdir()
+    digest, format = source.get("digest"), source.get("format")
+    found = data.locate(source["uri"], digest, format, scratch=folder, claims=claims, web=web, credentials=credentials)
     table = found.read(columns.wanted(found.columns, run.target, features))
     examples = columns.examine(table, run.target, run.task, features)
     return Labelled(found.digest, examples, rowdigests.of(examples.columns, examples.features, examples.target))

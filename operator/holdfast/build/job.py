@@ -61,26 +61,28 @@ def gate_job(
         template: the run that made the challenger. The comparison takes what its pod took, but no GPU.
     """
     limits = gate.to_json()
-    secrets = {"champion": champion.secret} if champion.secret and not pod.claim_of(champion.uri) else {}
-    told = {
-        "champion": {"uri": champion.uri, "digest": champion_digest, "secret": secrets.get("champion", "")},
+    secret = champion.secret if not pod.claim_of(champion.uri) else ""
+    rows = limits.get("data", {})
+    places = (
+        Place("champion", champion.uri, ObjectRef(name=secret) if secret else None),
+        Place("output", challenger[0], template.output.secret_ref),
+        Place("data", template.data.uri, template.data.secret_ref),
+        Place("rows", rows.get("uri", ""), ObjectRef.parse(rows["secretRef"]) if "secretRef" in rows else None),
+    )
+    told: dict[str, Any] = {
+        "champion": {"uri": champion.uri, "digest": champion_digest},
         "challenger": {"uri": challenger[0], "digest": challenger[1]},
         "training": run(template, "gate"),
         **limits,
     }
-    uris = (champion.uri, challenger[0], template.data.uri, limits.get("data", {}).get("uri", ""))
-    claims = sorted({claim for claim in map(pod.claim_of, uris) if claim})
-    mounts = pod.claim_mounts(claims)
-    mounts += [{"name": role, "mountPath": f"{pod.SECRETS}/{role}", "readOnly": True} for role in secrets]
+    if secret:
+        told["champion"]["secretRef"] = {"name": secret}
     variables = {"HOLDFAST_GATE": pod.literal(canonical_json(told))}
     resources = _counted(_dumped(template.resources))
-    container = pod.container("gate", image, pull_policy, ["gate"], variables, mounts, resources)
-    tolerations = [_dumped(toleration) or {} for toleration in template.tolerations or ()]
-    spec = pod.pod_spec([container], claims, template.node_selector, tolerations)
-    spec["volumes"] += [pod.secret_volume(role, secret) for role, secret in secrets.items()]
+    made = trainer_pod("gate", ["gate"], variables, places, template, image, pull_policy, resources)
     if champion.service_account:
-        spec["serviceAccountName"] = champion.service_account
-    manifest = _helper_job(job_name, name, namespace, uid, "gate", spec)
+        made.setdefault("serviceAccountName", champion.service_account)
+    manifest = _helper_job(job_name, name, namespace, uid, "gate", made)
     manifest["spec"]["activeDeadlineSeconds"] = template.active_deadline_seconds
     return with_desired_hash(manifest)
 
@@ -96,7 +98,8 @@ def training_job(
     )
     variables = {"HOLDFAST_RUN": pod.literal(canonical_json(run(spec, job_name)))}
     output = pod.claim_of(spec.output.uri)
-    made = trainer_pod("train", [], variables, places, spec, image, pull_policy, writable=output)
+    resources = _dumped(spec.resources)
+    made = trainer_pod("train", [], variables, places, spec, image, pull_policy, resources, writable=output)
     manifest = _job(job_name, namespace, labels.training(name), labels.owner("TrainingJob", name, uid), made)
     # What is waited for ends at the deadline, which a helper does not have.
     manifest["spec"]["podFailurePolicy"]["rules"].append(_on_exit(pod.WAITING_FOR_A_PERSON, "Ignore"))
@@ -123,9 +126,8 @@ def poll_job(
     if template.service_account_name:
         told["serviceAccountName"] = template.service_account_name
     variables = {"HOLDFAST_POLL": pod.literal(canonical_json(told))}
-    small = template.model_copy(update={"resources": None})  # it reads lists, not data
     places = (Place("data", data.uri, data.secret_ref),)
-    made = trainer_pod("poll", ["poll"], variables, places, small, image, pull_policy)
+    made = trainer_pod("poll", ["poll"], variables, places, template, image, pull_policy, None)  # it reads no rows
     return _helper_job(job_name, name, namespace, uid, "poll", made)
 
 
@@ -150,6 +152,7 @@ def trainer_pod(
     spec: RunSpec,
     image: str,
     pull_policy: str,
+    resources: Mapping[str, Mapping[str, int | str]] | None,
     writable: str | None = None,
 ) -> dict[str, Any]:
     """The spec of a pod of the training image, with the claims and Secrets of its places; one claim may be writable."""
@@ -162,7 +165,7 @@ def trainer_pod(
             volumes.append(pod.secret_volume(volume, place.secret.name))
     tolerations = [_dumped(toleration) or {} for toleration in spec.tolerations or ()]
     made = pod.pod_spec(
-        [pod.container(container, image, pull_policy, args, variables, mounts, _dumped(spec.resources))],
+        [pod.container(container, image, pull_policy, args, variables, mounts, resources)],
         claims,
         spec.node_selector,
         tolerations,

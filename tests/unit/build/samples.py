@@ -40,7 +40,7 @@ class Gate(Model):
     max_loss_per_mille: int = 10
     max_slice_loss_per_mille: int = 30
     max_latency_percent: int = 120
-    data: dict[str, str] | None = None
+    data: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,7 @@ def test_a_gate_is_told_whom_to_compare_on_what_and_reads_it_all_without_writing
     run = json.loads(trained["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"])
     assert (container["args"], variable["name"]) == (["gate"], "HOLDFAST_GATE")
     assert json.loads(variable["value"]) == {
-        "champion": {"uri": "s3://models/wine", "digest": samples.DIGEST, "secret": "models-read"},
+        "champion": {"uri": "s3://models/wine", "digest": samples.DIGEST, "secretRef": {"name": "models-read"}},
         "challenger": {"uri": "pvc://models/wine/wine-1c7d20aa4b", "digest": samples.DIGEST},
         "comparison": "NonInferior",
         "maxLossPerMille": 10,
@@ -269,6 +269,35 @@ def test_a_gate_is_told_whom_to_compare_on_what_and_reads_it_all_without_writing
     assert "example.com/gpu" not in container["resources"]["limits"]
     assert made["spec"]["ttlSecondsAfterFinished"] == 600
     assert made["metadata"]["labels"][labels.PURPOSE] == "gate"
+
+
+def test_a_gate_finds_the_keys_to_each_of_its_places_in_a_folder_of_their_own() -> None:
+    run = samples.training_spec(
+        data={"uri": "s3://lake/wine", "secretRef": {"name": "lake-read"}},
+        output={"uri": "s3://models/wine", "secretRef": {"name": "models-write"}},
+        serviceAccountName="trainer",
+    )
+    rows = {"uri": "s3://labels/wine", "secretRef": {"name": "labels-read"}}
+    challenger = ("s3://models/wine/wine-1", samples.DIGEST)
+    made = job.gate_job(
+        "gate", "wine", "default", samples.UID, Source("pvc://models/old", "unused"), samples.DIGEST, challenger,
+        samples.Gate(data=rows), run, samples.IMAGE, "Always",
+    )  # fmt: skip
+    spec = made["spec"]["template"]["spec"]
+    [container] = spec["containers"]
+    secrets = {volume["name"]: volume["secret"]["secretName"] for volume in spec["volumes"] if "secret" in volume}
+    assert {mount["mountPath"]: secrets.get(mount["name"]) for mount in container["volumeMounts"]} == {
+        "/tmp": None,
+        "/mnt/claims/models": None,
+        "/mnt/secrets/output": "models-write",
+        "/mnt/secrets/data": "lake-read",
+        "/mnt/secrets/rows": "labels-read",
+    }
+    told = json.loads(container["env"][0]["value"])
+    assert told["champion"] == {"uri": "pvc://models/old", "digest": samples.DIGEST}
+    assert told["data"] == rows
+    assert told["training"]["output"]["secretRef"] == {"name": "models-write"}
+    assert (spec["serviceAccountName"], told["training"]["serviceAccountName"]) == ("trainer", "trainer")
 
 
 def test_dollars_in_names_reach_the_programs_as_they_are() -> None:

@@ -22,7 +22,7 @@ from tests.unit.stores import servers
 from holdfast_bundle import verify
 from holdfast_bundle.credentials import Credentials
 from holdfast_bundle.fetch import fetch_model
-from holdfast_training import spec
+from holdfast_training import gate, spec
 from holdfast_training.access import Access
 from holdfast_training.errors import TrainingError
 from holdfast_training.output import StoreOutput, output_at
@@ -260,3 +260,38 @@ def test_a_server_that_wants_to_know_who_asks_is_told(pod: Pod, site: tuple[str,
 def test_credentials_for_a_place_are_its_own() -> None:
     access = Access("wine", {"AWS_ROLE_ARN": "role"}, Path("/secrets"))
     assert access.to("data", "lake") == Credentials("lake", Path("/secrets/data"), "wine", {"AWS_ROLE_ARN": "role"})
+
+
+def test_a_gate_reads_both_models_and_all_rows_with_the_keys_to_each(pod: Pod) -> None:
+    pod.put("data.parquet", table(400))
+    pod.put("recent.parquet", table(500))
+    split = {"method": "RowDigest", "testPercent": 30}
+    document = pod.document(f"{pod.bucket}/data.parquet", split=split)
+    model = pod.train(document)["model"]
+    challenger = {key: model[key] for key in ("uri", "digest")}
+    pod.keys("champion")
+    pod.keys("rows")
+    asked = {
+        "champion": {**challenger, "secretRef": {"name": "models-read"}},
+        "challenger": challenger,
+        "training": document,
+        "data": {"uri": f"{pod.bucket}/recent.parquet", "secretRef": {"name": "labels-read"}},
+        "comparison": "NonInferior",
+        "maxLossPerMille": 10,
+        "maxSliceLossPerMille": 30,
+        "maxLatencyPercent": 1000,
+    }
+
+    def judged(name: str) -> dict[str, Any]:
+        scratch = pod.folder / name
+        scratch.mkdir()
+        return gate.judge(gate.parse(json.dumps(asked)), scratch=scratch, web=LOOPBACK, access=pod.access)
+
+    assert judged("right")["passed"] is True
+    places = {"champion": "models-read", "output": "models-write", "data": "lake-read", "rows": "labels-read"}
+    for place, secret in places.items():
+        pod.keys(place, AWS_SECRET_ACCESS_KEY="wrong-key-of-this-place")
+        with pytest.raises(TrainingError, match=secret) as failed:
+            judged(f"wrong-{place}")
+        assert failed.value.reason in ("ModelAccessDenied", "DataAccessDenied")
+        pod.keys(place)
