@@ -184,8 +184,9 @@ def _no_profile(found: Findings) -> str:
 
 def _settling(view: View, found: Findings) -> str:
     """Why nothing is said yet of a revision that has just taken over; empty when it has settled."""
-    since = view.since_promotion
-    if since is None or since >= timedelta(seconds=found.window_seconds):
+    stable, since = view.stable, view.since_promotion
+    took_over = stable is not None and bool(stable.standing.replaced)
+    if not took_over or since is None or since >= timedelta(seconds=found.window_seconds):
         return ""
     return f"it took over {_span(int(since.total_seconds()))} ago: wait for {_span(found.window_seconds)} of its rows"
 

@@ -278,14 +278,15 @@ def test_before_anything_serves_nothing_is_known() -> None:
     assert data(at) == quality(at) == ("Unknown", "InsufficientData")
 
 
-def promoted(source: str, ago: timedelta) -> World:
-    """One whose stable revision was promoted so long ago."""
+def promoted(source: str, ago: timedelta, replaced: str = "0123456789") -> World:
+    """One whose stable revision took over from another one so long ago."""
     at = world()
     record = at.children["ControllerRevision", f"wine-{at.status['stableRevision']}"]
     record["spec"]["data"]["model"]["source"] = source
     for annotation in ("promoted-at", "verdict-time"):
         moment = (at.now - ago).strftime("%Y-%m-%dT%H:%M:%SZ")
         record["metadata"]["annotations"][f"holdfast.dev/{annotation}"] = moment
+    record["metadata"]["annotations"]["holdfast.dev/replaced"] = replaced
     return at
 
 
@@ -296,6 +297,12 @@ def test_what_has_just_taken_over_has_to_settle() -> None:
     at.now += timedelta(hours=18)
     look(at, signal(alcohol=(FAR,) * 3, confidence=(UNSURE,) * 3))
     assert (data(at)[1], quality(at)[1]) == ("FeatureDrift", "EstimatedDrop")
+
+
+def test_the_first_revision_has_nothing_to_settle_from() -> None:
+    at = promoted("URI", timedelta(hours=6), replaced="")
+    look(at, signal(alcohol=(FAR,) * 3))
+    assert data(at) == ("False", "FeatureDrift")
 
 
 def test_findings_about_another_revision_are_none() -> None:
