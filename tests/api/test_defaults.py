@@ -98,6 +98,7 @@ def test_parts_of_a_training_job_that_are_begun_are_completed(server: Server) ->
         model_deployment(suspend=True, rollout={"strategy": "Manual", "shadow": {"percent": 5}}),
         model_deployment(rollout={"strategy": "Canary", "steps": [{"weightPercent": 1, "minSeconds": 0}]}),
         model_deployment(guard={"action": "Notify"}, slo={"latency": {"thresholdMilliseconds": 5, "objective": "99"}}),
+        model_deployment(monitoring={"drift": {"features": ["alcohol"]}, "performance": {}}),
         batch_inference(),
         batch_inference(suspend=True, keepColumns=["id"], resources={}),
         training_job(),
@@ -115,7 +116,7 @@ def test_plans_see_the_same_defaults_as_kubectl(server: Server, body: Json) -> N
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        (model_deployment(monitoring={"drift": {}}), "spec.monitoring"),
+        (model_deployment(monitoring={"images": {}}), "spec.monitoring.images"),
         (model_deployment(rollout={"gatewayRef": {"name": "public"}}), "spec.rollout.gatewayRef"),
         (model_deployment(serving={"autoscaling": {}}), "spec.serving.autoscaling"),
         (

@@ -53,6 +53,7 @@ def objects(server: Server) -> Server:
                 "conditions": [
                     condition("Ready", "Serving", "5f3a9c0d1e serves"),
                     condition("SLOHealthy", "FastBurn", "availability: 3 % bad in 1h") | {"status": "False"},
+                    condition("DataStable", "NoDrift", "13 features are as the held-out rows"),
                 ],
                 "readyReplicas": 2,
                 "stableRevision": "5f3a9c0d1e",
@@ -116,15 +117,16 @@ def table(text: str) -> list[dict[str, str]]:
 
 def test_get_shows_a_model_deployment_at_a_glance(objects: Server) -> None:
     unseen, wine = table(objects.kubectl("get", "mdep"))
-    assert [*wine] == ["NAME", "READY", "REASON", "REVISION", "CANDIDATE", "WEIGHT", "PODS", "SLO", "AGE"]
-    assert [*wine.values()][:-1] == ["wine", "True", "Serving", "5f3a9c0d1e", "c41d7e0a92", "10", "2", "False"]
-    assert [*unseen.values()][:-1] == ["unseen", "", "", "", "", "", "", ""]
+    assert [*wine] == ["NAME", "READY", "REASON", "REVISION", "CANDIDATE", "WEIGHT", "PODS", "SLO", "DATA", "AGE"]
+    values = ["wine", "True", "Serving", "5f3a9c0d1e", "c41d7e0a92", "10", "2", "False", "True"]
+    assert [*wine.values()][:-1] == values
+    assert [*unseen.values()][:-1] == ["unseen", "", "", "", "", "", "", "", ""]
 
 
 def test_wide_adds_model_address_and_message(objects: Server) -> None:
     _, wine = table(objects.kubectl("get", "mdep", "-o", "wide"))
-    assert [*wine][9:] == ["MODEL", "URL", "MESSAGE"]
-    assert [*wine.values()][9:] == ["pvc://models/wine", "http://wine.default.svc", "5f3a9c0d1e serves"]
+    assert [*wine][10:] == ["MODEL", "URL", "MESSAGE"]
+    assert [*wine.values()][10:] == ["pvc://models/wine", "http://wine.default.svc", "5f3a9c0d1e serves"]
 
 
 def test_get_shows_a_training_job_at_a_glance(objects: Server) -> None:

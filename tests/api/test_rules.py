@@ -66,6 +66,10 @@ def latency(objective: str = "99", threshold: int = 50, **fields: Any) -> Json:
     return slo(latency={"thresholdMilliseconds": threshold, "objective": objective}, **fields)
 
 
+def monitoring(**fields: Any) -> Json:
+    return model_deployment(monitoring=fields)
+
+
 def data(uri: str) -> Json:
     return training_job(data={"uri": uri})
 
@@ -573,6 +577,10 @@ def test_what_breaks_no_rule_is_taken(server: Server, body: Json) -> None:
         (slo(latency={"thresholdMilliseconds": 50}), "spec.slo.latency.objective: Required value"),
         (slo(availability="99.9", windowDays=6), "should be greater than or equal to 7"),
         (slo(availability="99.9", windowDays=91), "should be less than or equal to 90"),
+        (monitoring(drift={"toleratedPSIPerMille": 9}), "should be greater than or equal to 10"),
+        (monitoring(drift={"features": []}), "should have at least 1 items"),
+        (monitoring(drift={"features": ["ash", "ash"]}), "Duplicate value"),
+        (monitoring(performance={"maxDropPerMille": 501}), "should be less than or equal to 500"),
         *((training_job(**without), f"spec.{next(iter(without))}: Required value") for without in WITHOUT_ONE),
         (training_job(estimators=[]), "spec.estimators in body should have at least 1 items"),
         (
