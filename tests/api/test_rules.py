@@ -129,6 +129,24 @@ REFUSED: list[tuple[Json, str, str]] = [
     (model(uri="pvc://models/wine?version=1"), "spec.model.uri", NO_URI),
     (data("s3://Lake/wine"), "spec.data.uri", NO_DATA),
     (output("oci://lake/wine"), "spec.output.uri", NO_OUTPUT),
+    *(
+        (
+            training_job(data={"uri": "pvc://lake/wine", "checks": {"columns": [{"name": "ash", **check}]}}),
+            "spec.data.checks.columns[0]",
+            message,
+        )
+        for check, message in (
+            ({}, "say what the column must be: maxMissingPerMille, minimum, maximum or allowed"),
+            ({"allowed": ["a"], "minimum": "1"}, "give either allowed, or minimum and maximum"),
+            ({"minimum": "1.5", "maximum": "-2"}, "minimum must not be greater than maximum"),
+        )
+    ),
+    (
+        training_job(split={"method": "RowDigest", "orderColumn": "day"}),
+        "spec.split",
+        "give either method or orderColumn",
+    ),
+    (training_job(split={"orderColumn": "quality"}), "spec", "split.orderColumn must not be the target"),
     (training_job(data={"uri": "pvc://lake/wine", "secretRef": {"name": "lake"}}), "spec.data", KEYLESS),
     (training_job(output={"uri": "pvc://lake/wine", "secretRef": {"name": "lake"}}), "spec.output", KEYLESS),
     (output("https://h/wine"), "spec.output.uri", NO_OUTPUT),
@@ -479,6 +497,19 @@ def test_every_rule_of_every_kind_is_among_those_tested() -> None:
         latency("70.3", 60000, windowDays=7),
         latency("93.1", 7500, availability="99.9"),
         training_job(data={"uri": "pvc://models/wine/", "digest": DIGEST, "format": "Parquet"}),
+        training_job(
+            split={"orderColumn": "day"},
+            data={
+                "uri": "pvc://lake/wine",
+                "checks": {
+                    "minRows": 2**40,
+                    "columns": [
+                        {"name": "ash", "maxMissingPerMille": 0, "minimum": "-1.5", "maximum": "-1.5"},
+                        {"name": "colour", "allowed": ["red", "white"]},
+                    ],
+                },
+            },
+        ),
         training_job(
             data={"uri": "s3://lake/wine", "secretRef": {"name": "lake-read"}},
             output={"uri": "az://models", "secretRef": {"name": "lake-write"}},

@@ -159,6 +159,8 @@ def guarded(work: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], int]:
         traceback.print_exc()  # for the pod's log only: a message must not hold values
         kind = type(error).__name__
         failure = TrainingError("InternalError", f"a defect of the trainer ({kind}); the pod's log has the details")
+    for finding in failure.findings:
+        log("finding", **finding.to_json())
     findings = [finding.to_json() for finding in failure.findings[:MAX_FINDINGS]]
     return {"reason": failure.reason, "message": failure.message, "findings": findings}, failure.exit_code
 

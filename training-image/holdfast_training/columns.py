@@ -70,21 +70,26 @@ class Examples:
     Attributes:
         target: int64 or str objects (Classification), float64 (Regression); one per row, none missing.
         findings: what is worth knowing but prevents nothing.
+        order: the rank of each row by `split.orderColumn`, from 1, equal ones equal; None without one.
     """
 
     columns: Columns
     features: Frame
     target: npt.NDArray[Any]
     findings: tuple[Finding, ...]
+    order: npt.NDArray[np.int64] | None = None
 
 
-def wanted(present: Sequence[str], target: str, features: Features) -> tuple[str, ...]:
-    """The columns to read: the features (by name, or all but target and excluded), then the target.
+def wanted(present: Sequence[str], target: str, features: Features, also: Sequence[str] = ()) -> tuple[str, ...]:
+    """The columns to learn from: the features (by name, or all but target and excluded), then the target.
+
+    Args:
+        also: other columns that must be there.
 
     Raises:
         TrainingError: `ColumnNotFound` with the columns there are, or `DataInvalid`.
     """
-    named = (*features.numeric, *features.categorical, *features.excluded)
+    named = (*features.numeric, *features.categorical, *features.excluded, *also)
     missing = [name for name in dict.fromkeys([target, *named]) if name not in present]
     if missing:
         noun = "column" if len(missing) == 1 else "columns"
@@ -128,14 +133,14 @@ def examine(table: pa.Table, target: str, task: Task, features: Features) -> Exa
     numeric: dict[str, npt.NDArray[np.float32]] = {}
     categorical: dict[str, npt.NDArray[np.object_]] = {}
     for name in (name for name in table.column_names if name != target):
-        cells = _plain(table[name])
+        cells = as_plain(table[name])
         if cells is None:
             message = f"its type {table.schema.field(name).type} is neither number nor text; convert it or leave it out"
             faults.append(Finding("UnsupportedType", message, name))
         elif cells.null_count == len(cells):
             faults.append(Finding("AllMissing", "every row is missing", name, len(cells)))
         elif _is_numeric(name, cells, features):
-            numbers, found = _numbers(name, cells, "correct them, or name the column in features.categorical")
+            numbers, found = as_numbers(name, cells, "correct them, or name the column in features.categorical")
             faults += found
             numeric[name], found = _to_fp32(name, numbers)
             faults += [finding for finding in found if finding.rule != "PrecisionLost"]
@@ -143,7 +148,7 @@ def examine(table: pa.Table, target: str, task: Task, features: Features) -> Exa
         else:
             categorical[name], found = _categories(name, cells)
             faults += found
-    cells = _plain(table[target])
+    cells = as_plain(table[target])
     read_target = _labels if task == "Classification" else _regression_target
     values, found = (None, [_unsupported_target(table, target)]) if cells is None else read_target(target, cells)
     faults += found
@@ -162,7 +167,7 @@ def _frame(
     )
 
 
-def _plain(cells: pa.ChunkedArray) -> pa.Array | None:
+def as_plain(cells: pa.ChunkedArray) -> pa.Array | None:
     """As float64, int64 or text; None for other types. Booleans are 0 and 1; empty text is missing."""
     if pa.types.is_dictionary(cells.type):
         cells = cells.cast(cells.type.value_type)
@@ -191,7 +196,7 @@ def _is_numeric(name: str, cells: pa.Array, features: Features) -> bool:
     return bool(2 * numbers > len(cells) - cells.null_count)
 
 
-def _numbers(name: str, cells: pa.Array, hint: str = "") -> tuple[npt.NDArray[np.float64], list[Finding]]:
+def as_numbers(name: str, cells: pa.Array, hint: str = "") -> tuple[npt.NDArray[np.float64], list[Finding]]:
     """float64 with NaN for missing; text is a finding."""
     if not pa.types.is_large_string(cells.type):
         return cells.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), []
@@ -201,7 +206,7 @@ def _numbers(name: str, cells: pa.Array, hint: str = "") -> tuple[npt.NDArray[np
     bad = np.flatnonzero(~fits.to_numpy(zero_copy_only=False))
     if not len(bad):
         return values, []
-    message = f"{_hold(bad)} text in a numeric column, {_first(bad)}; {hint}"
+    message = f"{_hold(bad)} text in a numeric column, {first_of(bad)}; {hint}"
     return values, [Finding("NotNumeric", message, name, len(bad))]
 
 
@@ -210,18 +215,18 @@ def _to_fp32(name: str, numbers: npt.NDArray[np.float64]) -> tuple[npt.NDArray[n
     with np.errstate(over="ignore", under="ignore"):
         values = numbers.astype(np.float32)
     if len(too_large):
-        message = f"{_hold(too_large)} infinity or a number too large for FP32, {_first(too_large)}"
+        message = f"{_hold(too_large)} infinity or a number too large for FP32, {first_of(too_large)}"
         return values, [Finding("OutOfRange", message, name, len(too_large))]
     whole = (np.abs(numbers) > _EXACT_IN_FP32) & (numbers == np.trunc(numbers))
     merged = np.flatnonzero(whole & (values.astype(np.float64) != numbers))
     if len(merged):
-        message = f"{_hold(merged)} whole numbers that FP32 rounds, {_first(merged)}; is it an identifier?"
+        message = f"{_hold(merged)} whole numbers that FP32 rounds, {first_of(merged)}; is it an identifier?"
         return values, [Finding("PrecisionLost", message, name, len(merged))]
     return values, []
 
 
 def _categories(name: str, cells: pa.Array) -> tuple[npt.NDArray[np.object_], list[Finding]]:
-    texts = _texts(cells)
+    texts = as_texts(cells)
     found = len(pc.unique(cells))
     if found <= MAX_CATEGORIES:
         return texts, []
@@ -231,7 +236,7 @@ def _categories(name: str, cells: pa.Array) -> tuple[npt.NDArray[np.object_], li
     return texts, [Finding("TooManyCategories", message, name)]
 
 
-def _texts(cells: pa.Array) -> npt.NDArray[np.object_]:
+def as_texts(cells: pa.Array) -> npt.NDArray[np.object_]:
     if pa.types.is_floating(cells.type):  # whole numbers read the same as in an integer column
         numbers = cells.to_numpy(zero_copy_only=False)
         if np.all(np.isnan(numbers) | ((numbers == np.trunc(numbers)) & (np.abs(numbers) < _EXACT_IN_FP64))):
@@ -245,16 +250,16 @@ def _labels(name: str, cells: pa.Array) -> tuple[npt.NDArray[Any] | None, list[F
     """Whole numbers as int64, all else as text."""
     if missing := _missing_target(name, cells):
         return None, missing
-    numbers, not_numeric = _numbers(name, cells)
+    numbers, not_numeric = as_numbers(name, cells)
     if not_numeric:
-        values: npt.NDArray[Any] = _texts(cells)
+        values: npt.NDArray[Any] = as_texts(cells)
     elif np.any(fractions := numbers != np.trunc(numbers)):
         rows = np.flatnonzero(fractions)
-        message = f"{_hold(rows)} fractions, {_first(rows)}, which are no classes; is the task Regression?"
+        message = f"{_hold(rows)} fractions, {first_of(rows)}, which are no classes; is the task Regression?"
         return None, [Finding("NotClasses", message, name, len(rows))]
     elif np.any(large := np.abs(numbers) > _EXACT_IN_FP64):
         rows = np.flatnonzero(large)
-        return None, [Finding("OutOfRange", f"{_hold(rows)} numbers too large for classes, {_first(rows)}", name)]
+        return None, [Finding("OutOfRange", f"{_hold(rows)} numbers too large for classes, {first_of(rows)}", name)]
     else:
         values = numbers.astype(np.int64)
     if len(np.unique(values)) < 2:
@@ -265,7 +270,7 @@ def _labels(name: str, cells: pa.Array) -> tuple[npt.NDArray[Any] | None, list[F
 def _regression_target(name: str, cells: pa.Array) -> tuple[npt.NDArray[Any] | None, list[Finding]]:
     if missing := _missing_target(name, cells):
         return None, missing
-    numbers, faults = _numbers(name, cells, "is the task Classification?")
+    numbers, faults = as_numbers(name, cells, "is the task Classification?")
     if faults:
         return None, faults
     _, faults = _to_fp32(name, numbers)
@@ -280,7 +285,7 @@ def _missing_target(name: str, cells: pa.Array) -> list[Finding]:
     rows = np.flatnonzero(cells.is_null().to_numpy(zero_copy_only=False))
     if not len(rows):
         return []
-    message = f"{count(len(rows), 'row')} without a target, {_first(rows)}; leave such rows out"
+    message = f"{count(len(rows), 'row')} without a target, {first_of(rows)}; leave such rows out"
     return [Finding("MissingTarget", message, name, len(rows))]
 
 
@@ -292,6 +297,6 @@ def _hold(rows: npt.NDArray[np.intp]) -> str:
     return "1 row holds" if len(rows) == 1 else f"{len(rows):,} rows hold"
 
 
-def _first(rows: npt.NDArray[np.intp]) -> str:
+def first_of(rows: npt.NDArray[np.intp]) -> str:
     """Rows are counted from 1, the header not among them."""
     return f"first at row {rows[0] + 1:,}"

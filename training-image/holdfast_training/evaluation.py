@@ -41,6 +41,8 @@ def split(examples: Examples, run: Run) -> tuple[Rows, Rows]:
     rows = len(examples.target)
     if rows < MIN_ROWS:
         raise data_invalid([Finding("TooFewRows", f"the data have {rows} rows, at least {MIN_ROWS} are needed")])
+    if examples.order is not None:
+        return split_by_order(examples.target, examples.order, run.task, run.test_percent)
     if run.split_method == "RowDigest":
         return split_by_digest(examples, run.task, run.test_percent)
     return split_at_random(examples.target, run.task, run.test_percent, run.seed)
@@ -63,18 +65,36 @@ def split_by_digest(examples: Examples, task: Task, test_percent: int) -> tuple[
     return training, held_out
 
 
+def split_by_order(
+    target: npt.NDArray[Any], order: npt.NDArray[np.int64], task: Task, test_percent: int
+) -> tuple[Rows, Rows]:
+    """The last rows are held out, and all that are of the same moment as the first of them."""
+    test_rows = max(2, math.ceil(len(order) * test_percent / 100))
+    since = np.partition(order, len(order) - test_rows)[len(order) - test_rows]
+    held_out, training = np.flatnonzero(order >= since), np.flatnonzero(order < since)
+    if len(training) < 2:
+        message = (
+            f"{len(held_out):,} of {len(order):,} rows are as late as the last {test_percent} %, so that "
+            f"{count(len(training), 'row')} would be left to learn from"
+        )
+        raise data_invalid([Finding("TooFewRows", message)])
+    if task == "Classification" and (findings := _not_learned(target, training)):
+        raise data_invalid(findings)
+    return training, held_out
+
+
 def _not_learned(target: npt.NDArray[Any], training: Rows) -> list[Finding]:
-    """Nobody can learn a class whose rows are all held out."""
+    """Nobody can learn a class whose rows are all held out, or know it from one row."""
     classes, first, sizes = np.unique(target, return_index=True, return_counts=True)
     return [
         Finding(
             "TooFewRows",
             f"class {number} of {len(classes)} (in sorted order) has {count(int(size), 'row')}, first at row "
-            f"{row + 1:,}, and all of them are held out by digest",
+            f"{row + 1:,}" + ("; at least 2 are needed" if learned else ", and all of them are held out"),
             rows=int(size),
         )
         for number, (name, row, size) in enumerate(zip(classes, first, sizes, strict=True), 1)
-        if name not in target[training]
+        if not (learned := name in target[training]) or size < 2
     ]
 
 

@@ -81,6 +81,30 @@ class Requirement:
 
 
 @dataclass(frozen=True, slots=True)
+class ColumnCheck:
+    """What a column must be. Bounds are decimals; None for none."""
+
+    name: str
+    max_missing_per_mille: int | None = None
+    minimum: str | None = None
+    maximum: str | None = None
+    allowed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """What the data must be."""
+
+    min_rows: int = 0
+    columns: tuple[ColumnCheck, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns that are looked at."""
+        return tuple(check.name for check in self.columns)
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One training run."""
 
@@ -102,6 +126,8 @@ class Run:
     data_secret: str = ""
     output_secret: str = ""
     service_account: str = ""
+    order_column: str = ""
+    checks: Checks = Checks()
 
 
 def parse(text: str) -> Run:
@@ -141,6 +167,25 @@ def of(document: Mapping[str, Any]) -> Run:
         data_secret=secret_of(data),
         output_secret=secret_of(output),
         service_account=document.get("serviceAccountName", ""),
+        order_column=split.get("orderColumn", ""),
+        checks=checks_of(data.get("checks", {})),
+    )
+
+
+def checks_of(section: Mapping[str, Any]) -> Checks:
+    """The checks of a spec's `data.checks`."""
+    return Checks(
+        section.get("minRows", 0),
+        tuple(
+            ColumnCheck(
+                check["name"],
+                check.get("maxMissingPerMille"),
+                check.get("minimum"),
+                check.get("maximum"),
+                tuple(check.get("allowed", ())),
+            )
+            for check in section.get("columns", ())
+        ),
     )
 
 

@@ -15,14 +15,16 @@ import numpy as np
 from holdfast_bundle import manifest
 from holdfast_bundle.uris import CLAIMS
 from holdfast_bundle.web import Web
-from holdfast_training import columns, conversion, data, estimators, evaluation, preprocessing, reference
+from holdfast_training import checks, conversion, data, estimators, evaluation, preprocessing, reference
 from holdfast_training.access import Access
+from holdfast_training.columns import Examples
 from holdfast_training.errors import MAX_FINDINGS
 from holdfast_training.listing import PRODUCTION
 from holdfast_training.model import Model
 from holdfast_training.output import Output
 from holdfast_training.progress import Progress
 from holdfast_training.spec import Candidate, Run, Tuning
+from holdfast_training.table import examples_of
 
 PACKAGES = (
     *("cmaes", "lightgbm", "numpy", "onnx", "onnxmltools", "onnxruntime", "optuna", "pyarrow", "scikit-learn"),
@@ -68,11 +70,17 @@ def train(
             credentials=(access or Access()).to("data", run.data_secret),
         )
         log("located", uri=str(source.uri), digest=source.digest, files=len(source.files))
-        examples = columns.examine(
-            source.read(columns.wanted(source.columns, run.target, run.features)), run.target, run.task, run.features
-        )
+        examples = examples_of(source, run)
         training, held_out = evaluation.split(examples, run)
-        log("read", rows=len(examples.target), testRows=len(held_out), features=len(examples.columns.names))
+        log(
+            "read",
+            rows=len(examples.target),
+            testRows=len(held_out),
+            features=len(examples.columns.names),
+            missing=checks.missing(examples),
+        )
+        for finding in examples.findings:
+            log("finding", **finding.to_json())
 
         train_features = examples.features.take(training)
         chosen, tuned = run.estimators[0], dict[str, Any]()
@@ -133,7 +141,7 @@ def train(
 def _search(
     run: Run,
     tuning: Tuning,
-    examples: columns.Examples,
+    examples: Examples,
     training: evaluation.Rows,
     threads: int,
     log: Log,
@@ -167,6 +175,7 @@ def _recipe(run: Run, chosen: Candidate) -> dict[str, Any]:
         "task": run.task,
         "splitMethod": run.split_method,
         "testPercent": run.test_percent,
+        **({"orderColumn": run.order_column} if run.order_column else {}),
         "estimator": chosen.name,
         "parameters": dict(chosen.parameters),
         "seed": run.seed,

@@ -138,6 +138,45 @@ _KEYLESS = (
 )
 
 
+class ColumnCheck(Model):
+    """What one column must be."""
+
+    model_config = validated(
+        (
+            "has(self.maxMissingPerMille) || has(self.minimum) || has(self.maximum) || has(self.allowed)",
+            "say what the column must be: maxMissingPerMille, minimum, maximum or allowed",
+        ),
+        (
+            "!has(self.allowed) || !has(self.minimum) && !has(self.maximum)",
+            "give either allowed, or minimum and maximum",
+        ),
+        (
+            "!has(self.minimum) || !has(self.maximum) || !self.minimum.matches('^-?[0-9.]+$')"
+            " || !self.maximum.matches('^-?[0-9.]+$') || double(self.minimum) <= double(self.maximum)",
+            "minimum must not be greater than maximum",
+        ),
+    )
+
+    name: ColumnName = Field(description="Column.")
+    max_missing_per_mille: int | None = Field(
+        None, ge=0, le=1000, description="Missing values allowed, in thousandths."
+    )
+    minimum: Decimal | None = Field(None, description="Smallest value allowed, a decimal in quotes.")
+    maximum: Decimal | None = Field(None, description="Largest value allowed, a decimal in quotes.")
+    allowed: Annotated[tuple[Annotated[str, Field(max_length=128)], ...], set_list(100)] | None = Field(
+        None, description="The only values allowed, as text."
+    )
+
+
+class Checks(Model):
+    """What the data must be before anything is trained. A missing value breaks maxMissingPerMille alone."""
+
+    min_rows: int | None = Field(None, ge=1, le=2**40, description="Fewest rows.")
+    columns: Annotated[tuple[ColumnCheck, ...], list_map("name", 100)] | None = Field(
+        None, description="Checks of columns, whether they are learned from or not."
+    )
+
+
 class Data(Model):
     """What to learn from."""
 
@@ -149,6 +188,7 @@ class Data(Model):
     )
     format: Literal["CSV", "Parquet"] | None = Field(None, description="Absent: by the name's ending.")
     secret_ref: ObjectRef | None = Field(None, description="Secret with the keys to a store or a web server.")
+    checks: Checks | None = Field(None, description="What the data must be, or the run fails before it trains.")
 
 
 class Features(Model):
@@ -185,12 +225,17 @@ class Preprocessing(Model):
 class Split(Model):
     """Which rows are held out."""
 
+    model_config = validated(("!has(self.method) || !has(self.orderColumn)", "give either method or orderColumn"))
+
     method: Literal["Random", "RowDigest"] | None = Field(
         None,
         description="Random (when absent): by seed, stratified for classification. RowDigest: by what the row is, so"
         " every run holds out the same rows.",
     )
     test_percent: int = Field(20, ge=5, le=50, description="Share of the rows held out.")
+    order_column: ColumnName | None = Field(
+        None, description="Hold out the last rows by this column, and do not learn from it unless features names it."
+    )
 
 
 _DECIMAL = "^-?[0-9]+([.][0-9]+)?$"
@@ -328,6 +373,10 @@ RUN_RULES = (
         "!has(self.tuning) || self.tuning.sampler != 'CMAES' || self.estimators.size() == 1"
         " && has(self.estimators[0].search) && self.estimators[0].search.filter(s, has(s.low)).size() > 1",
         "sampler CMAES needs one estimator with at least two parameters that are searched from low to high",
+    ),
+    (
+        "!has(self.split) || !has(self.split.orderColumn) || self.split.orderColumn != self.target",
+        "split.orderColumn must not be the target",
     ),
 )
 

@@ -122,6 +122,4 @@ def test_a_class_that_would_be_held_out_whole_is_refused(claim: Any) -> None:
     split = {"method": "RowDigest", "testPercent": 30}
     error = claim.failure(claim.spec(uri, "diagnosis", "Classification", "GaussianNB", split=split))
     assert error.reason == "DataInvalid"
-    assert error.message == (
-        "class 2 of 3 (in sorted order) has 1 row, first at row 61, and all of them are held out by digest"
-    )
+    assert error.message == ("class 2 of 3 (in sorted order) has 1 row, first at row 61, and all of them are held out")

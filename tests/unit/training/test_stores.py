@@ -63,7 +63,7 @@ class Pod:
             "data": {"uri": uri, "secretRef": {"name": "lake-read"}},
             "target": target,
             "task": "Classification",
-            "estimator": {"name": "GaussianNB"},
+            "estimators": [{"name": "GaussianNB"}],
             "output": {"uri": f"{self.bucket}/out", "folder": "run-1", "secretRef": {"name": "models-write"}},
             **more,
         }
