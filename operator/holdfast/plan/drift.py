@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -116,7 +116,10 @@ class Findings:
         rows: of the newest window.
         reference_rows: held-out rows; 0 without a profile.
         unknown: features that a spec names and the profile does not have.
-        estimated, measured: accuracy by window, the newest first; None where there is none.
+        broken: features of which a producer has broken in the newest window, and the bin that says so; all that are
+            counted, whether or not their drift is asked for.
+        estimated: accuracy by window, the newest first; None where there is none, or a producer had broken.
+        measured: accuracy by labels; None where there are too few.
         calibrated: whether it is known how often the model is right by its confidence.
     """
 
@@ -130,6 +133,7 @@ class Findings:
     prediction: Finding | None
     confidence: Finding | None
     calibrated: bool
+    broken: Mapping[str, str]
     estimated: tuple[Accuracy | None, ...]
     measured: Accuracy | None
 
@@ -149,7 +153,10 @@ def found(wanted: Wish, signal: Signal) -> Findings:
     def judged(series: Series | None) -> Finding | None:
         return drift.found(series, tolerated, alpha) if series and wanted.drift else None
 
-    estimated, measured, calibrated = _performance(wanted, signal)
+    alarm = drift.alpha(signal.window_seconds, len(signal.features))
+    faults = {name: drift.faults(each, alarm) for name, each in signal.features.items()}
+    sound = [not any(windows) for windows in zip(*faults.values(), strict=True)]
+    estimated, measured, calibrated = _performance(wanted, signal, sound)
     every = [*signal.features.values(), *said]
     return Findings(
         revision=signal.revision,
@@ -162,21 +169,25 @@ def found(wanted: Wish, signal: Signal) -> Findings:
         prediction=judged(signal.prediction),
         confidence=judged(signal.confidence),
         calibrated=calibrated,
+        broken={name: windows[0] for name, windows in faults.items() if windows[0]},
         estimated=estimated,
         measured=measured,
     )
 
 
-def _performance(wanted: Wish, signal: Signal) -> tuple[tuple[Accuracy | None, ...], Accuracy | None, bool]:
-    """(estimated, measured, calibrated)."""
+def _performance(
+    wanted: Wish, signal: Signal, sound: Sequence[bool]
+) -> tuple[tuple[Accuracy | None, ...], Accuracy | None, bool]:
+    """(estimated, measured, calibrated). `sound`: by window, whether its rows tell of the model; empty: all do."""
     confidence = signal.confidence
     calibration = performance.calibrated(confidence.reference, signal.accuracy) if confidence else None
     if wanted.max_drop is None or calibration is None or confidence is None:
         return (), None, False
-    enough = drift.ENOUGH_ROWS
     estimated = tuple(
-        performance.estimated(calibration, counts, confidence.effect) if sum(counts.values()) >= enough else None
-        for counts in confidence.windows
+        performance.estimated(calibration, counts, confidence.effect)
+        if is_sound and sum(counts.values()) >= drift.ENOUGH_ROWS
+        else None
+        for counts, is_sound in zip(confidence.windows, sound or [True] * len(confidence.windows), strict=True)
     )
     # The newest labels, or, where these are few, all of the last windows.
     newest, together = signal.labels[:1], signal.labels

@@ -42,6 +42,7 @@ class Judged:
         drift: `status.drift`.
         measured: `status.performance`.
         evidence: numbers behind a condition that is False, by its type.
+        broken: whether the newest rows come from a broken producer, so that nothing should be learned from them.
     """
 
     data: Condition | None
@@ -49,6 +50,7 @@ class Judged:
     drift: dict[str, Any] | None
     measured: dict[str, Any] | None
     evidence: Mapping[str, str]
+    broken: bool = False
 
     @property
     def conditions(self) -> Iterable[Condition]:
@@ -97,6 +99,7 @@ def _judged(view: View, wanted: Wish) -> Judged:
         _drift_status(found) if data and found.reference_rows else None,
         _performance_status(found) if performance and found.calibrated else None,
         evidence,
+        broken=bool(found.broken),
     )
 
 
@@ -133,11 +136,10 @@ def _data(view: View, wanted: DriftWish, found: Findings, evidence: dict[str, st
     if not every:
         return said("Unknown", "NoProfile", _no_profile(found))
     where = f"{found.rows:,.0f} rows in {_span(found.window_seconds)}"
-    faults = [(name, each.newest.fault) for name, each in found.features.items() if each.newest.fault]
-    if faults:
-        words = ", ".join(f"{name} has {_FAULT[fault]}" for name, fault in faults[:3])
-        evidence[DATA_STABLE] = words
-        return said("False", "UpstreamFault", f"{words} ({where}); {len(faults)} of {len(found.features)} features")
+    if faults := {name: each.newest.fault for name, each in found.features.items() if each.newest.fault}:
+        evidence[DATA_STABLE] = _broken(faults)
+        counted = f"{len(faults)} of {len(found.features)} features"
+        return said("False", "UpstreamFault", f"{_broken(faults)} ({where}); {counted}")
     if found.reference_rows < ENOUGH_REFERENCE:
         message = f"the profile is of {found.reference_rows:,.0f} held-out rows, of {ENOUGH_REFERENCE:,} it would tell"
         return said("Unknown", "InsufficientReference", message)
@@ -160,6 +162,10 @@ def _data(view: View, wanted: DriftWish, found: Findings, evidence: dict[str, st
     unknown = f"; not in the profile: {', '.join(found.unknown[:8])}" if found.unknown else ""
     series = f"{len(found.features)} features" + (" and what is predicted" if _outputs(found) else "")
     return said("True", "NoDrift", f"{series} are as the held-out rows{unknown}")
+
+
+def _broken(faults: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} has {_FAULT[fault]}" for name, fault in sorted(faults.items())[:3])
 
 
 _FAULT = {"missing": "lost values", "other": "values never seen in training"}
@@ -275,6 +281,9 @@ def _performance(view: View, max_drop: float, found: Findings, evidence: dict[st
     if len(fell) >= CONFIRMED and not (measured and measured.contradicts(fell[0])):
         evidence[PERFORMANCE_STABLE] = _certainty(fell[0], "rows")
         return said("False", "EstimatedDrop", _comparison("estimated", fell[0], max_drop, "rows"))
+    if found.broken and measured is None:
+        words = f"{_broken(found.broken)}: rows of a broken producer tell nothing about the model"
+        return said("Unknown", "UpstreamFault", words)
     if measured is None and (not found.estimated or found.estimated[0] is None):
         few = f"{found.rows:,.0f} rows in {_span(found.window_seconds)}; {ENOUGH_ROWS} would tell"
         return said("Unknown", "InsufficientData", few)

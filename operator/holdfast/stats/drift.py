@@ -143,6 +143,11 @@ def found(series: Series, tolerated: float, alpha: float) -> Finding:
     return Finding(shifts, series.reference.rows, series.effect)
 
 
+def faults(series: Series, alpha: float) -> tuple[str, ...]:
+    """By window, the bin, of FAULTS, that has exploded; empty where none has."""
+    return tuple(_fault(series, counts, alpha) for counts in series.windows)
+
+
 def design_effect(counts: Counts, spread: Counts) -> float:
     """How many rows count as one.
 
@@ -175,7 +180,7 @@ def _shift(
     index, limit = _compared(reference.counts, reference.rows, counts, rows / effect, tolerated, alpha)
     if not enough:
         return Shift(index, math.inf, rows, enough=False)
-    fault = next((name for name in FAULTS if _has_exploded(reference, counts, name, effect, alpha)), "")
+    fault = _fault(series, counts, alpha)
     # Already that which would keep an alarm going has to be explained.
     seasonal = index > CLEAR * limit and any(
         _explains(series, counts, same, whole, tolerated, alpha) for same, whole in seasons
@@ -220,6 +225,13 @@ def _floor(rows: float) -> float:
     """Two digits are enough, and few numbers of rows have few limits."""
     unit = 10.0 ** (math.floor(math.log10(rows)) - 1)
     return max(math.floor(rows / unit) * unit, 1.0)
+
+
+def _fault(series: Series, counts: Counts, alpha: float) -> str:
+    reference, effect = series.reference, series.effect
+    if not _is_enough(sum(counts.values()), effect) or reference.rows <= 0:
+        return ""
+    return next((name for name in FAULTS if _has_exploded(reference, counts, name, effect, alpha)), "")
 
 
 def _has_exploded(reference: Reference, counts: Counts, name: str, effect: float, alpha: float) -> bool:

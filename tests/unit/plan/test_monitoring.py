@@ -224,6 +224,20 @@ def test_one_window_of_a_drop_is_none() -> None:
     assert quality(at) == ("True", "WithinTolerance")
 
 
+def test_windows_of_a_broken_producer_tell_nothing_about_the_model() -> None:
+    at = world({"performance": {"maxDropPerMille": 20}})
+    look(at, signal(alcohol=(BROKEN, BROKEN, EVEN), confidence=(UNSURE, UNSURE, SURE)))
+    assert quality(at) == ("Unknown", "UpstreamFault")
+    assert message(at, "PerformanceStable").startswith("alcohol has lost values: ")
+    judged = monitoring.judged(at.observe())
+    assert judged
+    assert judged.broken
+    look(at, signal(alcohol=(EVEN, BROKEN, BROKEN), confidence=(SURE, UNSURE, UNSURE)))
+    assert quality(at) == ("True", "WithinTolerance")
+    look(at, signal(alcohol=(BROKEN, EVEN, EVEN), labels=Labels(600, 400)))
+    assert quality(at) == ("False", "MeasuredDrop")
+
+
 def test_labels_see_what_confidence_cannot() -> None:
     at = world()
     look(at, signal(labels=Labels(600, 400)))
