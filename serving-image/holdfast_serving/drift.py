@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from holdfast_serving.inference import Array
-from holdfast_serving.profile import Profile, Ranges, Values
+from holdfast_serving.profile import Feature, Profile, Ranges, Values
 from holdfast_serving.signature import Signature
 
 if TYPE_CHECKING:
@@ -47,8 +47,10 @@ class Drift:
         self._values = [_Values(feature.bins) for feature in self._discrete if isinstance(feature.bins, Values)]
         self._prediction = tally(profile.prediction.bins) if profile.prediction else None
         self._confidence = _Numbers([profile.confidence.bins]) if profile.confidence else None
-        self._inputs = sorted({feature.input for feature in profile.features})
-        self._outputs = sorted({part.output for part in (profile.prediction, profile.confidence) if part})
+        self._inputs = sorted({feature.input for feature in profile.features if feature.output is None})
+        outputs = [feature.output for feature in profile.features]
+        outputs += [part.output for part in (profile.prediction, profile.confidence) if part]
+        self._outputs = sorted({output for output in outputs if output is not None})
         # Inputs can be views of one block of memory, which is kept with any of them.
         self._all_inputs = len(self._inputs) == len(signature.inputs)
         self._enough = _ENOUGH_ARRAYS // (len(self._inputs) + len(self._outputs) or 1)
@@ -88,21 +90,25 @@ class Drift:
                 log.exception("rows are not counted any more")
 
     def _count(self, runs: Runs) -> None:
-        tables = {name: table([kept[index] for kept, _ in runs]) for index, name in enumerate(self._inputs)}
-        columns = [tables[feature.input][:, feature.column] for feature in self._numeric]
-        if len({len(column) for column in columns}) == 1:
+        given = {name: table([kept[index] for kept, _ in runs]) for index, name in enumerate(self._inputs)}
+        said = {output: table([outputs[index] for _, outputs in runs]) for index, output in enumerate(self._outputs)}
+
+        def column(feature: Feature) -> Array:
+            rows = given[feature.input] if feature.output is None else said[feature.output]
+            return rows[:, feature.column]
+
+        columns = [column(feature) for feature in self._numeric]
+        if len({len(numbers) for numbers in columns}) == 1:
             self._numbers.add(np.array(columns, np.float64))
         else:
-            for index, column in enumerate(columns):
-                self._numbers.add(column[np.newaxis].astype(np.float64), slice(index, index + 1))
+            for index, numbers in enumerate(columns):
+                self._numbers.add(numbers[np.newaxis].astype(np.float64), slice(index, index + 1))
         for feature, values in zip(self._discrete, self._values, strict=True):
-            values.add(tables[feature.input][:, feature.column])
-        said = {output: [given[index] for _, given in runs] for index, output in enumerate(self._outputs)}
+            values.add(column(feature))
         if self._profile.prediction and self._prediction:
-            self._prediction.add(table(said[self._profile.prediction.output]).reshape(1, -1))
+            self._prediction.add(said[self._profile.prediction.output].reshape(1, -1))
         if self._profile.confidence and self._confidence:
-            probabilities = table(said[self._profile.confidence.output])
-            self._confidence.add(probabilities.max(axis=1).reshape(1, -1))
+            self._confidence.add(said[self._profile.confidence.output].max(axis=1).reshape(1, -1))
 
     def collect(self) -> Iterator[Metric]:
         """For a prometheus_client registry."""

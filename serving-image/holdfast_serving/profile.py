@@ -80,12 +80,20 @@ class Values:
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """A column of an input: the only one, or one of a matrix."""
+    """A column of an input or of an output: the only one, or one of a matrix.
+
+    Outputs are for what has no columns of its own: an image or a text has an embedding.
+
+    Attributes:
+        input: its name; empty where it is an output.
+        output: its index; None where it is an input.
+    """
 
     name: str
     input: str
     column: int
     bins: Ranges | Values
+    output: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +188,9 @@ def _fitted(document: dict[str, Any], signature: Signature, findings: list[str])
 
 
 def _features(listed: dict[str, Any], signature: Signature, findings: list[str]) -> Iterator[Feature]:
-    inputs = {tensor.name: tensor for tensor in signature.inputs}
     names = sorted(listed)
     for name in names[:MAX_FEATURES]:
-        feature = _or_none(findings, f"feature {name[:64]!r}", partial(_feature, name, listed[name], inputs))
+        feature = _or_none(findings, f"feature {name[:64]!r}", partial(_feature, name, listed[name], signature))
         if feature is not None:
             yield feature
     if left_out := names[MAX_FEATURES:]:
@@ -199,21 +206,26 @@ def _or_none(findings: list[str], what: str, make: Callable[[], T]) -> T | None:
     return None
 
 
-def _feature(name: str, given: Any, inputs: dict[str, Tensor]) -> Feature:
+def _feature(name: str, given: Any, signature: Signature) -> Feature:
     given = _object(given)
-    source, column = given.get("input", name), given.get("column", 0)
-    if type(source) is not str or source not in inputs:
-        raise _UnfitError("belongs to no input of the model")
-    tensor = inputs[source]
+    what = "output" if "output" in given else "input"
+    if what == "output" and "input" in given:
+        raise _UnfitError("belongs to an input and to an output")
+    tensors = signature.outputs if what == "output" else signature.inputs
+    source, column = given.get(what, name), given.get("column", 0)
+    index = next((index for index, tensor in enumerate(tensors) if tensor.name == source), None)
+    if index is None:
+        raise _UnfitError(f"belongs to no {what} of the model")
+    tensor = tensors[index]
     width = _width(tensor)
     if width is None:
-        raise _UnfitError("belongs to an input that is no table")
+        raise _UnfitError(f"belongs to an {what} that is no table")
     if type(column) is not int or not 0 <= column < width:
-        raise _UnfitError("names no column of its input")
-    if "input" in given and "column" not in given and width != 1:
-        raise _UnfitError("does not say which column of its input it is")
+        raise _UnfitError(f"names no column of its {what}")
+    if what in given and "column" not in given and width != 1:
+        raise _UnfitError(f"does not say which column of its {what} it is")
     bins = _values(given, "categories", tensor) if given.get("kind") == "categorical" else _ranges(given, tensor)
-    return Feature(name, source, column, bins)
+    return Feature(name, "", column, bins, index) if what == "output" else Feature(name, source, column, bins)
 
 
 def _width(tensor: Tensor) -> int | None:

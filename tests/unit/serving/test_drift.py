@@ -93,6 +93,29 @@ def test_counts_are_those_of_a_loop_over_all_numbers(alike: bool) -> None:
     assert counted(drift) == wanted
 
 
+def test_columns_of_outputs_are_counted_as_those_of_inputs_are() -> None:
+    random = np.random.default_rng(7)
+    signature = Signature(
+        (Tensor("picture", "FP32", (-1, 3, 8, 8)),),
+        (Tensor("prediction", "FP32", (-1,)), Tensor("embedding", "FP32", (-1, 3)), Tensor("kind", "BYTES", (-1,))),
+    )
+    features = (
+        Feature("embedding-2", "", 2, ranges(*EDGES), 1),
+        Feature("kind", "", 0, values("a", "b"), 2),
+    )
+    drift = Drift(Profile(10, features, Prediction(0, ranges(0.0)), None, ()), signature, LABELS)
+    seen: list[float] = []
+    for rows in (1, 40, 7):
+        embedding = awkward(random, 3 * rows).reshape(rows, 3)
+        outputs = [np.zeros(rows, np.float32), embedding, np.array(["a"] * rows, object)]
+        drift.record({"picture": np.zeros((rows, 3, 8, 8), np.float32)}, outputs)
+        seen += embedding[:, 2].tolist()
+    wanted = expected("feature", "embedding-2", EDGES, seen) | expected("prediction", None, (0.0,), [0.0] * 48)
+    for bin_, count in {"0": 48, "1": 0, "other": 0, "missing": 0}.items():
+        wanted["feature", "kind", bin_] = count
+    assert counted(drift) == wanted
+
+
 def test_values_are_counted_by_their_place_and_the_empty_text_is_missing() -> None:
     signature = Signature((Tensor("c", "BYTES", (-1, 1)),), (Tensor("label", "BYTES", (-1,)),))
     profile = Profile(9, (Feature("c", "c", 0, values("red", "été")),), Prediction(0, values("no", "yes")), None, ())

@@ -115,6 +115,9 @@ def test_a_profile_of_another_form_is_not_used_at_all(tmp_path: Path, document: 
         ("features/size/input", "colour", "feature 'size' has bins of numbers, and the model has BYTES"),
         ("features/size/input", "picture", "feature 'size' belongs to an input that is no table"),
         ("features/size/input", "X", "feature 'size' does not say which column of its input it is"),
+        ("features/size/output", "weight", "feature 'size' belongs to no output of the model"),
+        ("features/width/output", "probabilities", "feature 'width' belongs to an input and to an output"),
+        ("features/size/output", "probabilities", "feature 'size' does not say which column of its output it is"),
         ("features/size/column", 1, "feature 'size' names no column of its input"),
         ("features/size/column", -1, "feature 'size' names no column of its input"),
         ("features/colour/input", "size", "feature 'colour' has bins of values, and the model has FP32"),
@@ -136,6 +139,15 @@ def test_a_part_that_does_not_fit_is_left_out_alone(tmp_path: Path, path: str, v
     parts += [name for name in ("prediction", "confidence") if getattr(found, name)]
     whole = {"size", "colour", "width", "prediction", "confidence"}
     assert whole - set(parts) == {path.split("/")[1] if path.startswith("features") else path.split("/")[0]}
+
+
+def test_a_feature_can_be_a_column_of_an_output(tmp_path: Path) -> None:
+    found = profile(
+        tmp_path, changed("features/size", WHOLE["features"]["size"] | {"output": "probabilities", "column": 1})
+    )
+    assert found.state == "complete"
+    size = next(each for each in found.features if each.name == "size")
+    assert (size.input, size.output, size.column) == ("", 1, 1)
 
 
 def test_features_beyond_the_most_are_left_out_and_named(tmp_path: Path) -> None:
