@@ -61,7 +61,7 @@ def main(
             case "gate":
                 return _gate(threads, claims, platform)
             case "batch":
-                return _score(threads, claims, stoppable)
+                return _score(threads, claims, stoppable, platform)
             case "poll":
                 return _poll(claims, platform)
             case _:
@@ -135,16 +135,24 @@ def _gate(threads: int, claims: Path, platform: Mapping[str, str]) -> dict[str, 
         return gate.judge(asked, scratch=Path(scratch), threads=threads, log=log, claims=claims, access=access)
 
 
-def _score(threads: int, claims: Path, stoppable: Stoppable) -> dict[str, Any]:
+def _score(threads: int, claims: Path, stoppable: Stoppable, platform: Mapping[str, str]) -> dict[str, Any]:
     from holdfast_training.batch import spec as batch_spec
 
     batch = batch_spec.parse(os.environ["HOLDFAST_BATCH"], int(os.environ["JOB_COMPLETION_INDEX"]))
+    from holdfast_training.access import Access
     from holdfast_training.batch.parts import parts_at
     from holdfast_training.batch.score import score
 
-    parts = stoppable.output = parts_at(batch.output_uri, batch.output_folder, batch.shards, claims=claims)
+    access = Access(batch.service_account, platform)
+    parts = stoppable.output = parts_at(
+        batch.output_uri,
+        batch.output_folder,
+        batch.shards,
+        claims=claims,
+        credentials=access.to("output", batch.output_secret),
+    )
     with tempfile.TemporaryDirectory(prefix="holdfast-") as scratch:
-        return score(batch, parts, scratch=Path(scratch), threads=threads, log=log, claims=claims)
+        return score(batch, parts, scratch=Path(scratch), threads=threads, log=log, claims=claims, access=access)
 
 
 def guarded(work: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], int]:

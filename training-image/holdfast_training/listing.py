@@ -44,12 +44,14 @@ class Files:
 
     Attributes:
         single: the URI is the file itself, not a folder with it.
+        sizes: in bytes; None where the list does not tell.
         version: another one means other data. None where a web server tells neither an ETag nor a time of change.
         promised: digests of files that the manifest promises.
     """
 
     single: bool
     names: tuple[str, ...]
+    sizes: tuple[int | None, ...]
     version: str | None
     promised: dict[str, str]
 
@@ -67,7 +69,8 @@ def files_of(uri: Uri, *, web: Web = PRODUCTION, claims: Path = CLAIMS, credenti
     if not found.single and any(entry.name == MANIFEST for entry in found.entries):
         return _from_manifest(uri, web, claims, credentials)
     entries = found.entries if found.single else [entry for entry in found.entries if not _is_mark(entry.name)]
-    return Files(found.single, tuple(entry.name for entry in entries), _version(entries), {})
+    names, sizes = tuple(entry.name for entry in entries), tuple(entry.size for entry in entries)
+    return Files(found.single, names, sizes, _version(entries), {})
 
 
 @contextmanager
@@ -111,9 +114,8 @@ def _from_manifest(uri: Uri, web: Web, claims: Path, credentials: Credentials) -
             raise
         text = path.read_bytes()
     listed = _listed(uri, text)
-    return Files(
-        False, tuple(sorted(listed)), _sha256(text), {name: promise for name, promise in listed.items() if promise}
-    )
+    promised = {name: promise for name, promise in listed.items() if promise}
+    return Files(False, tuple(sorted(listed)), (None,) * len(listed), _sha256(text), promised)
 
 
 def _listed(uri: Uri, text: bytes) -> dict[str, str | None]:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import onnxruntime
@@ -293,6 +294,37 @@ def test_more_bad_rows_than_allowed_fail_the_run_when_all_are_counted(scoring: S
     assert not (scoring.folder / "_SUCCESS").exists()
 
 
+def test_a_partitioned_folder_gives_columns_by_the_names_of_its_folders(scoring: Scoring, table: str) -> None:
+    header, rows = table_of(scoring.claim.root / "rows.csv")
+    place = header.index("mean texture")
+    inside = [name for name in header if name != "mean texture"]
+    scoring.run(table, keepColumns=["id", "mean texture"])
+    wanted = dict(zip(*[scoring.answers()[name].to_pylist() for name in ("id", "label")], strict=True))
+    scoring.folder.rename(scoring.folder.with_name("flat"))
+    for value in sorted({row[place] for row in rows}):
+        cells = [[*row[:place], *row[place + 1 :]] for row in rows if row[place] == value]
+        folder = f"mean texture={quote(value, safe='') or '__HIVE_DEFAULT_PARTITION__'}"
+        scoring.claim.rows(f"parts/{folder}/0.csv", inside, cells)
+    scoring.run("pvc://models/parts/", keepColumns=["id", "mean texture"], shards=8, pods=1)
+    found = scoring.answers()
+    assert dict(zip(found["id"].to_pylist(), found["label"].to_pylist(), strict=True)) == wanted
+    assert set(found["mean texture"].to_pylist()) == {row[place] or None for row in rows}
+
+
+def test_columns_to_keep_must_have_one_type(scoring: Scoring, table: str) -> None:
+    header, rows = table_of(scoring.claim.root / "rows.csv")
+    cells = {name: [row[place] for row in rows] for place, name in enumerate(header)}
+    folder = scoring.claim.root / "typed"
+    folder.mkdir()
+    pq.write_table(pa.table(cells), folder / "a.parquet")
+    pq.write_table(pa.table({**cells, "id": [1.5] * len(rows)}), folder / "b.parquet")
+    shared = {"pods": 2, "shards": 2, "keepColumns": ["id"]}
+    assert scoring.run("pvc://models/typed/", 0, **shared) == {"result": "Partial"}
+    ended = scoring.failure("pvc://models/typed/", 1, **shared)
+    assert ended.reason == "InputInvalid"
+    assert "same type" in ended.message
+
+
 def test_an_input_that_changed_under_way_is_refused(scoring: Scoring, table: str) -> None:
     scoring.run(table, 0, pods=2, shards=8)
     with open(scoring.claim.root / "rows.csv", "a") as file:
@@ -345,6 +377,7 @@ def test_an_input_with_another_digest_is_not_scored(scoring: Scoring, table: str
     [
         ({"input": {"uri": "pvc://models/absent.csv"}}, "InputNotFound", "absent.csv"),
         ({"input": {"uri": "pvc://models/model"}}, "InputInvalid", ".csv or .parquet"),
+        ({"input": {"uri": "pvc://models/odd/"}}, "InputInvalid", "odd/b.csv: more than one column has the name a"),
         ({"model": {"uri": "pvc://models/absent"}}, "ModelNotFound", "absent"),
         ({"keepColumns": ["nobody"]}, "ColumnNotFound", "nobody"),
         ({"output": {"uri": "https://host/scored", "folder": "run"}}, "OutputNotWritable", "pvc://"),
@@ -353,6 +386,7 @@ def test_an_input_with_another_digest_is_not_scored(scoring: Scoring, table: str
 def test_what_is_wrong_is_said_in_words(
     scoring: Scoring, table: str, change: dict[str, Any], reason: str, words: str
 ) -> None:
+    scoring.claim.text("odd/b.csv", "a,a\n1,2\n")
     ended = scoring.failure(table, **change)
     assert ended.reason == reason
     assert words in ended.message

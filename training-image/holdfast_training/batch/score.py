@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from holdfast_bundle.uris import CLAIMS
 from holdfast_bundle.web import Web
+from holdfast_training.access import Access
 from holdfast_training.batch import bins, inputs, model, source
 from holdfast_training.batch.bins import Tally
 from holdfast_training.batch.inputs import Input
@@ -35,6 +36,7 @@ def score(
     log: Log = lambda event, **facts: None,
     claims: Path = CLAIMS,
     web: Web = PRODUCTION,
+    access: Access = Access(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
     """Score the shards of this pod that are not there yet, and return what goes into the termination message.
 
@@ -48,7 +50,13 @@ def score(
         return summary["report"]  # type: ignore[no-any-return]
     parts.open()
     loaded = model.load(
-        batch.model_uri, batch.model_digest, _folder(scratch, "model"), threads=threads, claims=claims, web=web
+        batch.model_uri,
+        batch.model_digest,
+        _folder(scratch, "model"),
+        threads=threads,
+        claims=claims,
+        web=web,
+        credentials=access.to("storage", batch.model_secret),
     )
     log("loaded", uri=batch.model_uri, digest=loaded.digest)
     rows = source.locate(
@@ -58,12 +66,13 @@ def score(
         scratch=_folder(scratch, "data"),
         claims=claims,
         web=web,
+        credentials=access.to("data", batch.input_secret),
     )
-    log("located", uri=str(rows.uri), files=len(rows.files), version=rows.version)
+    log("located", uri=str(rows.uri), files=len(rows.names), version=rows.version)
     scorer = _Scorer(batch, rows, loaded)
     for shard in batch.own:
         if notes := parts.notes(shard):
-            _agree(batch, rows, loaded, shard, notes)
+            _agree(batch, rows, scorer, shard, notes)
             log("skipped", shard=shard, rows=notes["rowsRead"])
             continue
         started = time.monotonic()
@@ -75,7 +84,9 @@ def score(
     if every is None:
         return {"result": "Partial"}
     for shard, notes in enumerate(every):
-        _agree(batch, rows, loaded, shard, notes)
+        _agree(batch, rows, scorer, shard, notes)
+    if not rows.is_unchanged():
+        raise _changed(rows)
     report = _summed(batch, parts, scorer, every)
     outputs = [{"name": each.name, "labels": list(each.labels)} for each in loaded.outputs]
     parts.succeed({"report": report, "outputs": outputs, "inputVersion": rows.version})
@@ -88,7 +99,8 @@ class _Scorer:
     def __init__(self, batch: Batch, rows: Source, loaded: Model) -> None:
         """Raises TrainingError where columns, types and names do not fit together."""
         self._batch, self._rows, self._model = batch, rows, loaded
-        present = rows.columns()
+        first = rows.first_of(batch.own, batch.shards)
+        present = rows.columns(first)
         self._inputs: tuple[Input, ...] = inputs.assigned(loaded.inputs, present, batch.keep)
         if missing := [name for name in batch.keep if name not in present]:
             words = f"keepColumns names {listed(missing)}, which the input does not have"
@@ -97,10 +109,16 @@ class _Scorer:
         if taken := [name for name in batch.keep if name in answers]:
             words = f"keepColumns names {listed(taken)}, and so does the model call an answer"
             raise TrainingError("InputInvalid", f"{words}; rename the column")
-        self.schema = pa.schema([*rows.fields(batch.keep), *(model.field(tensor) for tensor in loaded.outputs)])
+        self.schema = pa.schema([*rows.fields(first, batch.keep), *(model.field(tensor) for tensor in loaded.outputs)])
+        self.columns = [[field.name, str(field.type)] for field in self.schema]
         needed = (name for each in self._inputs for name in each.columns)
         self._columns = tuple(dict.fromkeys((*batch.keep, *needed)))
         self.tally = Tally(loaded.profile)
+
+    @property
+    def digest(self) -> str:
+        """Of the model."""
+        return self._model.digest
 
     def score(self, shard: int, part: Part) -> dict[str, Any]:
         """Write the answers of a shard; what is to be known of it.
@@ -124,6 +142,7 @@ class _Scorer:
         return {
             "version": self._rows.version,
             "model": self._model.digest,
+            "columns": self.columns,
             "rowsRead": read,
             "rowsBad": bad,
             "faults": [[column, fault, rows] for (column, fault), rows in sorted(faults.items())],
@@ -135,21 +154,30 @@ class _Scorer:
         tally.add(feeds.arrays, answers)
         kept = table.select(list(self._batch.keep)).filter(pa.array(feeds.readable))
         columns = [model.column(tensor, answers[tensor.name]) for tensor in self._model.outputs]
-        try:
-            keeping = [kept[name].cast(self.schema.field(name).type) for name in self._batch.keep]
-        except pa.ArrowException:
-            words = "a column of keepColumns does not have the same type in all files"
-            raise TrainingError("InputInvalid", words) from None
-        return pa.Table.from_arrays([*keeping, *columns], schema=self.schema)
+        if kept.schema.types != self.schema.types[: len(self._batch.keep)]:
+            raise _mixed(self._rows)
+        return pa.Table.from_arrays([*kept.columns, *columns], schema=self.schema)
 
 
-def _agree(batch: Batch, rows: Source, loaded: Model, shard: int, notes: Mapping[str, Any]) -> None:
-    if notes["model"] != loaded.digest:
-        words = f"{batch.model_uri} is {loaded.digest} now, and shard {shard} was scored by {notes['model']}"
+def _agree(batch: Batch, rows: Source, scorer: _Scorer, shard: int, notes: Mapping[str, Any]) -> None:
+    if notes["model"] != scorer.digest:
+        words = f"{batch.model_uri} is {scorer.digest} now, and shard {shard} was scored by {notes['model']}"
         raise TrainingError("DigestMismatch", f"{words}; pin model.digest in a new run")
     if notes["version"] != rows.version:
-        words = f"{rows.uri} has changed since shard {shard} was scored; score what is there now in a new run"
-        raise TrainingError("InputInvalid", words)
+        raise _changed(rows)
+    if notes["columns"] != scorer.columns:
+        raise _mixed(rows)
+
+
+def _mixed(rows: Source) -> TrainingError:
+    return TrainingError(
+        "InputInvalid", f"{rows.uri}: a column of keepColumns does not have the same type in all files"
+    )
+
+
+def _changed(rows: Source) -> TrainingError:
+    words = f"{rows.uri} has changed since the run began; score what is there now in a new run"
+    return TrainingError("InputInvalid", words)
 
 
 def _summed(batch: Batch, parts: Parts, scorer: _Scorer, every: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

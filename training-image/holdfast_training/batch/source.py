@@ -8,11 +8,11 @@ quoted cell may hold line breaks. Of a Parquet file, the same share of the rows 
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -20,14 +20,16 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from holdfast_bundle.credentials import NOBODY, Credentials
 from holdfast_bundle.errors import BundleError
 from holdfast_bundle.fetch import claim_path, fetch_file
 from holdfast_bundle.manifest import digest_file
 from holdfast_bundle.uris import CLAIMS, Uri, parse
 from holdfast_bundle.web import Web
-from holdfast_training import data
-from holdfast_training.data import Format
-from holdfast_training.errors import Reason, TrainingError, count, listed
+from holdfast_training import data, listing, partitions
+from holdfast_training.data import PRODUCTION, Format
+from holdfast_training.errors import Reason, TrainingError, listed
+from holdfast_training.listing import Files
 
 BLOCK_BYTES = 8 << 20
 """Of a CSV file, read at once. A row must fit."""
@@ -39,6 +41,8 @@ _REASONS: dict[str, Reason] = {
     "AccessDenied": "InputAccessDenied",
     "Unreachable": "InputUnreachable",
     "AddressRefused": "AddressRefused",
+    "SecretNotFound": "SecretNotFound",
+    "SecretInvalid": "SecretInvalid",
 }
 _DATA_REASONS: dict[str, Reason] = {
     "DataNotFound": "InputNotFound",
@@ -48,27 +52,10 @@ _DATA_REASONS: dict[str, Reason] = {
 }
 
 
-class Stamp(NamedTuple):
-    """What tells whether a file is still the same: size in bytes, and time of its last change in ns."""
+class Stretch(NamedTuple):
+    """Bytes `start` to `end` of the file with this index."""
 
-    size: int
-    changed: int
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """One file of the input."""
-
-    name: str
-    path: Path
-    stamp: Stamp
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """Bytes `start` to `end` of a file."""
-
-    file: File
+    file: int
     start: int
     end: int
 
@@ -86,64 +73,95 @@ class Chunk:
     broken: int = 0
 
 
-@dataclass(frozen=True, slots=True)
 class Source:
-    """Files of one format. `version` is another one when any of them is."""
+    """Files of one format.
 
-    uri: Uri
-    format: Format
-    files: tuple[File, ...]
-    version: str
-    _rows: dict[str, _Rows] = field(default_factory=dict)
-    """Of CSV files by name."""
+    Attributes:
+        names: below the URI; of a single file empty.
+        version: another one when any of them is.
+    """
 
-    def columns(self) -> tuple[str, ...]:
-        """Of the first file. Raises TrainingError."""
-        return self._columns(self.files[0])
+    def __init__(
+        self, uri: Uri, format: Format, names: Sequence[str], sizes: Sequence[int], version: str, local: _Local
+    ) -> None:
+        self.uri, self.format, self.names, self.version = uri, format, tuple(names), version
+        self._sizes, self._local = tuple(sizes), local
+        self._rows: dict[int, _Rows] = {}
+        """Of CSV files by index."""
 
-    def fields(self, columns: Sequence[str]) -> list[pa.Field]:
-        """Types of these columns, by the first file. Raises TrainingError."""
+    def first_of(self, shards: Sequence[int], of: int) -> int:
+        """The first file that has rows of these shards, else the first of all: its columns stand for all."""
+        stretches = (stretch.file for shard in shards for stretch in cut(self._sizes, shard, of))
+        return next(stretches, 0)
+
+    def columns(self, file: int) -> tuple[str, ...]:
+        """Those in a file, then those that its folders' names give. Raises TrainingError."""
+        return (*self._inside(file), *partitions.of(self.names[file]))
+
+    def fields(self, file: int, columns: Sequence[str]) -> list[pa.Field]:
+        """Types of these columns in a file. Raises TrainingError."""
+        texts = {name: pa.field(name, pa.string()) for name in columns}
         if self.format == "CSV":
-            return [pa.field(name, pa.string()) for name in columns]
-        with _readable(self.uri), _opened(self.files[0]) as parquet:
-            return [parquet.schema_arrow.field(name).remove_metadata() for name in columns]
+            return list(texts.values())
+        given = partitions.of(self.names[file])
+        with self._reading(file) as path, _opened(path) as parquet:
+            schema = parquet.schema_arrow
+            return [texts[name] if name in given else schema.field(name).remove_metadata() for name in columns]
 
     def shard(self, number: int, shards: int, columns: Sequence[str]) -> Iterator[Chunk]:
         """The rows of one shard in their order, with these columns.
 
         Raises:
-            TrainingError: `ColumnNotFound`, `InputInvalid`, or `InputUnreachable` when a file is no longer what it was.
+            TrainingError: `ColumnNotFound`, `InputInvalid`, or reasons of fetching.
         """
-        for stretch in cut([(file, file.stamp.size) for file in self.files], number, shards):
-            missing = sorted({*columns} - {*self._columns(stretch.file)})
-            if missing:
+        for stretch in cut(self._sizes, number, shards):
+            given = partitions.of(self.names[stretch.file])
+            inside = [name for name in columns if name not in given]
+            if missing := sorted({*inside} - {*self._inside(stretch.file)}):
                 raise TrainingError("ColumnNotFound", f"{self._named(stretch.file)} has no column {listed(missing)}")
-            with _readable(self.uri):
+            with self._reading(stretch.file) as path:
                 if self.format == "CSV":
-                    yield from _csv(stretch, self._rows_of(stretch.file), columns)
+                    chunks = _csv(path, stretch, self._rows_of(stretch.file, path), inside)
                 else:
-                    yield from _parquet(stretch, columns)
-                if _stamp(stretch.file.path) != stretch.file.stamp:
-                    raise TrainingError("InputUnreachable", f"{self._named(stretch.file)} changed while it was read")
+                    chunks = _parquet(path, stretch, self._sizes[stretch.file], inside)
+                for chunk in chunks:
+                    table = partitions.added(chunk.table, given).select(list(columns)) if given else chunk.table
+                    yield Chunk(table, chunk.broken)
 
-    def _columns(self, file: File) -> tuple[str, ...]:
-        with _readable(self.uri):
+    def is_unchanged(self) -> bool:
+        """Whether a list tells the same as it did."""
+        return self._local.version() in (None, self.version)
+
+    def _inside(self, index: int) -> tuple[str, ...]:
+        with self._reading(index) as path:
             if self.format == "CSV":
-                names = self._rows_of(file).header
+                names = self._rows_of(index, path).header
             else:
-                with _opened(file) as parquet:
+                with _opened(path) as parquet:
                     names = tuple(parquet.schema_arrow.names)
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise _invalid(f"{self._named(file)}: more than one column has the name {listed(twice)}")
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise _invalid(f"more than one column has the name {listed(twice)}")
         return names
 
-    def _rows_of(self, file: File) -> _Rows:
-        if file.name not in self._rows:
-            self._rows[file.name] = _Rows(file.path)
-        return self._rows[file.name]
+    def _rows_of(self, index: int, path: Path) -> _Rows:
+        if index not in self._rows:
+            self._rows[index] = _Rows(path)
+        return self._rows[index]
 
-    def _named(self, file: File) -> str:
-        return str(self.uri) if len(self.files) == 1 else f"{file.name} of {self.uri}"
+    @contextmanager
+    def _reading(self, index: int) -> Iterator[Path]:
+        """A file, whose faults are told with its name."""
+        path = self._local.path(index)
+        try:
+            with _readable(self.uri):
+                yield path
+        except TrainingError as error:
+            if error.reason != "InputInvalid":
+                raise
+            raise _invalid(f"{self._named(index)}: {error.message}") from error
+
+    def _named(self, index: int) -> str:
+        return str(self.uri.join(self.names[index])) if self.names[index] else str(self.uri)
 
 
 def locate(
@@ -153,73 +171,99 @@ def locate(
     *,
     scratch: Path,
     claims: Path = CLAIMS,
-    web: Web = data.PRODUCTION,
+    web: Web = PRODUCTION,
+    credentials: Credentials = NOBODY,
 ) -> Source:
-    """Find the input: a file or a folder on a claim, or a file on a web server, which is brought to `scratch`.
+    """Find the input. What does not lie on a claim is brought to `scratch` when its turn comes.
 
     digest: that it must have (of a folder as `holdfast_training.data` takes it), for which all of it is read.
 
     Raises:
-        TrainingError: `InputNotFound`, `InputAccessDenied`, `InputUnreachable`, `AddressRefused`, `ChecksumMismatch`
-            with both digests, or `InputInvalid`.
+        TrainingError: `InputNotFound`, `InputAccessDenied`, `InputUnreachable`, `AddressRefused`, `SecretNotFound`,
+            `SecretInvalid`, `ChecksumMismatch` with both digests, or `InputInvalid`.
     """
     if digest is not None:
-        _check(uri, digest, format, scratch, claims, web)
-    try:
+        _check(uri, digest, format, scratch, claims, web, credentials)
+    with _described():
         where = parse(uri)
-        if where.scheme != "pvc" and where.path.endswith("/"):
-            raise _invalid(f"{where}: a folder cannot be listed over http(s); name one file")
-        path = claim_path(where, claims) if where.scheme == "pvc" else scratch / "input"
-        if where.scheme != "pvc":
-            fetch_file(where, path, web=web)
-    except BundleError as error:
-        raise TrainingError(_REASONS.get(error.reason, "InputInvalid"), error.message) from error
+        found = listing.files_of(where, web=web, claims=claims, credentials=credentials)
+        if not found.names:
+            raise TrainingError("InputNotFound", f"{where} is a folder without data files")
+        names = ("",) if found.single else found.names
+        partitions.columns(where, names)
+    local = _Local(where, found, scratch, claims, web, credentials)
+    told = [size for size in found.sizes if size is not None]
     with _readable(where):
-        found, paths = _files(where, path, format)
-        files = tuple(File(path.name, path, _stamp(path)) for path in paths)
-    # What is fetched must be the same for every pod, whatever its server says of it.
-    stays = where.scheme == "pvc"
-    version = _version([(file.name, *file.stamp) for file in files]) if stays else digest_file(path)
-    return Source(where, found, files, version)
+        all_told = len(told) == len(names)
+        sizes = told if all_told else [local.path(index, keep=True).stat().st_size for index in range(len(names))]
+        # Without a word from its server that a file is the same, its content has to tell.
+        version = found.version or digest_file(local.path(0))
+    return Source(where, format or _common_format(where, found), names, sizes, version, local)
 
 
-def cut(files: Sequence[tuple[File, int]], number: int, shards: int) -> Iterator[Stretch]:
+def cut(sizes: Sequence[int], number: int, shards: int) -> Iterator[Stretch]:
     """What the shard `number` of `shards` has of files with these sizes."""
-    total = sum(size for _, size in files)
+    total = sum(sizes)
     start, end = total * number // shards, total * (number + 1) // shards
     before = 0
-    for file, size in files:
+    for index, size in enumerate(sizes):
         if size and before < end and start < before + size:
-            yield Stretch(file, max(start - before, 0), min(end - before, size))
+            yield Stretch(index, max(start - before, 0), min(end - before, size))
         before += size
 
 
-def _check(uri: str, digest: str, format: Format | None, scratch: Path, claims: Path, web: Web) -> None:
-    folder = scratch / "checked"
-    folder.mkdir()
-    try:
-        data.locate(uri, digest, format, scratch=folder, claims=claims, web=web)
-    except TrainingError as error:
-        raise TrainingError(_DATA_REASONS.get(error.reason, error.reason), error.message) from error
-    for path in folder.iterdir():
-        path.unlink()
+class _Local:
+    """Files of the input on this pod: those of a claim where they are, of others one at a time."""
+
+    def __init__(self, uri: Uri, found: Files, scratch: Path, claims: Path, web: Web, credentials: Credentials) -> None:
+        self._uri, self._found, self._scratch = uri, found, scratch
+        self._claims, self._web, self._credentials = claims, web, credentials
+        self._kept: set[Path] = set()
+
+    def version(self) -> str | None:
+        """Of what a list tells now. Raises TrainingError."""
+        with _described():
+            found = listing.files_of(self._uri, web=self._web, claims=self._claims, credentials=self._credentials)
+        return found.version
+
+    def path(self, index: int, *, keep: bool = False) -> Path:
+        """Where the file is, fetched if need be; unless it is to be kept, it goes when the next one comes.
+
+        Raises TrainingError, and OSError.
+        """
+        name = self._found.names[index]
+        uri = self._uri if self._found.single else self._uri.join(name)
+        with _described():
+            if self._uri.scheme == "pvc":
+                return claim_path(uri, self._claims)
+            path = self._scratch / f"input-{index}"
+            if path.exists():
+                return path
+            for other in set(self._scratch.glob("input-*")) - self._kept:
+                other.unlink()
+            fetch_file(uri, path, web=self._web, claims=self._claims, credentials=self._credentials)
+        self._kept |= {path} if keep else set()
+        size, promised = self._found.sizes[index], self._found.promised.get(name)
+        if size is not None and path.stat().st_size != size:
+            raise TrainingError("InputUnreachable", f"{uri} was changed after it was listed")
+        if promised and (actual := digest_file(path)) != promised:
+            words = f"{uri} has the digest {actual}, the manifest beside it says {promised}"
+            raise TrainingError("ChecksumMismatch", words)
+        return path
 
 
-def _files(uri: Uri, path: Path, format: Format | None) -> tuple[Format, list[Path]]:
-    if not path.is_dir():
-        if not path.is_file():
-            raise _invalid(f"{uri} is neither a file nor a folder")
-        return format or _format_of(uri, uri.name), [path]
-    found = sorted(path for path in path.iterdir() if not path.name.startswith((".", "_")))
-    folders = [path for path in found if path.is_dir()]
-    if folders:
-        raise _invalid(f"{uri} holds {count(len(folders), 'folder')}; only files are read")
-    if not found:
-        raise TrainingError("InputNotFound", f"{uri} is a folder without data files")
-    formats = {format or _format_of(uri, path.name) for path in found}
+def _check(
+    uri: str, digest: str, format: Format | None, scratch: Path, claims: Path, web: Web, credentials: Credentials
+) -> None:
+    with tempfile.TemporaryDirectory(dir=scratch) as folder, _described():
+        data.locate(uri, digest, format, scratch=Path(folder), claims=claims, web=web, credentials=credentials)
+
+
+def _common_format(uri: Uri, found: Files) -> Format:
+    formats = {_format_of(uri, name) for name in ((uri.name,) if found.single else found.names)}
     if len(formats) > 1:
         raise _invalid(f"{uri} holds both CSV and Parquet files; give each its own folder")
-    return formats.pop(), found
+    return formats.pop()
 
 
 def _format_of(uri: Uri, name: str) -> Format:
@@ -284,11 +328,11 @@ def _header(path: Path) -> tuple[tuple[str, ...], int]:
                 if row:
                     return tuple(row), reader.line_num
     except (UnicodeDecodeError, csv.Error):
-        raise _invalid(f"{path.name} does not begin with the header of a CSV file in UTF-8") from None
-    raise _invalid(f"{path.name} is empty: not even a header")
+        raise _invalid("it does not begin with the header of a CSV file in UTF-8") from None
+    raise _invalid("empty, without even a header")
 
 
-def _csv(stretch: Stretch, rows: _Rows, columns: Sequence[str]) -> Iterator[Chunk]:
+def _csv(path: Path, stretch: Stretch, rows: _Rows, columns: Sequence[str]) -> Iterator[Chunk]:
     start, end = rows.start(stretch.start), rows.start(stretch.end)
     if start >= end:
         return
@@ -298,7 +342,7 @@ def _csv(stretch: Stretch, rows: _Rows, columns: Sequence[str]) -> Iterator[Chun
         broken.append(row.actual_columns)
         return "skip"
 
-    with pa.OSFile(str(stretch.file.path)) as file:
+    with pa.OSFile(str(path)) as file:
         try:
             reader = pyarrow.csv.open_csv(
                 file.get_stream(start, end - start),
@@ -314,23 +358,20 @@ def _csv(stretch: Stretch, rows: _Rows, columns: Sequence[str]) -> Iterator[Chun
                 broken.clear()
         except pa.ArrowException as error:
             if "UTF8" in str(error):
-                raise _invalid(
-                    f"{stretch.file.name} is not text in UTF-8; convert it, for example with iconv"
-                ) from None
+                raise _invalid("not text in UTF-8; convert it, for example with iconv") from None
             if broken and "Empty CSV file" in str(error):  # not one row could be told apart
                 yield Chunk(pa.table({name: pa.array([], pa.string()) for name in columns}), len(broken))
                 return
-            raise _invalid(f"{stretch.file.name} is not readable as CSV; is a quote left open?") from None
+            raise _invalid("not readable as CSV; is a quote left open?") from None
 
 
 # --- Parquet --------------------------------------------------------------------------------------------------------
 
 
-def _parquet(stretch: Stretch, columns: Sequence[str]) -> Iterator[Chunk]:
-    file = stretch.file
-    with _opened(file) as parquet:
+def _parquet(path: Path, stretch: Stretch, size: int, columns: Sequence[str]) -> Iterator[Chunk]:
+    with _opened(path) as parquet:
         metadata = parquet.metadata
-        start, end = (metadata.num_rows * offset // file.stamp.size for offset in (stretch.start, stretch.end))
+        start, end = (metadata.num_rows * offset // size for offset in (stretch.start, stretch.end))
         if start >= end:
             return
         groups: list[int] = []
@@ -351,31 +392,32 @@ def _parquet(stretch: Stretch, columns: Sequence[str]) -> Iterator[Chunk]:
 
 
 @contextmanager
-def _opened(file: File) -> Iterator[pyarrow.parquet.ParquetFile]:
+def _opened(path: Path) -> Iterator[pyarrow.parquet.ParquetFile]:
     try:
-        with pyarrow.parquet.ParquetFile(file.path) as parquet:
+        with pyarrow.parquet.ParquetFile(path) as parquet:
             yield parquet
     except (pa.ArrowException, OSError) as error:
         if getattr(error, "errno", None) is not None:
             raise  # of the file system; what Arrow cannot decode has no number
-        raise _invalid(f"{file.name} is not readable as Parquet") from error
+        raise _invalid("not readable as Parquet") from error
 
 
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def _version(listing: Sequence[tuple[object, ...]]) -> str:
-    lines = "".join(" ".join(map(str, entry)) + "\n" for entry in listing)
-    return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
-
-
-def _stamp(path: Path) -> Stamp:
-    status = path.stat()
-    return Stamp(status.st_size, status.st_mtime_ns)
-
-
 def _invalid(message: str) -> TrainingError:
     return TrainingError("InputInvalid", message)
+
+
+@contextmanager
+def _described() -> Iterator[None]:
+    """Failures of finding and fetching, in the words of an input."""
+    try:
+        yield
+    except BundleError as error:
+        raise TrainingError(_REASONS.get(error.reason, "InputInvalid"), error.message) from error
+    except TrainingError as error:
+        raise TrainingError(_DATA_REASONS.get(error.reason, error.reason), error.message) from error
 
 
 @contextmanager

@@ -6,6 +6,7 @@ The document was checked by the operator. What does not fit here is a defect, an
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ class Batch:
         model_digest: None for whatever is at the URI.
         keep: input columns that are copied beside the answers.
         batch_rows: in one call of the model.
+        model_secret, input_secret, output_secret: names of the Secrets with the keys; empty for none.
+        service_account: that the pod was told to be; empty for the namespace's default.
         max_bad: rows in a thousand that may be unreadable.
         pods, index: how many share the run, and which one this is.
         shards: files that the run makes; a multiple of `pods`.
@@ -36,6 +39,10 @@ class Batch:
     pods: int
     index: int
     shards: int
+    model_secret: str = ""
+    input_secret: str = ""
+    output_secret: str = ""
+    service_account: str = ""
 
     @property
     def own(self) -> range:
@@ -67,4 +74,13 @@ def parse(text: str, index: int) -> Batch:
         pods=pods,
         index=index,
         shards=shards,
+        model_secret=_secret(model),
+        input_secret=_secret(source),
+        output_secret=_secret(output),
+        service_account=document.get("serviceAccountName", ""),
     )
+
+
+def _secret(place: Mapping[str, Any]) -> str:
+    reference: Mapping[str, str] = place.get("secretRef", {})
+    return reference.get("name", "")
