@@ -129,6 +129,7 @@ BATCH_CHANGES: list[Json] = [
     {"resources": None},
     {"nodeSelector": None},
     {"tolerations": [{"key": "batch"}]},
+    {"serviceAccountName": "batch"},
     {"backoffLimit": 3},
     {"activeDeadlineSeconds": 60},
 ]

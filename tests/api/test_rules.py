@@ -407,6 +407,19 @@ REFUSED: list[tuple[Json, str, str]] = [
         "model.digest belongs to model.uri",
     ),
     (
+        batch_inference(model={"trainingJobRef": {"name": "wine"}, "secretRef": {"name": "models-read"}}),
+        "spec.model",
+        "model.secretRef belongs to model.uri; a reference brings its own",
+    ),
+    *(
+        (
+            batch_inference(**{place: {"uri": "pvc://lake/x", "secretRef": {"name": "lake"}}}),
+            f"spec.{place}",
+            "secretRef has the keys to a store or a web server; a claim needs none",
+        )
+        for place in ("model", "input", "output")
+    ),
+    (
         batch_inference(input={"uri": "pvc://lake/wine"}, output={"uri": "pvc://lake/wine"}),
         "spec",
         "output.uri must not be input.uri",
@@ -544,6 +557,8 @@ def test_every_rule_of_every_kind_is_among_those_tested() -> None:
         batch_inference(parallelism=250, batchRows=65536, maxBadRowsPerMille=1000, keepColumns=["id"]),
         batch_inference(model={"uri": "s3://models/wine/3", "digest": DIGEST}),
         batch_inference(model={"trainingJobRef": {"name": "wine"}}),
+        batch_inference(input={"uri": "s3://lake/wine/", "secretRef": {"name": "lake"}}, serviceAccountName="batch"),
+        batch_inference(output={"uri": "az://lake/scored", "secretRef": {"name": "lake"}}),
     ],
 )
 def test_what_breaks_no_rule_is_taken(server: Server, body: Json) -> None:

@@ -9,28 +9,29 @@ from pydantic import Field
 
 from holdfast.api.meta import (
     AGE,
+    BundleUri,
     Column,
     Conditions,
     Count,
+    DataUri,
     Digest,
     Kind,
     Model,
     ModelUri,
     NodeSelector,
+    ObjectName,
     ObjectRef,
     ObservedGeneration,
-    OutputUri,
     Resources,
     Time,
     Tolerations,
-    Uri,
     atomic_list,
     condition_column,
     one_run,
     set_list,
     validated,
 )
-from holdfast.api.trainingjob import ColumnName
+from holdfast.api.trainingjob import KEYLESS, ColumnName
 
 SHARDS_PER_POD = 4
 
@@ -57,6 +58,9 @@ class BatchInferenceReason(StrEnum):
     UNSCHEDULABLE = "Unschedulable"
     QUOTA_EXCEEDED = "QuotaExceeded"
     CLAIM_NOT_FOUND = "ClaimNotFound"
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason
+    SECRET_INVALID = "SecretInvalid"  # noqa: S105 - a reason
+    SERVICE_ACCOUNT_NOT_FOUND = "ServiceAccountNotFound"
     # The end.
     COMPLETED = "Completed"
     # The input.
@@ -92,6 +96,8 @@ class Scorer(Model):
             "give exactly one of modelDeploymentRef, trainingJobRef and uri",
         ),
         ("!has(self.digest) || has(self.uri)", "model.digest belongs to model.uri"),
+        ("!has(self.secretRef) || has(self.uri)", "model.secretRef belongs to model.uri; a reference brings its own"),
+        ("!has(self.secretRef) || !has(self.uri) || !self.uri.startsWith('pvc://')", KEYLESS[1]),
     )
 
     model_deployment_ref: ObjectRef | None = Field(
@@ -100,20 +106,27 @@ class Scorer(Model):
     training_job_ref: ObjectRef | None = Field(None, description="TrainingJob in this namespace: its output.")
     uri: ModelUri | None = Field(None, description="Folder of a bundle, or one .onnx file.")
     digest: Digest | None = Field(None, description="What the model at uri must be. Absent: whatever is there.")
+    secret_ref: ObjectRef | None = Field(None, description="Secret with the keys to where the model at uri lies.")
 
 
 class Input(Model):
     """What to score."""
 
-    uri: Uri = Field(description="A file, or on a claim a folder of files of one format.")
+    model_config = validated(KEYLESS)
+
+    uri: DataUri = Field(description="A file, or a folder of files of one format.")
     digest: Digest | None = Field(None, description="sha256 that the input must have. Absent: whatever is there.")
     format: Literal["CSV", "Parquet"] | None = Field(None, description="Absent: by the name's ending.")
+    secret_ref: ObjectRef | None = Field(None, description="Secret with the keys to a store or a web server.")
 
 
 class ScoredOutput(Model):
     """Where the answers go."""
 
-    uri: OutputUri = Field(description="Parent folder on a claim; the run writes a folder of its own below it.")
+    model_config = validated(KEYLESS)
+
+    uri: BundleUri = Field(description="Parent folder; the run writes a folder of its own below it.")
+    secret_ref: ObjectRef | None = Field(None, description="Secret with the keys to a store.")
 
 
 class BatchInferenceSpec(Model):
@@ -138,6 +151,9 @@ class BatchInferenceSpec(Model):
     resources: Resources | None = Field(None, description="Compute resources of each pod, as in a Pod.")
     node_selector: NodeSelector | None = Field(None, description="Labels that a node must carry.")
     tolerations: Tolerations | None = Field(None, description="Taints that the pods tolerate, as in a Pod.")
+    service_account_name: ObjectName | None = Field(
+        None, description="Whose cloud identity the pods have. Absent: default. Its API token is not mounted."
+    )
     backoff_limit: int = Field(2, ge=0, le=10, description="How often each of the pods is tried again.")
     active_deadline_seconds: int = Field(
         86400, ge=60, le=2592000, description="Longest time for the whole run, waiting included."

@@ -132,7 +132,7 @@ ColumnName = Annotated[str, Field(min_length=1, max_length=128)]
 ColumnNames = Annotated[tuple[ColumnName, ...], set_list(500)]
 
 
-_KEYLESS = (
+KEYLESS = (
     "!has(self.secretRef) || !self.uri.startsWith('pvc://')",
     "secretRef has the keys to a store or a web server; a claim needs none",
 )
@@ -180,7 +180,7 @@ class Checks(Model):
 class Data(Model):
     """What to learn from."""
 
-    model_config = validated(_KEYLESS)
+    model_config = validated(KEYLESS)
 
     uri: DataUri = Field(description="A file, or a folder of files of one format.")
     digest: Digest | None = Field(
@@ -325,7 +325,7 @@ class Evaluation(Model):
 class Output(Model):
     """Where the bundle goes."""
 
-    model_config = validated(_KEYLESS)
+    model_config = validated(KEYLESS)
 
     uri: BundleUri = Field(description="Parent folder; the run writes a folder of its own below it.")
     secret_ref: ObjectRef | None = Field(None, description="Secret with the keys to a store.")

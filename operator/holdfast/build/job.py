@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from holdfast.api.batchinference import BatchInferenceSpec
 from holdfast.api.meta import Model, ObjectRef
 from holdfast.api.trainingjob import Preprocessing, RunSpec, Split, TrainingJobSpec
 from holdfast.build import labels, names, pod
@@ -102,7 +103,7 @@ def training_job(
     made = trainer_pod("train", [], variables, places, spec, image, pull_policy, resources, writable=output)
     manifest = _job(job_name, namespace, labels.training(name), labels.owner("TrainingJob", name, uid), made)
     # What is waited for ends at the deadline, which a helper does not have.
-    manifest["spec"]["podFailurePolicy"]["rules"].append(_on_exit(pod.WAITING_FOR_A_PERSON, "Ignore"))
+    manifest["spec"]["podFailurePolicy"]["rules"].append(on_exit(pod.WAITING_FOR_A_PERSON, "Ignore"))
     manifest["spec"] |= {
         "backoffLimit": spec.backoff_limit,
         "activeDeadlineSeconds": spec.active_deadline_seconds,
@@ -149,7 +150,7 @@ def trainer_pod(
     args: Sequence[str],
     variables: Mapping[str, str],
     places: Sequence[Place],
-    spec: RunSpec,
+    spec: RunSpec | BatchInferenceSpec,
     image: str,
     pull_policy: str,
     resources: Mapping[str, Mapping[str, int | str]] | None,
@@ -229,11 +230,12 @@ def _job(
         "kind": "Job",
         "metadata": {"name": name, "namespace": namespace, "labels": dict(own), "ownerReferences": [dict(owner)]},
         "spec": {
-            "podFailurePolicy": {"rules": [_on_exit(pod.PERMANENT_FAILURE, "FailJob")]},
+            "podFailurePolicy": {"rules": [on_exit(pod.PERMANENT_FAILURE, "FailJob")]},
             "template": {"metadata": {"labels": dict(own)}, "spec": {**spec, "restartPolicy": "Never"}},
         },
     }
 
 
-def _on_exit(code: int, action: str) -> dict[str, Any]:
+def on_exit(code: int, action: str) -> dict[str, Any]:
+    """A rule of a Job's podFailurePolicy for one exit code of our programs."""
     return {"action": action, "onExitCodes": {"operator": "In", "values": [code]}}

@@ -290,7 +290,10 @@ def served(deployment: Resource) -> Served:
     ready: Mapping[str, Any] = next((c for c in status.get("conditions") or () if c["type"] == "Ready"), {})
     message = ready.get("message", "it has not been looked at yet")
     model = status.get("model") or {}
-    return Served(model.get("uri"), model.get("digest"), status.get("stableRevision"), message)
+    secret = (deployment.spec.get("serving") or {}).get("storageSecretRef") or {}
+    return Served(
+        model.get("uri"), model.get("digest"), status.get("stableRevision"), message, str(secret.get("name", ""))
+    )
 
 
 def training_output(name: str, run: Resource | None) -> TrainingOutput:
@@ -303,7 +306,10 @@ def training_output(name: str, run: Resource | None) -> TrainingOutput:
     model = run.status.get("model") or {}
     match succeeded.get("status"):
         case "True":
-            return TrainingOutput(name, "Succeeded", model.get("uri"), model.get("digest"), message)
+            secret = (run.spec.get("output") or {}).get("secretRef") or {}
+            return TrainingOutput(
+                name, "Succeeded", model.get("uri"), model.get("digest"), message, str(secret.get("name", ""))
+            )
         case "False":
             return TrainingOutput(name, "Failed", message=message)
         case _:

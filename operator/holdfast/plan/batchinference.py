@@ -30,6 +30,9 @@ WAITING = frozenset(
         Reason.UNSCHEDULABLE,
         Reason.QUOTA_EXCEEDED,
         Reason.CLAIM_NOT_FOUND,
+        Reason.SECRET_NOT_FOUND,
+        Reason.SECRET_INVALID,
+        Reason.SERVICE_ACCOUNT_NOT_FOUND,
     }
 )
 """Why a run does not begin. They pass once the cause is mended, and end the run at its deadline."""
@@ -66,7 +69,8 @@ def needs(observed: Observed) -> Needs:
     waited = runs.waited(observed) and not job.status.get("ready")
     model = _remembered(observed)
     claims = claims_of(BatchInferenceSpec.parse(observed.spec), model) if waited and model else ()
-    return Needs(pods=waited or jobs.finished(job), claims=frozenset(claims))
+    refusals = frozenset({job.uid} if waited and jobs.has_no_pods(job) else ())
+    return Needs(pods=waited or jobs.finished(job), claims=frozenset(claims), refusals=refusals)
 
 
 def plan(observed: Observed) -> Plan:
@@ -125,6 +129,7 @@ def _not_created(observed: Observed) -> Verdict:
             metadata.uid,
             spec,
             model,
+            _secret(observed, spec),
             settings.training_image,
             settings.image_pull_policy,
         )
@@ -173,6 +178,15 @@ def _found(observed: Observed, spec: BatchInferenceSpec) -> Model | str:
     return {"uri": output.uri, "digest": output.digest}
 
 
+def _secret(observed: Observed, spec: BatchInferenceSpec) -> str:
+    """The name of the Secret with the keys to the model: that of whoever made or serves it; empty for none."""
+    if spec.model.secret_ref:
+        return spec.model.secret_ref.name
+    if spec.model.model_deployment_ref:
+        return observed.served.secret if observed.served else ""
+    return observed.training_output.secret if observed.training_output else ""
+
+
 # --- Under way ------------------------------------------------------------------------------------------------------
 
 
@@ -182,11 +196,17 @@ def _under_way(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:
         ended = f", {done} at their end" if done else ""
         return Verdict("Unknown", Reason.RUNNING, f"Job {job.name}: {ready} of {_pods(job)} pods run{ended}")
     present = [pod for pod in pods if pod.phase == "Pending"]
-    wrong = trouble.of_claims(observed.claims) or trouble.of_pods(present, observed.claims, REASONS)
+    wrong = (
+        trouble.of_claims(observed.claims)
+        or trouble.of_refusal(observed.refusals.get(job.uid))
+        or trouble.of_pods(present, observed.claims, REASONS)
+    )
     if wrong:
         return Verdict("Unknown", wrong.reason if wrong.reason in WAITING else Reason.PENDING, wrong.message)
+    last = _trouble([pod for pod in pods if pod.phase == "Failed"])
+    if last and last.reason in WAITING:
+        return Verdict("Unknown", last.reason, f"{last.message}; it is tried again")
     if failures := int(job.status.get("failed") or 0):
-        last = _trouble([pod for pod in pods if pod.phase == "Failed"])
         said = f": {last.message}" if last else ""
         return Verdict("Unknown", Reason.RETRYING, f"{failures} tries failed{said}")
     return Verdict("Unknown", Reason.PENDING, f"Job {job.name} waits for its pods")

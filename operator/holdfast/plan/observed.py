@@ -126,6 +126,8 @@ class TrainingOutput:
     uri: str | None = None
     digest: str | None = None
     message: str = ""
+    secret: str = ""
+    """With the keys to where it wrote; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,8 @@ class Served:
     revision: str | None = None
     message: str = ""
     """How it stands."""
+    secret: str = ""
+    """With the keys to its models; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)

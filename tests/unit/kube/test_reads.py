@@ -106,8 +106,10 @@ def test_a_completed_training_job_has_an_output() -> None:
 def test_a_batch_sees_the_stable_revision_of_a_model_deployment() -> None:
     key = Key("ModelDeployment", "default", "wine")
     model = {"uri": "pvc://models/wine", "digest": "sha256:00", "source": "URI"}
-    seen = served(Resource(key, "m1", 1, False, {}, {"stableRevision": "5f3a9c0d1e", "model": model}))
+    spec = {"serving": {"storageSecretRef": {"name": "models-read"}}}
+    seen = served(Resource(key, "m1", 1, False, spec, {"stableRevision": "5f3a9c0d1e", "model": model}))
     assert (seen.uri, seen.digest, seen.revision) == ("pvc://models/wine", "sha256:00", "5f3a9c0d1e")
+    assert seen.secret == "models-read"
     waits = {"conditions": [{"type": "Ready", "status": "Unknown", "message": "it is being fetched"}]}
     seen = served(Resource(key, "m1", 1, False, {}, waits))
     assert (seen.uri, seen.message) == (None, "it is being fetched")

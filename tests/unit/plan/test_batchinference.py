@@ -51,9 +51,9 @@ def running() -> World:
     return world
 
 
-def retrying() -> World:
+def retrying(reason: str = "InputUnreachable") -> World:
     world = begun()
-    message = '{"reason": "InputUnreachable", "message": "timeout"}'
+    message = json.dumps({"reason": reason, "message": "timeout"})
     world.pod_says(world.jobs[0], phase="Failed", exit_code=1, termination_message=message)
     world.children["Job", world.jobs[0]]["status"] = {"failed": 1}
     world.wait(6)
@@ -78,6 +78,15 @@ def ended(said: Any, failed: str | None = "PodFailurePolicy", code: int = 3, fir
 def without_claim() -> World:
     world = begun()
     world.missing_claims = {"lake"}
+    world.wait(6)
+    world.converge()
+    return world
+
+
+def without_account() -> World:
+    world = begun(serviceAccountName="lake")
+    words = 'pods "wine-0" is forbidden: error looking up service account team/lake: serviceaccount "lake" not found'
+    world.refusals[world.jobs[0]] = words
     world.wait(6)
     world.converge()
     return world
@@ -135,6 +144,9 @@ REASONS: dict[str, tuple[Callable[[], World], str, str | None, str]] = {
     "Unschedulable": (lambda: waiting(**NO_NODE), "Unknown", "Reconciling", "0/3 nodes"),
     "QuotaExceeded": (refused, "Unknown", "Reconciling", "exceeded quota"),
     "ClaimNotFound": (without_claim, "Unknown", "Reconciling", "PersistentVolumeClaim lake does not exist"),
+    "SecretNotFound": (lambda: retrying("SecretNotFound"), "Unknown", "Reconciling", "timeout; it is tried again"),
+    "SecretInvalid": (lambda: retrying("SecretInvalid"), "Unknown", "Reconciling", "timeout; it is tried again"),
+    "ServiceAccountNotFound": (without_account, "Unknown", "Reconciling", "ServiceAccount lake does not exist"),
     "Completed": (lambda: ended(COMPLETED, None), "True", None, "1,250 rows by 5f3a9c0d1e (sha256:"),
     "OutOfMemory": (out_of_memory, "False", "Stalled", "raise resources"),
     "DeadlineExceeded": (lambda: ended(None, "DeadlineExceeded", 143), "False", "Stalled", "activeDeadlineSeconds"),
@@ -194,6 +206,7 @@ def test_the_job_shares_the_shards_among_pods_that_can_do_nothing_but_that() -> 
     assert job["podFailurePolicy"]["rules"] == [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
         {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [3]}},
+        {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [4]}},
     ]
     assert pod["automountServiceAccountToken"] is False
     assert pod["containers"][0]["args"] == ["batch"]
@@ -209,6 +222,39 @@ def test_the_job_shares_the_shards_among_pods_that_can_do_nothing_but_that() -> 
         "pods": 4,
         "shards": 16,
     }
+
+
+@pytest.mark.parametrize(
+    ("model", "secret"),
+    [
+        ({"uri": "s3://models/wine/3", "secretRef": {"name": "models-read"}}, "models-read"),
+        ({"modelDeploymentRef": {"name": "wine"}}, "of-serving"),
+        ({"trainingJobRef": {"name": "run"}}, "of-run"),
+    ],
+)
+def test_each_place_has_its_own_keys_and_a_reference_brings_its_own(model: dict[str, Any], secret: str) -> None:
+    world = worlds.batch_inference(
+        Served("s3://models/wine/3", worlds.PINNED, "5f3a9c0d1e", secret="of-serving"),
+        model=model,
+        input={"uri": "s3://lake/wine/", "secretRef": {"name": "lake-read"}},
+        output={"uri": "s3://lake/scored", "secretRef": {"name": "lake-write"}},
+        serviceAccountName="lake",
+    )
+    world.training = TrainingOutput("run", "Succeeded", "s3://models/run", worlds.OTHER, secret="of-run")
+    world.step()
+    pod = the_job(world)["spec"]["template"]["spec"]
+    named = {volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
+    mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    assert {mounts[name]: found for name, found in named.items()} == {
+        "/mnt/secrets/storage": secret,
+        "/mnt/secrets/data": "lake-read",
+        "/mnt/secrets/output": "lake-write",
+    }
+    assert pod["serviceAccountName"] == asked(world)["serviceAccountName"] == "lake"
+    assert [asked(world)[place]["secretRef"]["name"] for place in ("model", "input", "output")] == [
+        secret, "lake-read", "lake-write",
+    ]  # fmt: skip
+    assert "secretRef" not in world.status["model"]
 
 
 def test_the_model_is_fixed_when_the_run_starts_whatever_is_served_later() -> None:
