@@ -394,12 +394,12 @@ REFUSED: list[tuple[Json, str, str]] = [
     (
         batch_inference(input={"uri": "oci://lake/wine"}),
         "spec.input.uri",
-        "not a URI that can be used here; give one of pvc://CLAIM/PATH, http(s)://HOST/PATH",
+        NO_DATA,
     ),
     (
         batch_inference(output={"uri": "https://lake/wine"}),
         "spec.output.uri",
-        "not a URI that can be used here; give pvc://CLAIM/PATH",
+        NO_OUTPUT,
     ),
     (
         batch_inference(model={"trainingJobRef": {"name": "wine"}, "digest": DIGEST}),
