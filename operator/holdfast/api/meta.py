@@ -156,17 +156,6 @@ def _uri_rules(pattern: str, usable: str) -> JsonDict:
     )
 
 
-Uri = Annotated[
-    str,
-    Field(
-        max_length=1024,
-        json_schema_extra=_uri_rules(
-            f"{_CLAIM_URI}|{_WEB_URI}",
-            "one of pvc://CLAIM/PATH, http(s)://HOST/PATH",
-        ),
-    ),
-]
-"""Where something is read from: on a claim or a web server."""
 ModelUri = Annotated[
     str,
     Field(
@@ -200,12 +189,7 @@ BundleUri = Annotated[
         ),
     ),
 ]
-"""Where a bundle is written to: on a claim or in an object store."""
-OutputUri = Annotated[
-    str,
-    Field(max_length=1024, json_schema_extra=_uri_rules(_CLAIM_URI, "pvc://CLAIM/PATH")),
-]
-"""Where something is written to: on a claim."""
+"""Where a bundle or answers are written to: on a claim or in an object store."""
 
 
 # --- What pods need -------------------------------------------------------------------------------------------------
