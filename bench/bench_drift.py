@@ -1,5 +1,5 @@
-"""`make bench-drift`: how often drift and losses of accuracy are called wrongly, how soon rightly, and how well accuracy
-is estimated without labels.
+"""`make bench-drift`: how often drift and losses of accuracy are called wrongly, how soon rightly, and how well
+accuracy is estimated without labels.
 
 Streams with a known change: river's generators (SEA, Agrawal, STAGGER, ConceptDriftStream), digits with the shifts of
 "Failing Loudly", and streams as services see them, with sessions, cycles and small references. Others in which nothing
@@ -9,8 +9,8 @@ plans decide, four times a day, about windows of a day. Beside it Evidently and 
 * An **alarm** is DataStable or PerformanceStable becoming False where nothing has changed: somebody is told. An
   **action** is PerformanceStable becoming False there: by default the model is trained again. Per year of traffic.
 * **Precision and recall** are about the question whether accuracy has fallen by 3 points or more, one week before and
-  one after the change each counting once; `monitoring.performance.maxDropPerMille` is 30. The **delay** is in rows since
-  the change, of those found.
+  one after the change each counting once; `monitoring.performance.maxDropPerMille` is 30. The **delay**, of those
+  found, is in rows since the change.
 * The **error of the estimate** is its mean distance from the share of right answers of the window's rows, where only
   inputs change. A day has 2,400 rows, of which that share alone is off by 0.6 points from what it would be of all rows.
 
@@ -156,7 +156,9 @@ def peer(streams: Iterable[Watched], said: dict[Path, Days]) -> dict[str, Any]:
         if (days := said.get(stream.file)) is None:
             continue
         count += 1
-        acting = days.performance if days.estimated else [a or b for a, b in zip(days.performance, days.drift, strict=True)]
+        acting = (
+            days.performance if days.estimated else [a or b for a, b in zip(days.performance, days.drift, strict=True)]
+        )
         if stream.change is None:
             alarms.add([a or b for a, b in zip(days.drift, acting, strict=True)], stream.days)
             any_alarms.add([a or b for a, b in zip(days.any, acting, strict=True)], stream.days)
@@ -204,7 +206,11 @@ def _pairs(stream: Watched) -> list[tuple[float, float]]:
 def _scenario(streams: list[Watched]) -> dict[str, Any]:
     def begun(which: str, *, after: bool) -> int:
         return sum(
-            any(getattr(look, which) for look in each.looks if (each.change is not None and look.tick > each.change) is after)
+            any(
+                getattr(look, which)
+                for look in each.looks
+                if (each.change is not None and look.tick > each.change) is after
+            )
             for each in streams
         )
 
@@ -231,7 +237,9 @@ def all_watched(scenarios: Sequence[tuple[Scenario, int]], folder: Path, process
         for future in as_completed(futures):
             stream = found[futures[future]] = future.result()
             alarms = sorted({look.data for look in stream.looks} | {look.performance for look in stream.looks} - {""})
-            say(f"{stream.scenario}: accuracy fell by {stream.fell:.3f}; {', '.join(filter(None, alarms)) or 'nothing'}")
+            say(
+                f"{stream.scenario}: accuracy fell by {stream.fell:.3f}; {', '.join(filter(None, alarms)) or 'nothing'}"
+            )
     return [found[scenario.name, seed] for scenario, seed in asked]
 
 

@@ -1,4 +1,6 @@
-"""Recording and alerting rules of one ModelDeployment's objectives: a PrometheusRule, or a ConfigMap to be mounted.
+"""Recording and alerting rules of one ModelDeployment: a PrometheusRule, or a ConfigMap to be mounted.
+
+Alerts about its conditions are in `alerts`; what follows is about objectives.
 
 Only counts of five minutes are recorded; whatever is longer is a sum of these, so that a minute with one request weighs
 one request. Sums of overlapping counts are too large by the same factor everywhere, which a ratio does not see.
@@ -6,14 +8,14 @@ one request. Sums of overlapping counts are too large by the same factor everywh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
 import yaml
 
-from holdfast.build import labels, names
+from holdfast.build import alerts, labels, names
 from holdfast.build.hashing import with_desired_hash
 from holdfast.build.promql import equals, one_of, quoted, selector
 from holdfast.build.requests import BAD, DURATIONS, REQUESTS, UNCOUNTED, USERS, edge_texts
@@ -59,13 +61,16 @@ def rules(
     alarms: Sequence[Alarm],
     window_days: int,
     *,
+    conditions: Collection[str] = (),
     custom_resource: bool,
 ) -> dict[str, Any]:
     """The manifest for server-side apply.
 
-    custom_resource: a PrometheusRule, which needs the Prometheus operator; else a ConfigMap.
+    Args:
+        conditions: types of those that there are to be alerts about.
+        custom_resource: a PrometheusRule, which needs the Prometheus operator; else a ConfigMap.
     """
-    asked = (name, namespace, tuple(objectives), tuple(alarms), window_days)
+    asked = (name, namespace, tuple(objectives), tuple(alarms), window_days, tuple(sorted(conditions)))
     metadata = {
         "namespace": namespace,
         "labels": labels.serving(name) | {labels.COMPONENT: "rules"},
@@ -95,9 +100,16 @@ def _text(*asked: Any) -> str:
 
 
 def _document(
-    name: str, namespace: str, objectives: Iterable[Objective], alarms: Sequence[Alarm], window_days: int
+    name: str,
+    namespace: str,
+    objectives: Iterable[Objective],
+    alarms: Sequence[Alarm],
+    window_days: int,
+    conditions: Collection[str],
 ) -> dict[str, Any]:
-    return {"groups": [group for each in objectives for group in _groups(name, namespace, each, alarms, window_days)]}
+    groups = [group for each in objectives for group in _groups(name, namespace, each, alarms, window_days)]
+    about_conditions = alerts.group(name, namespace, conditions)
+    return {"groups": [*groups, about_conditions] if about_conditions else groups}
 
 
 def burn(seconds: int) -> str:
@@ -124,7 +136,7 @@ def _groups(
     long = {burn(seconds) for seconds in windows if seconds >= DAY}
     left = f"1 - {_ratio(this, window_days * DAY)} / {_number(objective.allowed)}"
     quick, slow = _alerts(this, objective, alarms, window_days)
-    for kind, seconds, recorded, alerts in (
+    for kind, seconds, recorded, alarming in (
         ("burn", EVERY, _counts(objective, of_model) | {k: v for k, v in burns.items() if k not in long}, quick),
         ("budget", STEP, {k: v for k, v in burns.items() if k in long} | {BUDGET_LEFT: left}, slow),
     ):
@@ -133,7 +145,7 @@ def _groups(
             "name": f"holdfast/{namespace}/{name}/{objective.name}/{kind}",
             "interval": f"{seconds}s",
             "rules": [
-                {**rule, "labels": {**rule.get("labels", {}), "slo": objective.name}} for rule in (*records, *alerts)
+                {**rule, "labels": {**rule.get("labels", {}), "slo": objective.name}} for rule in (*records, *alarming)
             ],
         }
 

@@ -1,4 +1,5 @@
-"""What the status of every ModelDeployment says, as gauges: conditions, revisions, the evidence of a rollout, budgets.
+"""What the status of every ModelDeployment says, as gauges: conditions, revisions, the evidence of a rollout, budgets,
+how far the data has moved, and accuracy.
 
 Made when somebody scrapes, from the store. So there are no series of what is gone, and their number is bounded by that
 of ModelDeployments. A process that stands by knows of none.
@@ -17,6 +18,11 @@ from holdfast.kube.store import Store
 
 _ROLES = (("stable", "stableRevision"), ("candidate", "candidateRevision"), ("previous", "previousRevision"))
 _BUDGETS = (("availability", "availabilityBudgetPercent"), ("latency", "latencyBudgetPercent"))
+_ACCURACIES = (
+    ("held-out", "baselinePerMille"),
+    ("estimated", "estimatedPerMille"),
+    ("measured", "measuredPerMille"),
+)
 _FAMILIES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "holdfast_model_condition": ("1: a condition as it is.", ("type", "status", "reason")),
     "holdfast_model_revision": ("1: what a revision is to its ModelDeployment.", ("role", "revision")),
@@ -27,6 +33,9 @@ _FAMILIES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "holdfast_rollout_e_value": ("Evidence that the candidate is worse.", ("revision",)),
     "holdfast_rollout_abort_e_value": ("The e-value at which the candidate is rejected.", ("revision",)),
     "holdfast_slo_budget_left_ratio": ("Share of the error budget that is left.", ("slo",)),
+    "holdfast_model_drift_psi": ("Population stability index of the newest window.", ("kind", "feature")),
+    "holdfast_model_drift_limit": ("What counts as drift with so many rows.", ("kind", "feature")),
+    "holdfast_model_accuracy_ratio": ("Share of right predictions, by where it is known from.", ("source",)),
 }
 
 Sample = tuple[str, tuple[str, ...], float]
@@ -64,8 +73,22 @@ def _samples(status: Mapping[str, Any]) -> Iterator[Sample]:
     for slo, field in _BUDGETS:
         if (percent := (status.get("slo") or {}).get(field)) is not None:
             yield "holdfast_slo_budget_left_ratio", (slo,), percent / 100
+    for source, field in _ACCURACIES:
+        if (share := (status.get("performance") or {}).get(field)) is not None:
+            yield "holdfast_model_accuracy_ratio", (source,), share / 1000
+    yield from _drift(status.get("drift") or {})
     if rollout := status.get("rollout"):
         yield from _rollout(rollout, status.get("candidateRevision", ""), status.get("stableRevision", ""))
+
+
+def _drift(drift: Mapping[str, Any]) -> Iterator[Sample]:
+    """Of the features that have moved most, as many as a status shows, and of what is said of them."""
+    parts = [("feature", each["name"], each) for each in drift.get("features") or ()]
+    parts += [(kind, "", drift[kind]) for kind in ("prediction", "confidence") if kind in drift]
+    for kind, feature, part in parts:
+        yield "holdfast_model_drift_psi", (kind, feature), part["psiPerMille"] / 1000
+        if (limit := part.get("limitPerMille")) is not None:
+            yield "holdfast_model_drift_limit", (kind, feature), limit / 1000
 
 
 def _rollout(rollout: Mapping[str, Any], candidate: str, stable: str) -> Iterator[Sample]:

@@ -67,6 +67,64 @@ def test_every_rule_is_about_this_model_alone() -> None:
             assert series == rule["expr"].count('namespace="shop", model="wine"') > 0, rule["expr"]
 
 
+WATCHED = ("DataStable", "PerformanceStable", "Retraining")
+
+
+def test_there_are_alerts_about_those_conditions_that_are_asked_for(tmp_path: Path) -> None:
+    made = rules("wine", "shop", "uid-1", (), (), 0, conditions=WATCHED[:1], custom_resource=False)
+    [group] = groups(made)
+    assert {rule["alert"] for rule in group["rules"]} == {"HoldfastDrift", "HoldfastUpstreamFault"}
+    both = rules("wine", "shop", "uid-1", (LATENCY,), alarms(7), 7, conditions=WATCHED, custom_resource=False)
+    file = tmp_path / "rules.yaml"
+    file.write_text(both["data"]["rules.yaml"])
+    done = promtool("check", "rules", "--lint=all", "--lint-fatal", file)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(groups(both)) == 3
+
+
+def test_a_condition_that_is_false_is_an_alert_and_a_new_leader_does_not_end_it(tmp_path: Path) -> None:
+    made = rules("wine", "shop", "uid-1", (), (), 0, conditions=WATCHED, custom_resource=False)
+    (tmp_path / "rules.yaml").write_text(made["data"]["rules.yaml"])
+
+    def said(type_: str, status: str, reason: str, values: str, model: str = "wine") -> Json:
+        of = (f'model="{model}"', f'type="{type_}"', f'status="{status}"', f'reason="{reason}"')
+        return {"series": selector("holdfast_model_condition", 'namespace="shop"', *of), "values": values}
+
+    input_series = [
+        said("DataStable", "True", "NoDrift", "1x9 _x90"),
+        said("DataStable", "False", "FeatureDrift", "_x9 1x9 _x2 1x9 _x60"),  # two scrapes without a leader
+        said("DataStable", "Unknown", "InsufficientData", "_x40 1x60"),
+        said("PerformanceStable", "False", "MeasuredDrop", "_x9 1x90"),
+        said("Retraining", "False", "Idle", "1x100"),
+        said("DataStable", "False", "UpstreamFault", "1x100", model="iris"),
+    ]
+    both = ["HoldfastAccuracyDrop", "HoldfastDrift"]
+    firing = {"8m": [], "15m": both, "21m": both, "60m": both[:1]}
+    test = {
+        "interval": "1m",
+        "input_series": input_series,
+        "promql_expr_test": [
+            {
+                "expr": 'count by (alertname, severity, namespace, model) (ALERTS{alertstate="firing"})',
+                "eval_time": time,
+                "exp_samples": [
+                    {
+                        "labels": selector("", f'alertname="{alert}"', 'severity="ticket"', 'namespace="shop"',
+                                           'model="wine"'),
+                        "value": 1,
+                    }
+                    for alert in alerts
+                ],
+            }
+            for time, alerts in firing.items()
+        ],
+    }  # fmt: skip
+    file = tmp_path / "test.yaml"
+    file.write_text(json.dumps({"rule_files": ["rules.yaml"], "evaluation_interval": "30s", "tests": [test]}))
+    done = promtool("test", "rules", file)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 # --- Run ---
 
 

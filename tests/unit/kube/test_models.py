@@ -25,6 +25,13 @@ STATUS = {
     "candidateRevision": "c41d7e0a92",
     "rollout": ROLLOUT,
     "slo": {"availabilityBudgetPercent": 83, "latencyBudgetPercent": -20},
+    "drift": {
+        "rows": 2140,
+        "windowSeconds": 86400,
+        "features": [{"name": "alcohol", "psiPerMille": 412, "limitPerMille": 186}],
+        "prediction": {"psiPerMille": 31},
+    },
+    "performance": {"metric": "Accuracy", "rows": 2140, "baselinePerMille": 951, "estimatedPerMille": 902},
 }
 
 
@@ -62,6 +69,11 @@ def test_a_status_is_shown_whole() -> None:
         ("holdfast_rollout_abort_e_value", "c41d7e0a92"): 1000,
         ("holdfast_slo_budget_left_ratio", "availability"): 0.83,
         ("holdfast_slo_budget_left_ratio", "latency"): -0.2,
+        ("holdfast_model_drift_psi", "alcohol", "feature"): 0.412,
+        ("holdfast_model_drift_limit", "alcohol", "feature"): 0.186,
+        ("holdfast_model_drift_psi", "", "prediction"): 0.031,
+        ("holdfast_model_accuracy_ratio", "held-out"): 0.951,
+        ("holdfast_model_accuracy_ratio", "estimated"): 0.902,
     }
 
 

@@ -64,3 +64,19 @@ def test_while_suspended_they_stay_as_they_are() -> None:
     world.change(suspend=True, slo={**SLO, "availability": "99"})
     world.converge()
     assert world.children[CONFIG_MAP]["spec"] == before
+
+
+def test_what_is_watched_is_alerted_about_also_without_objectives() -> None:
+    world = serving(monitoring={"performance": {}})
+    assert rules_of(world) == {CONFIG_MAP}
+    text = world.children[CONFIG_MAP]["spec"]["data"]["rules.yaml"]
+    assert "HoldfastAccuracyDrop" in text
+    assert "HoldfastDrift" not in text
+    world.change(monitoring={"drift": {}})
+    world.converge()
+    text = world.children[CONFIG_MAP]["spec"]["data"]["rules.yaml"]
+    assert "HoldfastDrift" in text
+    assert "HoldfastAccuracyDrop" not in text
+    world.change(monitoring=None)
+    world.converge()
+    assert rules_of(world) == set()
