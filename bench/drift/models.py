@@ -17,7 +17,7 @@ from holdfast_bundle import manifest
 from holdfast_serving import profile, session
 from holdfast_serving.drift import Drift
 from holdfast_training import spec
-from holdfast_training.output import Output
+from holdfast_training.output import output_at
 from holdfast_training.train import train
 
 _CHUNK = 4096
@@ -80,12 +80,12 @@ class Trained:
             "target": "truth",
             "task": "Classification",
             "split": {"testPercent": episode.held_out_percent},
-            "estimator": dict(scenario.estimator),
+            "estimators": [dict(scenario.estimator)],
             "output": {"uri": f"pvc://{claim}", "folder": "bundle"},
             "seed": seed,
         }
         run = spec.parse(json.dumps(document))
-        output = Output(run.output_uri, run.output_folder, folder)
+        output = output_at(run.output_uri, run.output_folder, claims=folder)
         train(run, output, scratch=folder, threads=1, claims=folder)
         return cls(folder / claim / "bundle")
 

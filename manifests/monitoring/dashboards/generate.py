@@ -20,6 +20,7 @@ MODEL = 'namespace="$namespace", model="$model"'
 USERS = 'protocol!="router"'
 """Without what routers ask each other, whose clients are answered by the pod that asks."""
 OF_USERS = f'namespace=~"$namespace", {USERS}'
+BIN = "bin"
 FAILED = 'outcome=~"failed|late|rejected|timeout"'
 
 Json = dict[str, Any]
@@ -39,7 +40,7 @@ class Panel:
     """For what spans many powers of ten."""
 
     def render(self, number: int, x: int, y: int) -> Json:
-        instant = self.kind in ("table", "stat")
+        instant = self.kind in ("table", "stat", "barchart")
         custom: Json = {"scaleDistribution": {"type": "log", "log": 10}} if self.logarithmic else {}
         panel: Json = {
             "id": number,
@@ -57,7 +58,7 @@ class Panel:
                     "legendFormat": legend,
                     "instant": instant,
                     "range": not instant,
-                    "format": "table" if self.kind == "table" else "time_series",
+                    "format": "table" if self.kind in ("table", "barchart") else "time_series",
                 }
                 for place, (expression, legend) in enumerate(self.queries)
             ],
@@ -65,7 +66,19 @@ class Panel:
         if self.kind == "table":
             hidden = {"Time": True, "__name__": True, "Value": True}
             panel["transformations"] = [{"id": "organize", "options": {"excludeByName": hidden}}]
+        if self.kind == "barchart":
+            panel["options"] = {"xField": BIN, "legend": {"displayMode": "list", "placement": "bottom"}}
+            panel["transformations"] = self._side_by_side()
         return panel
+
+    def _side_by_side(self) -> list[Json]:
+        """The answers of all queries in one table, by bin."""
+        names = {f"Value #{chr(ord('A') + place)}": legend for place, (_, legend) in enumerate(self.queries)}
+        times = {f"Time {place}": True for place in range(1, len(self.queries) + 1)}
+        return [
+            {"id": "joinByField", "options": {"byField": BIN, "mode": "outer"}},
+            {"id": "organize", "options": {"excludeByName": times, "renameByName": names}},
+        ]
 
 
 @dataclass(frozen=True)
@@ -340,6 +353,116 @@ INSIDE = Row(
     ),
 )
 
+
+def _shares(kind: str, of: str) -> str:
+    """Shares of the rows of a day, by bin."""
+    rows = f"increase(holdfast_model_{kind}_bin_total{{{of}}}[1d])"
+    return f"sum by (bin) ({rows}) / on () group_left () sum({rows})"
+
+
+def _beside_reference(title: str, kind: str, of: str) -> Panel:
+    return Panel(
+        title,
+        (
+            (_shares(kind, of), "live"),
+            (f"max by (bin) (holdfast_model_{kind}_reference_ratio{{{of}}})", "held out"),
+        ),
+        "percentunit",
+        kind="barchart",
+        width=12,
+        description="Of a day's rows, beside the held-out rows of the profile. Bins are called by their place.",
+    )
+
+
+_FEATURE = f'{MODEL}, revision="$revision", feature="$feature"'
+_REVISION = f'{MODEL}, revision="$revision"'
+
+DRIFT = Row(
+    "Data",
+    (
+        Panel(
+            "What is said",
+            (
+                (
+                    f'holdfast_model_condition{{{MODEL}, type=~"DataStable|PerformanceStable|Retraining"}}',
+                    "",
+                ),
+            ),
+            kind="table",
+            width=12,
+        ),
+        Panel(
+            "How far over the limit",
+            (
+                (
+                    f"max by (kind, feature) (holdfast_model_drift_psi{{{MODEL}}})"
+                    f" / max by (kind, feature) (holdfast_model_drift_limit{{{MODEL}}})",
+                    "{{kind}} {{feature}}",
+                ),
+            ),
+            width=12,
+            description="Population stability index of the newest window over what counts as drift. 1 is the limit.",
+        ),
+        Panel(
+            "Population stability index",
+            ((f"max by (kind, feature) (holdfast_model_drift_psi{{{MODEL}}})", "{{kind}} {{feature}}"),),
+            width=12,
+        ),
+        Panel(
+            "Limit",
+            ((f"max by (kind, feature) (holdfast_model_drift_limit{{{MODEL}}})", "{{kind}} {{feature}}"),),
+            width=12,
+            description="It grows where rows are few, or come together.",
+        ),
+    ),
+)
+
+HISTOGRAMS = Row(
+    "Live rows beside held-out ones",
+    (
+        _beside_reference("Feature $feature", "feature", _FEATURE),
+        _beside_reference("Predictions", "prediction", _REVISION),
+        _beside_reference("Confidence", "confidence", _REVISION),
+        Panel(
+            "Missing and unseen values, by feature",
+            (
+                (
+                    f"sum by (feature, bin) (increase(holdfast_model_feature_bin_total{{{_REVISION}, "
+                    'bin=~"missing|other"}[1h])) / on (feature) group_left () '
+                    f"sum by (feature) (increase(holdfast_model_feature_bin_total{{{_REVISION}}}[1h]))",
+                    "{{feature}} {{bin}}",
+                ),
+            ),
+            "percentunit",
+            width=12,
+        ),
+    ),
+)
+
+ACCURACY = Row(
+    "Accuracy",
+    (
+        Panel(
+            "Accuracy",
+            ((f"max by (source) (holdfast_model_accuracy_ratio{{{MODEL}}})", "{{source}}"),),
+            "percentunit",
+            width=12,
+            description="Of the held-out rows; as the model's own confidence lets expect; by feedback.",
+        ),
+        Panel(
+            "Labels by what they say of the prediction",
+            (
+                (
+                    f"sum by (counted_revision, outcome) (increase(holdfast_feedback_rows_total{{{MODEL}}}[1h]))",
+                    "{{counted_revision}} {{outcome}}",
+                ),
+            ),
+            width=12,
+            description="In an hour.",
+        ),
+    ),
+)
+
 OVERVIEW = Row(
     "Models",
     (
@@ -383,6 +506,19 @@ OVERVIEW = Row(
                 ),
             ),
             "percentunit",
+        ),
+        Panel(
+            "Data, accuracy or retraining that somebody should look at",
+            (
+                (
+                    'holdfast_model_condition{namespace=~"$namespace", type=~"DataStable|PerformanceStable",'
+                    ' status="False"} or holdfast_model_condition{namespace=~"$namespace", type="Retraining",'
+                    ' reason=~"TrainingFailed|BreakerOpen"}',
+                    "",
+                ),
+            ),
+            kind="table",
+            width=16,
         ),
         Panel(
             "Rollouts: share of the candidate",
@@ -442,6 +578,25 @@ DASHBOARDS = (
             ("model", 'label_values(holdfast_model_condition{namespace="$namespace"}, model)', False),
         ),
         (SLO, ROLLOUT, EVIDENCE, REQUESTS, INSIDE),
+    ),
+    Dashboard(
+        "holdfast-drift",
+        "Holdfast: drift of one model",
+        (
+            ("namespace", "label_values(holdfast_model_condition, namespace)", False),
+            ("model", 'label_values(holdfast_model_condition{namespace="$namespace"}, model)', False),
+            (
+                "revision",
+                f'label_values(holdfast_model_revision{{{MODEL}, role="stable"}}, revision)',
+                False,
+            ),
+            (
+                "feature",
+                f'label_values(holdfast_model_feature_reference_count{{{MODEL}, revision="$revision"}}, feature)',
+                False,
+            ),
+        ),
+        (DRIFT, HISTOGRAMS, ACCURACY),
     ),
     Dashboard(
         "holdfast-models",

@@ -20,6 +20,7 @@ STATUS = {
     "conditions": [
         {"type": "Ready", "status": "Unknown", "reason": "CanaryStep", "message": "step 1 of 2"},
         {"type": "SLOHealthy", "status": "True", "reason": "WithinBudget", "message": ""},
+        {"type": "DataStable", "status": "False", "reason": "FeatureDrift", "message": ""},
     ],
     "stableRevision": "5f3a9c0d1e",
     "candidateRevision": "c41d7e0a92",
@@ -57,6 +58,7 @@ def test_a_status_is_shown_whole() -> None:
     assert scraped(store) == {
         ("holdfast_model_condition", "CanaryStep", "Unknown", "Ready"): 1,
         ("holdfast_model_condition", "WithinBudget", "True", "SLOHealthy"): 1,
+        ("holdfast_model_condition", "FeatureDrift", "False", "DataStable"): 1,
         ("holdfast_model_revision", "5f3a9c0d1e", "stable"): 1,
         ("holdfast_model_revision", "c41d7e0a92", "candidate"): 1,
         ("holdfast_rollout_weight_ratio", "c41d7e0a92"): 0.1,

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import prometheus_client
 import pytest
 import yaml
@@ -31,10 +32,19 @@ ROOT = Path(__file__).parents[3] / "manifests" / "monitoring"
 BODY = request(X=("FP32", [1, 4], [5.1, 3.5, 1.4, 0.2]))
 PROFILE = {
     "rows": 150,
-    "features": {},
+    "features": {
+        "sepal": {"kind": "numeric", "input": "X", "column": 0, "edges": [5.0, 6.0], "ratios": [0.2, 0.4, 0.4]}
+    },
     "prediction": {"labels": [0, 1, 2], "ratios": [0.4, 0.3, 0.3]},
+    "confidence": {"edges": [0.9], "ratios": [0.5, 0.5], "accuracy": [0.9, 1.0]},
 }
-VALUES = {"$namespace": "shop", "$model": "wine", "$__rate_interval": "1m"}
+VALUES = {
+    "$namespace": "shop",
+    "$model": "wine",
+    "$revision": REVISION,
+    "$feature": "sepal",
+    "$__rate_interval": "1m",
+}
 Json = dict[str, Any]
 
 
@@ -119,6 +129,9 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                         lease.grant(mode, **({"weight": 0.5} if mode == "share" else {}))
                         for _ in range(20):
                             assert stable.infer(BODY).status_code == 200
+                    said = stable.infer(BODY | {"parameters": {"receipt": True}}).json()["parameters"]
+                    labelled = {"feedback": [{"receipt": said["receipt"], "labels": [0]}]}
+                    httpx.post(f"{stable.url}/v2/models/wine/feedback", json=labelled).raise_for_status()
                     stable.infer({"inputs": []})
                     metrics.PROMETHEUS_ROUNDS.labels("ok").inc()
                     time.sleep(0.2)
@@ -134,8 +147,14 @@ def served(folder: Path, revision: str) -> Server:
     bundle.mkdir(parents=True)
     (bundle / "profile.json").write_text(json.dumps(PROFILE))
     digest = write_bundle(bundle, models.iris())
-    keys = {"HOLDFAST_ROUTER_PUBLIC_KEYS": public(KEY), "HOLDFAST_REVISION": revision}
-    server = Server(folder, "pvc://models/iris", digest, **keys)
+    (folder / "feedback" / "wine").mkdir(parents=True)
+    (folder / "feedback" / "wine" / "key").write_text("0123456789abcdef" * 4)
+    variables = {
+        "HOLDFAST_ROUTER_PUBLIC_KEYS": public(KEY),
+        "HOLDFAST_REVISION": revision,
+        "HOLDFAST_FEEDBACK_SECRET": "wine",
+    }
+    server = Server(folder, "pvc://models/iris", digest, "--feedback", str(folder / "feedback"), **variables)
     until(server.ready, "readiness")
     return server
 
@@ -144,8 +163,9 @@ def operator_registry() -> prometheus_client.CollectorRegistry:
     """The operator's own, of a process that leads, with a rollout and a model that is in trouble."""
     store = Store()
     store.put(model("wine", STATUS))
-    burning = [{"type": type_, "status": "False", "reason": "FastBurn"} for type_ in ("Ready", "SLOHealthy")]
-    store.put(model("iris", {"conditions": burning}))
+    trouble = {"Ready": "FastBurn", "SLOHealthy": "FastBurn", "DataStable": "FeatureDrift"}
+    conditions = [{"type": type_, "status": "False", "reason": reason} for type_, reason in trouble.items()]
+    store.put(model("iris", {"conditions": conditions}))
     metrics.REGISTRY.register(ModelCollector(store))
     metrics.LEADER.set(1)
     metrics.WATCH_AGE.labels("Job").set(1)
