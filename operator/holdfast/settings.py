@@ -49,6 +49,7 @@ def read(environment: Mapping[str, str]) -> Settings:
             serving_image=reader.text("HOLDFAST_SERVING_IMAGE"),
             training_image=reader.text("HOLDFAST_TRAINING_IMAGE"),
             poll_seconds=reader.number("HOLDFAST_POLL_SECONDS", 2, 1, 60),
+            own_images=reader.prefixes("HOLDFAST_OWN_TRAINERS"),
             image_pull_policy=reader.choice("HOLDFAST_IMAGE_PULL_POLICY", "IfNotPresent", PULL_POLICIES),
         ),
         namespaces=reader.names("HOLDFAST_NAMESPACES"),
@@ -94,6 +95,13 @@ class _Reader:
     def names(self, name: str) -> tuple[str, ...]:
         parts = [part.strip() for part in self._environment.get(name, "").split(",")]
         return tuple(dict.fromkeys(part for part in parts if part))
+
+    def prefixes(self, name: str) -> tuple[str, ...]:
+        """What names of images may begin with: all of them unless it is set, none of them with `none`."""
+        found = self.names(name) or ("*",)
+        if "none" in found and len(found) > 1:
+            self.wrong.append(f"{name} must be none alone, or prefixes of images, separated by commas")
+        return () if "none" in found else found
 
     def prometheus(self, prefix: str) -> Address | None:
         """By PREFIX_URL, PREFIX_TOKEN_FILE and PREFIX_CA_FILE."""

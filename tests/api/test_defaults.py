@@ -135,7 +135,7 @@ def test_plans_see_the_same_defaults_as_kubectl(server: Server, body: Json) -> N
             ),
             "spec.serving.env[0].valueFrom.secretKeyRef",
         ),
-        (training_job(tuning={"trials": 3}), "spec.tuning"),
+        (training_job(queueName="research"), "spec.queueName"),
         (
             training_job(data={"uri": "s3://lake/b", "secretRef": {"name": "a", "namespace": "other"}}),
             "spec.data.secretRef.namespace",

@@ -17,6 +17,7 @@ FULL = training_job(
     features={"numeric": ["ash"]},
     preprocessing={},
     split={},
+    tuning={},
     seed=3,
     evaluation={"requirements": [{"metric": "F1", "minimum": "0.5"}]},
     resources={"limits": {"memory": "1Gi"}},
@@ -38,6 +39,16 @@ CHANGES: list[Json] = [
     {"split": None},
     {"estimators": [{"name": "SVC"}]},
     {"estimators": [{"name": "RandomForestClassifier", "parameters": {"n_estimators": "9"}}]},
+    {
+        "estimators": None,
+        "features": None,
+        "preprocessing": None,
+        "split": None,
+        "tuning": None,
+        "container": {"image": "x"},
+    },
+    {"tuning": {"trials": 21}},
+    {"tuning": None},
     {"seed": 4},
     {"seed": None},
     {"evaluation": {"requirements": [{"metric": "F1", "minimum": "0.4"}]}},
@@ -73,6 +84,7 @@ def test_every_field_was_tried() -> None:
     assert {field for change in CHANGES for field in change} == {*FULL["spec"]} | {
         "backoffLimit",
         "activeDeadlineSeconds",
+        "container",
     }
     assert {field.alias for field in TrainingJobSpec.model_fields.values()} == {
         *(field for change in CHANGES for field in change),

@@ -90,6 +90,11 @@ def requirement(**fields: Any) -> Json:
     return training_job(evaluation={"requirements": [fields]})
 
 
+OWN = {"image": "registry.example.com/team/trainer:1"}
+ONE_TRAINER = "give exactly one of estimators (built-in trainers) and container (your own)"
+NOT_OF_ONES_OWN = (
+    "data.checks, features, preprocessing, split and tuning belong to estimators; your own container does these itself"
+)
 REFUSED: list[tuple[Json, str, str]] = [
     # Names
     (model_deployment("a" * 53), "<nil>", TOO_LONG),
@@ -297,6 +302,29 @@ REFUSED: list[tuple[Json, str, str]] = [
         for text, days in (("93", {}), ("70.2", {"windowDays": 7}), ("97.685", {"windowDays": 90}))
     ),
     # TrainingJob
+    (training_job(estimators=None), "spec", ONE_TRAINER),
+    (training_job(container=OWN), "spec", ONE_TRAINER),
+    *((training_job(**{field: None}), "spec", "estimators need target and task") for field in ("target", "task")),
+    *(
+        (training_job(estimators=None, container=OWN, **{field: {}}), "spec", NOT_OF_ONES_OWN)
+        for field in ("preprocessing", "split", "tuning")
+    ),
+    (training_job(estimators=None, container=OWN, features={"numeric": ["ash"]}), "spec", NOT_OF_ONES_OWN),
+    (
+        training_job(estimators=None, container=OWN, data={"uri": "pvc://lake/wine", "checks": {"minRows": 9}}),
+        "spec",
+        NOT_OF_ONES_OWN,
+    ),
+    (
+        training_job(estimators=None, container={"image": "a b"}),
+        "spec.container.image",
+        "an image is named without blanks, like registry.example.com/team/trainer:1",
+    ),
+    (
+        training_job(estimators=None, container={**OWN, "env": [{"name": "LD_PRELOAD", "value": "x"}]}),
+        "spec.container.env",
+        "names that begin with HOLDFAST_, LD_ or PYTHON, and PATH, are set by the operator",
+    ),
     (training_job(task="Regression"), "spec", WRONG_ESTIMATOR),
     (training_job(estimators=[{"name": "Ridge"}]), "spec", WRONG_ESTIMATOR),
     (requirement(metric="RMSE", maximum="1"), "spec", WRONG_METRIC),
@@ -426,7 +454,7 @@ REFUSED: list[tuple[Json, str, str]] = [
     ),
 ]
 
-WITHOUT_ONE: list[dict[str, Any]] = [{field: None} for field in ("data", "target", "task", "estimators", "output")]
+WITHOUT_ONE: list[dict[str, Any]] = [{field: None} for field in ("data", "output")]
 IMMUTABLE = (
     "a TrainingJob is one run and cannot change (suspend and ttlSecondsAfterFinished may): give the new run a new name"
 )
@@ -529,6 +557,8 @@ def test_every_rule_of_every_kind_is_among_those_tested() -> None:
             serviceAccountName="wine",
         ),
         training_job(features={"numeric": ["ash"]}),
+        training_job(estimators=None, container=OWN),
+        training_job(estimators=None, target=None, task=None, container={"image": "x", "args": ["$(A)", ""]}),
         training_job(features={"excluded": ["id", "quality"]}),
         training_job(features={"numeric": [f"n{n}" for n in range(500)], "categorical": [f"c{n}" for n in range(500)]}),
         training_job(task="Regression", estimators=[{"name": "SVR", "parameters": {"C": "0.5", "kernel": "rbf"}}]),

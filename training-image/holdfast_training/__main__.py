@@ -45,6 +45,8 @@ def main(
     dataset = commands.add_parser("dataset", help="write a public data set as CSV and print its digest")
     dataset.add_argument("name", choices=["wine", "breast-cancer", "diabetes", "digits"])
     dataset.add_argument("--output", type=Path, required=True, metavar="FILE")
+    commands.add_parser("fetch", help="bring the data of HOLDFAST_RUN to a trainer of one's own")
+    commands.add_parser("publish", help="publish what a trainer of one's own has left")
     commands.add_parser("gate", help="compare a challenger with the champion, as HOLDFAST_GATE says")
     commands.add_parser("batch", help="score the rows of a table, as HOLDFAST_BATCH says")
     commands.add_parser("poll", help="report the version of the data that HOLDFAST_POLL names")
@@ -64,6 +66,10 @@ def main(
                 return _score(threads, claims, stoppable, platform)
             case "poll":
                 return _poll(claims, platform)
+            case "fetch":
+                return _fetch(claims, platform)
+            case "publish":
+                return _publish(threads, claims, stoppable, platform)
             case _:
                 return _train(threads, claims, stoppable, progress_port, platform)
 
@@ -117,6 +123,25 @@ def _train(
         return train(
             run, output, scratch=Path(scratch), threads=threads, log=log, claims=claims, progress=told, access=access
         )
+
+
+def _fetch(claims: Path, platform: Mapping[str, str]) -> dict[str, Any]:
+    from holdfast_training import own
+    from holdfast_training.access import Access
+
+    run = own.parse(os.environ["HOLDFAST_RUN"])
+    return own.fetch(run, access=Access(run.service_account, platform), log=log, claims=claims)
+
+
+def _publish(threads: int, claims: Path, stoppable: Stoppable, platform: Mapping[str, str]) -> dict[str, Any]:
+    from holdfast_training import own
+    from holdfast_training.access import Access
+    from holdfast_training.output import output_at
+
+    run = own.parse(os.environ["HOLDFAST_RUN"])
+    credentials = Access(run.service_account, platform).to("output", run.output_secret)
+    output = stoppable.output = output_at(run.output_uri, run.output_folder, claims=claims, credentials=credentials)
+    return own.publish(run, output, threads=threads, log=log, claims=claims)
 
 
 def _poll(claims: Path, platform: Mapping[str, str]) -> dict[str, Any]:

@@ -179,16 +179,25 @@ def load(
         path = fetch_model(uri, folder, claims=claims, web=web, credentials=credentials)
         found = verify(path, digest)
         bundle = manifest.read(path) if path.is_dir() else None
-        model = path / manifest.MODEL if bundle else path
-        check_external_data(model, folder)
-        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        session = _session(model, threads)
-        inputs = signature.tensors(session.get_inputs(), bundle.inputs if bundle else ())
-        outputs = signature.tensors(session.get_outputs(), bundle.outputs if bundle else ())
-        golden = _golden(path / GOLDEN) if bundle else ()
+        return opened(role, path / manifest.MODEL if bundle else path, folder, bundle, digest=found, threads=threads)
     except BundleError as error:
         raise TrainingError(_REASONS[error.reason], f"{role}: {error.message}") from error
-    return Contender(role, found, session, bundle, inputs, outputs, size, golden)
+
+
+def opened(
+    role: str, model: Path, folder: Path, bundle: Manifest | None, *, digest: str = "", threads: int = 1
+) -> Contender:
+    """A model of a folder, loaded. Its golden requests are those beside it.
+
+    Raises:
+        BundleError: `Invalid`.
+    """
+    check_external_data(model, folder)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    session = _session(model, threads)
+    inputs = signature.tensors(session.get_inputs(), bundle.inputs if bundle else ())
+    outputs = signature.tensors(session.get_outputs(), bundle.outputs if bundle else ())
+    return Contender(role, digest, session, bundle, inputs, outputs, size, _golden(model.with_name(GOLDEN)))
 
 
 def _session(model: Path, threads: int) -> onnxruntime.InferenceSession:

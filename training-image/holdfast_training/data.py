@@ -109,16 +109,67 @@ def locate(
         where = parse(uri)
         found = files_of(where, web=web, claims=claims, credentials=credentials)
         format = format or _common_format(where, found)
-        if where.scheme == "pvc":
-            paths = [claim_path(where if found.single else where.join(name), claims) for name in found.names]
-        elif found.single:
-            paths = [scratch / "data"]
-            fetch_file(where, paths[0], web=web, credentials=credentials)
-        else:
-            folder = scratch / "data"
-            paths = [folder / name for name in found.names]
-            fetch_files(where, found.names, folder, web=web, credentials=credentials)
+    there = _brought(where, found, digest, scratch / "data", claims, web, credentials)
     names = ("",) if found.single else found.names
+    columns = (*_common_columns(where, format, there.paths), *partitions.columns(where, names))
+    _check_once(columns)
+    return Data(where, format, there.paths, there.digest, there.version, names, columns, there.stamps)
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """Files, whatever they hold.
+
+    Attributes:
+        names: below the URI; of a single file its own.
+        paths: where they are: on their claim, or in the folder that they were brought to, under their names.
+        digest, version, stamps: as of `Data`.
+    """
+
+    uri: Uri
+    names: tuple[str, ...]
+    paths: tuple[Path, ...]
+    digest: str
+    version: str | None
+    stamps: tuple[tuple[int, int], ...]
+
+
+def bring(
+    uri: str,
+    digest: str | None,
+    folder: Path,
+    *,
+    claims: Path = CLAIMS,
+    web: Web = PRODUCTION,
+    credentials: Credentials = NOBODY,
+) -> Brought:
+    """Find files of any kind, bring them to `folder` where they are not on a claim, and check digests.
+
+    Raises:
+        TrainingError: as `locate`, `DataInvalid` only when there are none.
+    """
+    with described():
+        where = parse(uri)
+        found = files_of(where, web=web, claims=claims, credentials=credentials)
+        if not found.names:
+            raise _no_files(where)
+    return _brought(where, found, digest, folder, claims, web, credentials)
+
+
+def _brought(
+    where: Uri, found: Files, digest: str | None, folder: Path, claims: Path, web: Web, credentials: Credentials
+) -> Brought:
+    names = (_local_name(where),) if found.single else found.names
+    with described():
+        if where.scheme == "pvc":
+            paths = [claim_path(where if found.single else where.join(name), claims) for name in names]
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            paths = [folder / name for name in names]
+            if found.single:
+                fetch_file(where, paths[0], web=web, credentials=credentials)
+            else:
+                fetch_files(where, names, folder, web=web, credentials=credentials)
     with _readable(where):
         stamps = tuple(map(_stamp, paths))
         digests = [digest_file(path) for path in paths]
@@ -126,9 +177,7 @@ def locate(
     _check_promises(where, found, digests)
     if digest is not None and actual != digest:
         raise TrainingError("ChecksumMismatch", f"{where} has the digest {actual}, the spec asks for {digest}")
-    columns = (*_common_columns(where, format, paths), *partitions.columns(where, names))
-    _check_once(columns)
-    return Data(where, format, tuple(paths), actual, found.version, names, columns, stamps)
+    return Brought(where, names, tuple(paths), actual, found.version, stamps)
 
 
 def _check_promises(uri: Uri, found: Files, digests: Sequence[str]) -> None:
@@ -140,11 +189,21 @@ def _check_promises(uri: Uri, found: Files, digests: Sequence[str]) -> None:
 
 def _common_format(uri: Uri, found: Files) -> Format:
     if not found.names:
-        raise _unusable("Empty", f"{uri} is a folder without data files")
+        raise _no_files(uri)
     formats = {_format_of(uri, uri.name if found.single else name) for name in found.names}
     if len(formats) > 1:
         raise _unusable("FormatsDiffer", f"{uri} holds both CSV and Parquet files; give each its own folder")
     return formats.pop()
+
+
+def _local_name(uri: Uri) -> str:
+    """Of a single file; a name that is none here, or a mark, is not kept."""
+    name = uri.name
+    return "data" if not name or "/" in name or "\0" in name or name.startswith((".", "_")) else name
+
+
+def _no_files(uri: Uri) -> TrainingError:
+    return _unusable("Empty", f"{uri} is a folder without data files")
 
 
 def _format_of(uri: Uri, name: str) -> Format:

@@ -19,6 +19,7 @@ Reason = Literal[
     "DataInvalid",
     "ParametersInvalid",
     "TuningFailed",
+    "ContractViolated",
     "RequirementNotMet",
     "ConversionFailed",
     "ParityFailed",

@@ -55,6 +55,12 @@ def output_at(
         raise TrainingError("OutputNotWritable", error.message) from error
 
 
+def checkpoint_at(uri: str, folder: str, claims: Path = CLAIMS) -> Path | None:
+    """Where a run keeps what its next attempt goes on from: beside its bundle. None where that lies on no claim."""
+    where = parse(uri)
+    return local_path(where, claims) / f".checkpoint-{folder}" if where.scheme == "pvc" else None
+
+
 class Output(ABC):
     """The place of one run's bundle. `stop` may be called from any thread, at any moment."""
 
@@ -87,7 +93,9 @@ class Output(ABC):
         finally:
             self._discard()
 
-    def publish(self, files: Mapping[str, bytes], notes: Mapping[str, Any] | None = None, **contents: Any) -> Finished:
+    def publish(
+        self, files: Mapping[str, bytes | Path], notes: Mapping[str, Any] | None = None, **contents: Any
+    ) -> Finished:
         """Write the files, seal them with a manifest of `contents`, and let the bundle appear.
 
         Returns digest and manifest of what lies there now. Raises TrainingError `OutputNotWritable`.
@@ -97,7 +105,11 @@ class Output(ABC):
             raise RuntimeError("publish() belongs into staging()")
         with _in_words(self.uri):
             for name, content in files.items():
-                (staging / name).write_bytes(content)
+                (staging / name).parent.mkdir(parents=True, exist_ok=True)
+                if isinstance(content, Path):
+                    shutil.copyfile(content, staging / name)
+                else:
+                    (staging / name).write_bytes(content)
             digest = manifest.write(staging, name=self.model_name, **contents)
             (staging / NOTES).write_bytes(manifest.canonical_json(dict(notes or {})))
             sealed = manifest.read(staging)

@@ -31,9 +31,11 @@ from holdfast.api.meta import (
     condition_column,
     list_map,
     one_run,
+    rules,
     set_list,
     validated,
 )
+from holdfast.api.variables import EnvVars
 
 
 class TrainingJobCondition(StrEnum):
@@ -69,6 +71,9 @@ class TrainingJobReason(StrEnum):
     CHECKSUM_MISMATCH = "ChecksumMismatch"
     COLUMN_NOT_FOUND = "ColumnNotFound"
     DATA_INVALID = "DataInvalid"
+    # A trainer of one's own.
+    IMAGE_NOT_ALLOWED = "ImageNotAllowed"
+    CONTRACT_VIOLATED = "ContractViolated"
     # The model.
     PARAMETERS_INVALID = "ParametersInvalid"
     TUNING_FAILED = "TuningFailed"
@@ -135,6 +140,9 @@ ColumnNames = Annotated[tuple[ColumnName, ...], set_list(500)]
 KEYLESS = (
     "!has(self.secretRef) || !self.uri.startsWith('pvc://')",
     "secretRef has the keys to a store or a web server; a claim needs none",
+)
+_IMAGE = rules(
+    ("self.matches('^[^\\\\s]+$')", "an image is named without blanks, like registry.example.com/team/trainer:1")
 )
 
 
@@ -304,6 +312,19 @@ class Tuning(Model):
     )
 
 
+class OwnContainer(Model):
+    """A trainer of your own; docs/own-trainer.md says what it gets and what it has to leave."""
+
+    image: str = Field(min_length=1, max_length=512, description="Its image, best by digest.", json_schema_extra=_IMAGE)
+    command: Annotated[tuple[Annotated[str, Field(max_length=1024)], ...], atomic_list(32)] | None = Field(
+        None, description="Entry point. Absent: the image's."
+    )
+    args: Annotated[tuple[Annotated[str, Field(max_length=4096)], ...], atomic_list(64)] | None = Field(
+        None, description="Arguments. Absent: the image's."
+    )
+    env: EnvVars | None = Field(None, description="Environment variables of the container.")
+
+
 class Requirement(Model):
     """A bound on one held-out metric."""
 
@@ -337,45 +358,63 @@ _REGRESSION_METRICS = ",".join(f"'{name}'" for name in get_args(RegressionMetric
 
 RUN_RULES = (
     (
-        f"self.estimators.all(e, (self.task == 'Regression') == (e.name in [{_REGRESSORS}]))",
+        "has(self.estimators) != has(self.container)",
+        "give exactly one of estimators (built-in trainers) and container (your own)",
+    ),
+    (
+        "!has(self.estimators) || has(self.target) && has(self.task)",
+        "estimators need target and task",
+    ),
+    (
+        "!has(self.container) || !has(self.data.checks)"
+        " && !has(self.features) && !has(self.preprocessing) && !has(self.split) && !has(self.tuning)",
+        "data.checks, features, preprocessing, split and tuning belong to estimators;"
+        " your own container does these itself",
+    ),
+    (
+        "!has(self.estimators) || !has(self.task)"
+        f" || self.estimators.all(e, (self.task == 'Regression') == (e.name in [{_REGRESSORS}]))",
         "an estimator does not fit the task: classifiers need task Classification, regressors need task Regression",
     ),
     (
-        "!has(self.evaluation) || !has(self.evaluation.requirements) || self.evaluation.requirements.all("
-        f"r, (self.task == 'Regression') == (r.metric in [{_REGRESSION_METRICS}]))",
+        "!has(self.evaluation) || !has(self.evaluation.requirements) || !has(self.task) ||"
+        f" self.evaluation.requirements.all(r, (self.task == 'Regression') == (r.metric in [{_REGRESSION_METRICS}]))",
         "a required metric does not fit the task: R2, MAE, RMSE and MAPE are for Regression,"
         " the others for Classification",
     ),
     (
-        "!has(self.features) || !(has(self.features.numeric) && self.target in self.features.numeric"
+        "!has(self.features) || !has(self.target) ||"
+        " !(has(self.features.numeric) && self.target in self.features.numeric"
         " || has(self.features.categorical) && self.target in self.features.categorical)",
         "the target must not be among the features",
     ),
     (
-        "has(self.tuning) || self.estimators.size() == 1 && !has(self.estimators[0].search)",
+        "has(self.tuning) || !has(self.estimators) || self.estimators.size() == 1 && !has(self.estimators[0].search)",
         "several estimators, or a search, need tuning",
     ),
     (
-        "!has(self.tuning) || !has(self.tuning.metric)"
+        "!has(self.tuning) || !has(self.tuning.metric) || !has(self.task)"
         f" || (self.task == 'Regression') == (self.tuning.metric in [{_REGRESSION_METRICS}])",
         "tuning.metric does not fit the task: R2, MAE, RMSE and MAPE are for Regression, the others for Classification",
     ),
     (
-        "!has(self.tuning) || self.tuning.trials >= self.estimators.size()",
+        "!has(self.tuning) || !has(self.estimators) || self.tuning.trials >= self.estimators.size()",
         "tuning.trials must not be smaller than the number of estimators: each is tried at least once",
     ),
     (
-        "!has(self.tuning) || self.tuning.sampler != 'Grid'"
+        "!has(self.tuning) || !has(self.estimators) || self.tuning.sampler != 'Grid'"
         " || self.estimators.all(e, !has(e.search) || e.search.all(s, has(s.values)))",
         "sampler Grid needs values in every search, not low and high",
     ),
     (
-        "!has(self.tuning) || self.tuning.sampler != 'CMAES' || self.estimators.size() == 1"
-        " && has(self.estimators[0].search) && self.estimators[0].search.filter(s, has(s.low)).size() > 1",
+        "!has(self.tuning) || !has(self.estimators) || self.tuning.sampler != 'CMAES'"
+        " || self.estimators.size() == 1 && has(self.estimators[0].search)"
+        " && self.estimators[0].search.filter(s, has(s.low)).size() > 1",
         "sampler CMAES needs one estimator with at least two parameters that are searched from low to high",
     ),
     (
-        "!has(self.split) || !has(self.split.orderColumn) || self.split.orderColumn != self.target",
+        "!has(self.split) || !has(self.split.orderColumn) || !has(self.target)"
+        " || self.split.orderColumn != self.target",
         "split.orderColumn must not be the target",
     ),
 )
@@ -387,8 +426,8 @@ class RunSpec(Model):
     model_config = validated(*RUN_RULES)
 
     data: Data = Field(description="What to learn from.")
-    target: ColumnName = Field(description="The column to predict.")
-    task: Task = Field(description="What kind of answer the model gives.")
+    target: ColumnName | None = Field(None, description="The column to predict.")
+    task: Task | None = Field(None, description="What kind of answer the model gives.")
     features: Features | None = Field(
         None, description="Which columns to learn from. Absent: every column but the target, by type."
     )
@@ -398,10 +437,11 @@ class RunSpec(Model):
     split: Split | None = Field(
         None, description="Which rows are held out. Absent: 20 % by seed, stratified for classification."
     )
-    estimators: Annotated[tuple[Estimator, ...], list_map("name", 8, least=1)] = Field(
-        description="The estimators to choose from; the best by tuning.metric is kept."
+    estimators: Annotated[tuple[Estimator, ...], list_map("name", 8, least=1)] | None = Field(
+        None, description="The estimators to choose from; the best by tuning.metric is kept."
     )
     tuning: Tuning | None = Field(None, description="How to choose. Absent: there is one estimator and no search.")
+    container: OwnContainer | None = Field(None, description="A trainer of your own, in place of estimators.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of every random choice.")
     evaluation: Evaluation | None = Field(None, description="What the model must reach on held-out rows.")
     output: Output = Field(description="Where the bundle goes.")

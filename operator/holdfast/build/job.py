@@ -8,8 +8,8 @@ from typing import Any
 
 from holdfast.api.batchinference import BatchInferenceSpec
 from holdfast.api.meta import Model, ObjectRef
-from holdfast.api.trainingjob import Preprocessing, RunSpec, Split, TrainingJobSpec
-from holdfast.build import labels, names, pod
+from holdfast.api.trainingjob import OwnContainer, Preprocessing, RunSpec, Split, TrainingJobSpec
+from holdfast.build import labels, names, owntrainer, pod
 from holdfast.build.hashing import canonical_json, with_desired_hash
 from holdfast.build.source import Source
 
@@ -100,7 +100,10 @@ def training_job(
     variables = {"HOLDFAST_RUN": pod.literal(canonical_json(run(spec, job_name)))}
     output = pod.claim_of(spec.output.uri)
     resources = _dumped(spec.resources)
-    made = trainer_pod("train", [], variables, places, spec, image, pull_policy, resources, writable=output)
+    if spec.container:
+        made = _own_pod(name, job_name, spec, spec.container, variables, places, image, pull_policy)
+    else:
+        made = trainer_pod("train", [], variables, places, spec, image, pull_policy, resources, writable=output)
     manifest = _job(job_name, namespace, labels.training(name), labels.owner("TrainingJob", name, uid), made)
     # What is waited for ends at the deadline, which a helper does not have.
     manifest["spec"]["podFailurePolicy"]["rules"].append(on_exit(pod.WAITING_FOR_A_PERSON, "Ignore"))
@@ -109,6 +112,27 @@ def training_job(
         "activeDeadlineSeconds": spec.active_deadline_seconds,
     }
     return manifest
+
+
+def _own_pod(
+    name: str,
+    job_name: str,
+    spec: RunSpec,
+    own: OwnContainer,
+    variables: Mapping[str, str],
+    places: tuple[Place, Place],
+    image: str,
+    pull_policy: str,
+) -> dict[str, Any]:
+    """places: of the data and of the output. The checkpoint lies beside the bundle, where that is on a claim."""
+    checkpoint = owntrainer.checkpoint_of(spec.output.uri, job_name)
+    writable, counted = pod.claim_of(spec.output.uri), _counted(_dumped(spec.resources))
+    reads, writes = places if checkpoint else places[:1], places[1:]
+    fetch = trainer_pod("fetch", ["fetch"], variables, reads, spec, image, pull_policy, counted, writable=writable)
+    publish = trainer_pod(
+        "publish", ["publish"], variables, writes, spec, image, pull_policy, counted, writable=writable
+    )
+    return owntrainer.pod_of_steps(fetch, publish, name, spec, own, pull_policy, checkpoint)
 
 
 def poll_job(
@@ -181,15 +205,20 @@ def run(spec: RunSpec, folder: str) -> dict[str, Any]:
     """What the trainer is told (docs/design: contracts), with every default filled in."""
     told: dict[str, Any] = {
         "data": spec.data.to_json(),
-        "target": spec.target,
-        "task": spec.task,
-        "preprocessing": (spec.preprocessing or Preprocessing()).to_json(),
-        "split": (spec.split or Split()).to_json(),
-        "estimators": [estimator.to_json() for estimator in spec.estimators],
         "seed": spec.seed,
         "requirements": [],
         "output": {**spec.output.to_json(), "folder": folder},
     }
+    if spec.target:
+        told["target"] = spec.target
+    if spec.task:
+        told["task"] = spec.task
+    if spec.container:
+        told["container"] = {"image": spec.container.image}
+    if spec.estimators:
+        told["estimators"] = [estimator.to_json() for estimator in spec.estimators]
+        told["preprocessing"] = (spec.preprocessing or Preprocessing()).to_json()
+        told["split"] = (spec.split or Split()).to_json()
     if spec.service_account_name:
         told["serviceAccountName"] = spec.service_account_name
     if spec.features:

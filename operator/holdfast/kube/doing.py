@@ -50,7 +50,8 @@ async def ask(session: aiohttp.ClientSession, address: str, port: int = MANAGEME
 
 async def progress(pods: Iterable[Pod]) -> Mapping[str, Any] | None:
     """What the oldest training pod that answers says of the run; not checked but for being a JSON object."""
-    running = sorted((pod for pod in pods if pod.phase == "Running" and pod.address), key=lambda pod: pod.created)
+    works = (pod for pod in pods if (pod.phase == "Running" or pod.step) and pod.address)
+    running = sorted(works, key=lambda pod: pod.created)
     if not running:
         return None
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=SECONDS)) as session:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from holdfast.build.owntrainer import OWN_TRAINER
 from holdfast.kube import doing, errors
 from holdfast.kube.client import Client
 from holdfast.kube.kinds import CLAIM, CONFIG_MAP, EVENT, OWNERS, POD, Key, controller_of
@@ -79,10 +80,10 @@ class Reader:
 
 
 def pod(raw: Object, mount_message: str | None = None, doing: str | None = None) -> Pod:
-    """What a plan sees of a pod. Our pods have one container."""
+    """What a plan sees of a pod. Our pods have one container, before which steps may have their turn."""
     metadata, status = raw["metadata"], raw.get("status") or {}
     controller = controller_of(metadata) or {}
-    container: Object = next(iter(status.get("containerStatuses") or ()), {})
+    container = _turn(status)
     state: Object = container.get("state") or {}
     waiting: Object = state.get("waiting") or {}
     ended: Object = state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
@@ -102,14 +103,32 @@ def pod(raw: Object, mount_message: str | None = None, doing: str | None = None)
         exit_code=ended.get("exitCode"),
         termination_reason=ended.get("reason"),
         termination_message=ended.get("message"),
-        image_id=container.get("imageID") or None,
+        image_id=_trainer(status).get("imageID") or container.get("imageID") or None,
         mount_message=mount_message,
         doing=doing,
         uid=metadata["uid"],
         address=status.get("podIP") or "",
+        step=container["name"] if container in _steps(status) and "running" in state else "",
         deleting="deletionTimestamp" in metadata,
         ready_since=_since(ready) if ready.get("status") == "True" else None,
     )
+
+
+def _steps(status: Object) -> Sequence[Object]:
+    return status.get("initContainerStatuses") or ()
+
+
+def _turn(status: Object) -> Object:
+    """The container that works, or is to: the first step that has not ended well, else the one after all steps."""
+    for step in _steps(status):
+        if ((step.get("state") or {}).get("terminated") or {}).get("exitCode") != 0:
+            return step
+    return next(iter(status.get("containerStatuses") or ()), {})
+
+
+def _trainer(status: Object) -> Object:
+    """The step that is somebody's own trainer, if there is one: its image is the one that matters."""
+    return next((step for step in _steps(status) if step["name"] == OWN_TRAINER), {})
 
 
 def _since(condition: Object) -> datetime | None:
@@ -125,6 +144,5 @@ def _hangs(raw: Object) -> bool:
     status = raw.get("status") or {}
     if status.get("phase") != "Pending" or _condition(status, "PodScheduled").get("status") != "True":
         return False
-    container: Object = next(iter(status.get("containerStatuses") or ()), {})
-    waiting: Object = (container.get("state") or {}).get("waiting") or {}
-    return bool(waiting.get("reason", "ContainerCreating") == "ContainerCreating")
+    waiting: Object = (_turn(status).get("state") or {}).get("waiting") or {}
+    return waiting.get("reason", "ContainerCreating") in {"ContainerCreating", "PodInitializing"}

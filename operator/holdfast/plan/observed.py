@@ -27,6 +27,8 @@ class Settings:
     serving_image: str
     training_image: str
     image_pull_policy: str = "IfNotPresent"
+    own_images: tuple[str, ...] = ("*",)
+    """Of trainers of one's own: what their names may begin with; `*` stands for all, none for none."""
     router_public_key: str = ""
     """Of the operator, in base64; new pods take leases signed with it."""
     poll_seconds: float = 2.0
@@ -102,6 +104,8 @@ class Pod:
     uid: str = ""
     address: str = ""
     """Its IP; empty before it has one."""
+    step: str = ""
+    """Of a pod of several steps the one before the last that runs now; its phase is still Pending then."""
     ready_since: datetime | None = None
     """None while it is not ready."""
     deleting: bool = False

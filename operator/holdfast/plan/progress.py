@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from holdfast.api.trainingjob import Progress
-from holdfast.plan import jobs
+from holdfast.plan import jobs, runs
 from holdfast.plan.observed import Child, Observed
 
 PAUSE = timedelta(seconds=60)
@@ -18,7 +18,9 @@ _LAST = "progress"
 
 def is_due(observed: Observed, job: Child) -> bool:
     """Whether the Job's pod is to be asked now."""
-    if jobs.finished(job) or not job.status.get("ready"):
+    # The pod of a trainer of one's own is not ready while that has its turn.
+    works = job.status.get("ready") or (observed.spec.get("container") and runs.waited(observed))
+    if jobs.finished(job) or not works:
         return False
     last = observed.memory.get(_LAST)
     return last is None or observed.now - datetime.fromisoformat(last) >= PAUSE

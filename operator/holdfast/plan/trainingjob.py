@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 from holdfast.api.trainingjob import TrainingJobReason as Reason
 from holdfast.api.trainingjob import TrainingJobSpec, TrainingJobStatus
-from holdfast.build import names
+from holdfast.build import names, owntrainer
 from holdfast.build.job import training_job
 from holdfast.build.pod import claim_of
 from holdfast.plan import conditions, jobs, progress, runs, trouble
@@ -103,6 +103,8 @@ def _not_created(observed: Observed) -> Verdict:
             message = f"Job {name} exists and belongs to {foreign.owner}; remove it and give the run a new name"
             return Verdict("False", Reason.NAME_CONFLICT, message)
     spec = TrainingJobSpec.parse(observed.spec)
+    if spec.container and not owntrainer.is_allowed(spec.container.image, settings.own_images):
+        return Verdict("False", Reason.IMAGE_NOT_ALLOWED, _not_allowed(spec.container.image, settings.own_images))
     manifest = training_job(
         metadata.name, metadata.namespace, metadata.uid, spec, settings.training_image, settings.image_pull_policy
     )
@@ -115,11 +117,18 @@ def _not_created(observed: Observed) -> Verdict:
     return Verdict("Unknown", Reason.PENDING, f"Job {name} is about to start", writes=create)
 
 
+def _not_allowed(image: str, prefixes: Sequence[str]) -> str:
+    what = f"only those that begin with {', '.join(prefixes)}" if prefixes else "none"
+    return f"image {image} is not allowed: this operator's administrator lets trainers of your own be {what}"
+
+
 def _under_way(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:
     attempts, limit = int(job.status.get("failed") or 0), observed.spec.get("backoffLimit", 0)
-    if job.status.get("ready"):
+    step = next((pod.step for pod in pods if pod.step), "")
+    if job.status.get("ready") or step:
         which = f", attempt {attempts + 1} of {limit + 1}" if attempts else ""
-        doing = f": {said}" if (said := (progress.told(observed) or {}).get("message")) else ""
+        said = (progress.told(observed) or {}).get("message")
+        doing = f": {step} {said or ''}".rstrip() if step else f": {said}" if said else ""
         return Verdict("Unknown", Reason.RUNNING, f"Job {job.name} runs{which}{doing}")
     present = [pod for pod in pods if pod.phase == "Pending"]
     wrong = trouble.of_claims(observed.claims) or trouble.of_pods(present, observed.claims, REASONS)
@@ -135,8 +144,9 @@ def _under_way(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:
 
 
 def _succeeded(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:
-    said = next((r for r in map(trouble.report, pods) if r.get("result") == "Completed"), None)
-    if said is None and not any(pod.phase == "Succeeded" for pod in pods):
+    ended = [pod for pod in pods if pod.phase == "Succeeded"]  # a step of somebody's own may say what it likes
+    said = next((r for r in map(trouble.report, ended) if r.get("result") == "Completed"), None)
+    if not ended:
         # Its pod, and what it said, are gone. The next one finds the bundle by the run's uid and reports it again.
         return Verdict("Unknown", Reason.RETRYING, "the report of the run is lost", writes=(_delete(job),))
     results = {part: said[part] for part in RESULTS if part in said} if said else {}
@@ -146,8 +156,9 @@ def _succeeded(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:
         message = "the trainer ended well, but what it reported cannot be read: is its image the operator's own?"
         return Verdict("False", Reason.INTERNAL_ERROR, message)
     model, metric, data = results["model"], results["metrics"][0], results["data"]
-    fitted = f"{model.get('estimator')}, {metric['name']} {metric['value']} on {data.get('testRows')} held-out rows"
-    message = f"{fitted}{runs.duration(job)}; {model['uri']}"
+    fitted = f"{estimator}, " if (estimator := model.get("estimator")) else ""
+    held_out = f" on {rows} held-out rows" if (rows := data.get("testRows")) else ""
+    message = f"{fitted}{metric['name']} {metric['value']}{held_out}{runs.duration(job)}; {model['uri']}"
     return Verdict("True", Reason.COMPLETED, message, results)
 
 
@@ -161,7 +172,9 @@ def _failed(observed: Observed, condition: Mapping[str, Any], pods: list[Pod]) -
             "False", Reason.DEADLINE_EXCEEDED, f"{runs.TOO_LONG}: {wrong.message}" if wrong else runs.TOO_LONG
         )
     wrong = trouble.of_pods(pods, (), REASONS) or Trouble("", condition.get("message", ""))
-    reason = wrong.reason if wrong.reason in REASONS else Reason.BACKOFF_LIMIT_EXCEEDED
+    given_up = condition.get("reason") == "PodFailurePolicy" and observed.spec.get("container")
+    otherwise = Reason.CONTRACT_VIOLATED if given_up else Reason.BACKOFF_LIMIT_EXCEEDED
+    reason = wrong.reason if wrong.reason in REASONS else otherwise
     found = ({"findings": said["findings"]} for said in map(trouble.report, pods) if said.get("findings"))
     return Verdict("False", reason, wrong.message, next(filter(_readable, found), {}))
 

@@ -113,3 +113,34 @@ def test_a_batch_sees_the_stable_revision_of_a_model_deployment() -> None:
     waits = {"conditions": [{"type": "Ready", "status": "Unknown", "message": "it is being fetched"}]}
     seen = served(Resource(key, "m1", 1, False, {}, waits))
     assert (seen.uri, seen.message) == (None, "it is being fetched")
+
+
+def steps(*states: dict[str, Any]) -> dict[str, Any]:
+    """A pod of three containers, one after the other."""
+    waits = {"waiting": {"reason": "PodInitializing"}}
+    names = ("fetch", "train", "publish")
+    each = [{"name": name, "state": state} for name, state in zip(names, (*states, waits, waits, waits), strict=False)]
+    return {"initContainerStatuses": each[:2], "containerStatuses": each[2:]}
+
+
+DONE = {"terminated": {"exitCode": 0, "message": "{}"}}
+
+
+def test_of_a_pod_of_several_steps_the_one_speaks_whose_turn_it_is() -> None:
+    running = pod(raw(phase="Pending", **steps(DONE, {"running": {}})))
+    assert (running.step, running.exit_code) == ("train", None)
+    failed = pod(raw(phase="Failed", **steps(DONE, {"terminated": {"exitCode": 3, "message": "no rows"}})))
+    assert (failed.step, failed.exit_code, failed.termination_message) == ("", 3, "no rows")
+    pulled = pod(raw(phase="Pending", **steps(DONE, {"waiting": {"reason": "ErrImagePull"}})))
+    assert (pulled.step, pulled.waiting_reason) == ("", "ErrImagePull")
+    last = pod(raw(phase="Running", **steps(DONE, DONE, {"running": {}})))
+    assert last.step == ""
+    ended = pod(raw(phase="Succeeded", **steps(DONE, DONE, {"terminated": {"exitCode": 0, "message": "report"}})))
+    assert (ended.exit_code, ended.termination_message) == (0, "report")
+
+
+def test_the_image_of_a_trainer_of_ones_own_is_the_one_that_counts() -> None:
+    status = steps(DONE, DONE, {"terminated": {"exitCode": 0}})
+    status["initContainerStatuses"][1]["imageID"] = "trainer@sha256:aa"
+    status["containerStatuses"][0]["imageID"] = "holdfast@sha256:bb"
+    assert pod(raw(phase="Succeeded", **status)).image_id == "trainer@sha256:aa"

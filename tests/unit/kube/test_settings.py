@@ -73,3 +73,21 @@ def test_an_address_of_prometheus_that_is_none_is_refused_and_not_repeated(url: 
     with pytest.raises(SettingsError, match="HOLDFAST_PROMETHEUS_URL must be") as caught:
         read({**REQUIRED, "HOLDFAST_PROMETHEUS_URL": url})
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "prefixes"),
+    [
+        ("", ("*",)),
+        ("*", ("*",)),
+        ("none", ()),
+        (" registry.example.com/team/, ghcr.io/x ", ("registry.example.com/team/", "ghcr.io/x")),
+    ],
+)
+def test_images_of_trainers_of_ones_own_can_be_limited_and_switched_off(value: str, prefixes: tuple[str, ...]) -> None:
+    assert read({**REQUIRED, "HOLDFAST_OWN_TRAINERS": value}).plan.own_images == prefixes
+
+
+def test_none_beside_prefixes_is_refused() -> None:
+    with pytest.raises(SettingsError, match="HOLDFAST_OWN_TRAINERS must be none alone"):
+        read({**REQUIRED, "HOLDFAST_OWN_TRAINERS": "none,ghcr.io/x"})

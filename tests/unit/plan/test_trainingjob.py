@@ -1,6 +1,8 @@
 """TrainingJob: what is done and what is said, story by story."""
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from tests.unit.plan.world import World
 from holdfast.api.trainingjob import TrainingJobReason as Reason
 from holdfast.api.trainingjob import TrainingJobStatus
 
-COMPLETED = {
+COMPLETED: dict[str, Any] = {
     "result": "Completed",
     "model": {"uri": "pvc://models/wine/run", "digest": worlds.PINNED, "estimator": "Ridge", "sizeBytes": 12},
     "metrics": [{"name": "Accuracy", "value": "0.972"}],
@@ -119,6 +121,24 @@ def out_of_memory() -> World:
     return world
 
 
+OWN = {"image": "registry.example.com/team/trainer:1"}
+
+
+def own(**spec: Any) -> World:
+    world = worlds.training_job(container=OWN, **spec)
+    del world.spec["estimators"]
+    world.step()
+    return world
+
+
+def not_allowed() -> World:
+    world = worlds.training_job(container=OWN)
+    del world.spec["estimators"]
+    world.settings = replace(world.settings, own_images=("registry.example.com/other/",))
+    world.converge()
+    return world
+
+
 def told(reason: str) -> Callable[[], World]:
     return lambda: ended({"reason": reason, "message": f"words about {reason}", "findings": FINDINGS})
 
@@ -146,6 +166,8 @@ REASONS: dict[str, tuple[Callable[[], World], str, str | None, str]] = {
         None,
         "Ridge, Accuracy 0.972 on 36 held-out rows, 40 s; pvc://",
     ),
+    "ImageNotAllowed": (not_allowed, "False", "Stalled", "begin with registry.example.com/other/"),
+    "ContractViolated": (lambda: ended(None, first=own()), "False", "Stalled", "ended with 3"),
     "OutOfMemory": (out_of_memory, "False", "Stalled", "raise resources"),
     "DeadlineExceeded": (lambda: ended(None, "DeadlineExceeded", 143), "False", "Stalled", "activeDeadlineSeconds"),
     "BackoffLimitExceeded": (lambda: ended(None, "BackoffLimitExceeded", 1), "False", "Stalled", "ended with 1"),
@@ -411,3 +433,38 @@ def test_what_a_pod_says_beside_its_progress_is_left_out() -> None:
     world.progress = {**PROGRESS, "phase": "search"}
     world.converge()
     assert world.status["progress"] == PROGRESS
+
+
+def test_a_trainer_of_ones_own_runs_while_its_pod_is_pending() -> None:
+    world = own()
+    world.wait(6)
+    world.progress = PROGRESS
+    world.pod_says(world.jobs[0], phase="Pending", step="train")
+    world.converge()
+    assert world.says("Succeeded") == ("Unknown", "Running")
+    assert world.message("Succeeded").endswith("runs: train trial 3 of 20")
+    assert world.status["progress"] == PROGRESS
+
+
+def test_a_trainer_of_ones_own_that_keeps_failing_is_given_up_with_its_last_line() -> None:
+    world = own()
+    world.end_job(world.jobs[0], None, failed="BackoffLimitExceeded", code=1)
+    world.pod_says(world.jobs[0], phase="Failed", exit_code=1, termination_message="loss is nan\n")
+    world.converge()
+    assert world.says("Succeeded") == ("False", "BackoffLimitExceeded")
+    assert "loss is nan" in world.message("Succeeded")
+
+
+def test_what_a_trainer_of_ones_own_reports_by_itself_is_not_believed() -> None:
+    world = own()
+    world.end_job(world.jobs[0], COMPLETED)
+    world.pod_says(world.jobs[0], phase="Failed", exit_code=1, termination_message=json.dumps(COMPLETED))
+    world.step()
+    assert world.says("Succeeded") == ("Unknown", "Retrying")
+
+
+def test_a_bundle_without_an_estimator_and_held_out_rows_is_completed_without_those_words() -> None:
+    report = {**COMPLETED, "model": {**COMPLETED["model"]}, "data": {"digest": worlds.OTHER}}
+    del report["model"]["estimator"]
+    world = ended(report, None, first=own())
+    assert world.message("Succeeded") == "Accuracy 0.972, 40 s; pvc://models/wine/run"
