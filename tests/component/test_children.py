@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from tests.component.test_training import NOWHERE
 from tests.component.world import DIGEST, SERVING_IMAGE, Json, Operator, Place, mutations, until
 
 from holdfast_devcluster import ControlPlane
@@ -310,16 +311,18 @@ def test_records_that_nobody_needs_any_more_are_removed(leader: Operator, place:
 
 
 def test_a_record_of_somebody_else_is_never_touched(leader: Operator, place: Place) -> None:
-    place.model("wine", guard=NO_GUARD)
-    first = record_of(place, "wine")
-    place.patch("ModelDeployment", "wine", {"spec": {"model": {"digest": OTHER_DIGEST}}})
-    until("another one serves", lambda: record_of(place, "wine")["metadata"]["name"] != first["metadata"]["name"])
-    taken = record_of(place, "wine")["metadata"]["name"]
-    place.patch("ModelDeployment", "wine", {"spec": {"model": {"digest": DIGEST}}})
-    until(
-        "the first one serves again", lambda: record_of(place, "wine")["metadata"]["name"] == first["metadata"]["name"]
-    )
-    until("the other one is gone", lambda: place.get("Deployment", taken) is None, 60)
+    place.model("wine")
+    first = record_of(place, "wine")["metadata"]["name"]
+
+    def candidate() -> str | None:
+        return next((d["metadata"]["name"] for d in place.deployments("wine") if d["metadata"]["name"] != first), None)
+
+    other = {"spec": {"model": {"digest": OTHER_DIGEST}, "serving": {"nodeSelector": NOWHERE}}}
+    place.patch("ModelDeployment", "wine", other)
+    taken = until("another one is tried", candidate)
+    place.patch("ModelDeployment", "wine", {"spec": {"model": {"digest": DIGEST}, "serving": None}})
+    until("it is not wanted any more", lambda: candidate() is None)
+    place.until_ready("wine")
     place.delete("ControllerRevision", taken)
     foreign = {
         "apiVersion": "apps/v1",
@@ -329,7 +332,7 @@ def test_a_record_of_somebody_else_is_never_touched(leader: Operator, place: Pla
         "revision": 7,
     }
     before = place.create(foreign)
-    place.patch("ModelDeployment", "wine", {"spec": {"model": {"digest": OTHER_DIGEST}}})
+    place.patch("ModelDeployment", "wine", other)
     ready = until("the conflict is told", lambda: place.condition("ModelDeployment", "wine", "Stalled"))
     assert ready["reason"] == "NameConflict"
     assert taken in ready["message"]

@@ -242,12 +242,12 @@ def test_a_grpc_client_is_asked_to_leave_while_the_lease_says_so(tmp_path: Path)
         serving(tmp_path, models.iris(), **KEYS) as server,
         grpc_client.client(server) as client,
     ):
-        states: list[grpc.ChannelConnectivity] = []
+        states: list[grpc.ChannelConnectivity] = []  # they are told in a thread
         client.channel.subscribe(states.append)
         operator = Operator(server, target.address)
         operator.grant("all")
         assert client.call("ModelInfer", **row).model_version == TARGET
-        until(lambda: states[-1] is grpc.ChannelConnectivity.READY, "a client that is there")  # it is told in a thread
+        until(lambda: states[-1:] == [grpc.ChannelConnectivity.READY], "a client that is there")
         operator.grant("all", closeConnections=True)
         assert client.call("ModelInfer", **row).model_version == TARGET
         until(lambda: states[-1] is grpc.ChannelConnectivity.IDLE, "a client that has left")
