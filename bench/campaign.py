@@ -338,7 +338,10 @@ def scale_to_one(place: Place) -> None:
 
 
 def trained(place: Place) -> bool:
-    return place.condition("TrainingJob", "wine", "Succeeded").get("status") == "True"
+    """Whether the end is on record, and the Job is told after it when it expires."""
+    (job,) = place.all("Job")
+    ended = place.condition("TrainingJob", "wine", "Succeeded").get("status") == "True"
+    return ended and "ttlSecondsAfterFinished" in job["spec"]
 
 
 def report(place: Place) -> None:
