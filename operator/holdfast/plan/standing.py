@@ -71,8 +71,10 @@ class Standing:
     """What `plan.evidence` wants to be reminded of after a crash."""
 
     def rejected(self, reason: str, message: str, evidence: str, now: datetime) -> Standing:
+        """Never before it took over: that may be on record a second ahead, so that takeovers can be told apart."""
+        time = max(now, self.promoted_at or now)
         return replace(
-            self, verdict="Rejected", reason=reason, message=message, evidence=evidence, time=now, progress=None
+            self, verdict="Rejected", reason=reason, message=message, evidence=evidence, time=time, progress=None
         )
 
     def promoted(self, reason: str, message: str, evidence: str, replaced: str, now: datetime) -> Standing:

@@ -172,6 +172,7 @@ def test_revisions_that_took_over_within_a_second_are_told_apart() -> None:
     world.converge()
     assert world.selected == old
     assert world.says("RolledBack") == ("True", "RequestedByUser")
+    assert [each["action"] for each in world.status["decisions"]] == ["RolledBack", "Promoted"]
 
 
 def test_reverting_the_spec_within_the_window_takes_the_fast_road() -> None:
