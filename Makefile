@@ -91,7 +91,7 @@ bench-overload: venv ## Twice as many requests as a server can answer; the last 
 	@$(PY) -m bench.overload
 
 .PHONY: campaign
-campaign: venv ## Long proofs: crashes after every write, outages, 50 rollouts of the same; the last line is JSON
+campaign: venv ## Long proofs: crashes at every moment and after every write, outages, 50 rollouts of the same; the last line is JSON
 	@$(PY) -m bench.campaign $(ARGUMENTS)
 
 .PHONY: fuzz

@@ -1,5 +1,6 @@
-"""`make campaign`: long proofs on a real control plane, with the operator as a real process behind a failing network.
+"""`make campaign`: long proofs, with the operator as a real process on a real control plane, behind a failing network.
 
+0. Plans alone, in a simulated cluster: every workflow of a rollout, lived on after a crash at each of its moments.
 1. A crash after every write: of changes, and of a rollback. A scenario is run once undisturbed, which counts the
    operator's writes and gives the end state. Then, for each of the writes, it is run anew in a namespace of its own:
    none of the operator's writes after that one is carried out, it is killed, and another operator goes on. The end
@@ -279,6 +280,25 @@ def until_still(lives: Lives, audit: Audit, place: Place, quiet: float) -> int:
     before = len(audit.writes(place))
     time.sleep(quiet)
     return len(audit.writes(place)) - before
+
+
+# --- 0. Plans alone ---------------------------------------------------------------------------------------------------
+
+
+def planned_crashes() -> tuple[int, list[str]]:
+    """(moments at which an operator was killed, one line for each workflow that ended otherwise)."""
+    from tests.unit.plan.crashes import survived
+    from tests.unit.plan.test_crashes import WORKFLOWS, killed_at_each_moment
+
+    moments, failures = 0, []
+    for workflow in WORKFLOWS:
+        try:
+            moments += survived(killed_at_each_moment(workflow))
+        except AssertionError as error:
+            failures.append(f"{workflow}: {error}")
+            say(f"  FAILED {failures[-1]}")
+    say(f"plans: {len(WORKFLOWS)} workflows, killed at {moments} moments, {len(failures)} failed")
+    return moments, failures
 
 
 # --- 1. A crash after every write -----------------------------------------------------------------------------------
@@ -653,6 +673,7 @@ def main() -> int:
 
 def faults(options: argparse.Namespace) -> tuple[Json, int]:
     """Crashes and the outage: their figures, and how many failures there were."""
+    planned, planned_failures = planned_crashes()
     last = started + 60 * options.minutes - options.outage_seconds - 90
     with control_plane(kwok=True, nodes=2, audit_log=True, report=lambda *_: None) as plane:
         install("base", plane)
@@ -661,6 +682,8 @@ def faults(options: argparse.Namespace) -> tuple[Json, int]:
         rollbacks = crash_after_every_write(plane, options.seed, "rollback", ROLLBACK, until_time=last)
         gone = outage(plane, options.seed, options.outage_seconds)
     figures = {
+        "planned_crash_points": planned,
+        "planned_crash_failures": len(planned_failures),
         "crash_points": crashes.points,
         "crash_failures": crashes.failures,
         "rollback_crash_points": rollbacks.points,
@@ -671,7 +694,7 @@ def faults(options: argparse.Namespace) -> tuple[Json, int]:
         "writes_after": crashes.writes_after + rollbacks.writes_after + gone.writes_after,
         "seed": options.seed,
     }
-    return figures, crashes.failures + rollbacks.failures + len(gone.failures)
+    return figures, len(planned_failures) + crashes.failures + rollbacks.failures + len(gone.failures)
 
 
 if __name__ == "__main__":
