@@ -674,7 +674,7 @@ def test_what_breaks_no_rule_is_taken(server: Server, body: Json) -> None:
         (tuned([{"name": "SVC", "search": []}]), "spec.estimators[0].search in body should have at least 1 items"),
         (tuned([{"name": "SVC"}], trials=1001), "spec.tuning.trials in body should be less than or equal to 1000"),
         (tuned([{"name": "SVC"}], folds=1), "spec.tuning.folds in body should be greater than or equal to 2"),
-        (training_job(data={"uri": "pvc://a", "format": "NPZ"}), 'supported values: "CSV", "Parquet"'),
+        (training_job(data={"uri": "pvc://a", "format": "ORC"}), 'supported values: "CSV", "Parquet", "NPZ"'),
         (training_job(features={"numeric": []}), "spec.features.numeric in body should have at least 1 items"),
         (training_job(features={"numeric": ["a", "a"]}), 'spec.features.numeric[1]: Duplicate value: "a"'),
         (training_job(split={"testPercent": 51}), "spec.split.testPercent in body should be less than or equal to 50"),

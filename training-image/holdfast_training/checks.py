@@ -51,8 +51,8 @@ def _of_column(chunks: pa.ChunkedArray, check: ColumnCheck) -> Iterator[Finding]
         yield from faults
         yield from _out_of_range(numbers, check)
     if check.allowed:
-        texts = pa.array(columns.as_texts(cells), pa.string())
-        known = pc.or_(pc.is_in(texts, pa.array(check.allowed, pa.string())), pc.is_null(cells))
+        texts = cells if pa.types.is_large_string(cells.type) else pa.array(columns.as_texts(cells), pa.large_string())
+        known = pc.or_(pc.is_in(texts, pa.array(check.allowed, pa.large_string())), pc.is_null(cells))
         if len(bad := np.flatnonzero(~known.to_numpy(zero_copy_only=False))):
             message = f"{count(len(bad), 'row')} not among the {len(check.allowed)} values allowed, {first_of(bad)}"
             yield Finding("NotAllowed", message, check.name, len(bad))

@@ -24,7 +24,7 @@ from holdfast_bundle.fetch import claim_path, fetch_file, fetch_files
 from holdfast_bundle.manifest import digest_file
 from holdfast_bundle.uris import CLAIMS, Uri, parse
 from holdfast_bundle.web import Web
-from holdfast_training import partitions
+from holdfast_training import arrays, partitions
 from holdfast_training.errors import Finding, TrainingError, count, data_invalid, listed
 from holdfast_training.listing import PRODUCTION as PRODUCTION
 from holdfast_training.listing import Files, described, files_of
@@ -32,12 +32,12 @@ from holdfast_training.listing import Files, described, files_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Format = Literal["CSV", "Parquet"]
+Format = Literal["CSV", "Parquet", "NPZ"]
 
 MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")
 """Cells of a CSV file that mean "not known"."""
 
-_ENDINGS: dict[str, Format] = {".csv": "CSV", ".parquet": "Parquet"}
+_ENDINGS: dict[str, Format] = {".csv": "CSV", ".parquet": "Parquet", ".npz": "NPZ"}
 _CSV_BLOCK = 8 << 20
 
 
@@ -76,7 +76,13 @@ class Data:
             given = partitions.of(name)
             inside = [column for column in columns if column not in given]
             with _readable(self.uri):
-                table = _read_csv(file, inside, rows_before) if self.format == "CSV" else _read_parquet(file, inside)
+                match self.format:
+                    case "CSV":
+                        table = _read_csv(file, inside, rows_before)
+                    case "Parquet":
+                        table = _read_parquet(file, inside)
+                    case "NPZ":
+                        table = arrays.read(file, inside)
             tables.append(partitions.added(table, given).select(list(columns)) if given else table)
         with _readable(self.uri):
             if tuple(map(_stamp, self.files)) != self.stamps:
@@ -108,6 +114,8 @@ def locate(
     with described():
         where = parse(uri)
         found = files_of(where, web=web, claims=claims, credentials=credentials)
+        if not found.names:
+            raise _no_files(where)
         format = format or _common_format(where, found)
     there = _brought(where, found, digest, scratch / "data", claims, web, credentials)
     names = ("",) if found.single else found.names
@@ -188,11 +196,11 @@ def _check_promises(uri: Uri, found: Files, digests: Sequence[str]) -> None:
 
 
 def _common_format(uri: Uri, found: Files) -> Format:
-    if not found.names:
-        raise _no_files(uri)
     formats = {_format_of(uri, uri.name if found.single else name) for name in found.names}
     if len(formats) > 1:
-        raise _unusable("FormatsDiffer", f"{uri} holds both CSV and Parquet files; give each its own folder")
+        raise _unusable(
+            "FormatsDiffer", f"{uri} holds both {' and '.join(sorted(formats))} files; give each its own folder"
+        )
     return formats.pop()
 
 
@@ -210,7 +218,7 @@ def _format_of(uri: Uri, name: str) -> Format:
     ending = os.path.splitext(name)[1].lower()
     if ending not in _ENDINGS:
         what = "the file name" if uri.name == name else "a file name in the folder"
-        raise _unusable("FormatUnknown", f"{uri}: {what} does not end in .csv or .parquet; give data.format")
+        raise _unusable("FormatUnknown", f"{uri}: {what} does not end in .csv, .parquet or .npz; give data.format")
     return _ENDINGS[ending]
 
 
@@ -218,7 +226,7 @@ def _common_columns(uri: Uri, format: Format, files: Sequence[Path]) -> tuple[st
     names: tuple[str, ...] | None = None
     for file in files:
         with _readable(uri):
-            found = _csv_header(file)[0] if format == "CSV" else _parquet_columns(file)
+            found = _columns(format, file)
         if names is not None and set(found) != set(names):
             odd = sorted(set(found) ^ set(names))
             message = f"the files of {uri} have different columns: {listed(odd)} not in all of them"
@@ -226,6 +234,16 @@ def _common_columns(uri: Uri, format: Format, files: Sequence[Path]) -> tuple[st
         names = names or found
         _check_once(found)
     return names or ()
+
+
+def _columns(format: Format, file: Path) -> tuple[str, ...]:
+    match format:
+        case "CSV":
+            return _csv_header(file)[0]
+        case "Parquet":
+            return _parquet_columns(file)
+        case "NPZ":
+            return arrays.columns(file)
 
 
 def _check_once(columns: Sequence[str]) -> None:

@@ -110,7 +110,7 @@ class Run:
 
     data_uri: str
     data_digest: str | None
-    data_format: Literal["CSV", "Parquet"] | None
+    data_format: Literal["CSV", "Parquet", "NPZ"] | None
     target: str
     task: Task
     features: Features
@@ -142,7 +142,7 @@ def of(document: Mapping[str, Any]) -> Run:
     split = document.get("split", {})
     if document["task"] not in ("Classification", "Regression"):
         raise ValueError(f"unknown task {document['task']!r}")
-    if data.get("format") not in (None, "CSV", "Parquet"):
+    if data.get("format") not in (None, "CSV", "Parquet", "NPZ"):
         raise ValueError(f"unknown format {data['format']!r}")
     return Run(
         data_uri=data["uri"],

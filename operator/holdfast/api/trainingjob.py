@@ -194,7 +194,7 @@ class Data(Model):
     digest: Digest | None = Field(
         None, description="sha256 that the data must have. Absent: whatever is there; the digest read is in status."
     )
-    format: Literal["CSV", "Parquet"] | None = Field(None, description="Absent: by the name's ending.")
+    format: Literal["CSV", "Parquet", "NPZ"] | None = Field(None, description="Absent: by the name's ending.")
     secret_ref: ObjectRef | None = Field(None, description="Secret with the keys to a store or a web server.")
     checks: Checks | None = Field(None, description="What the data must be, or the run fails before it trains.")
 

@@ -138,7 +138,7 @@ def test_files_of_a_folder_may_order_their_columns_differently(claim: Any) -> No
         (
             lambda c: c.text("d/1.tsv", "a\ty\n"),
             "FormatUnknown",
-            "pvc://models/d: a file name in the folder does not end in .csv or .parquet; give data.format",
+            "pvc://models/d: a file name in the folder does not end in .csv, .parquet or .npz; give data.format",
         ),
         (
             lambda c: (c.text("d/1.csv", "a,b,y\n"), c.text("d/2.csv", "a,y,z\n")),
