@@ -99,23 +99,24 @@ class DriftWatch:
         return wanted
 
     async def _ask(self, address: Address, wanted: Mapping[Asked, Wish]) -> set[Asked]:
-        """One round. Gives those that are told about. A long one is cut off; what it has learned is kept."""
+        """One round. Gives those that there is no want of word about: a long round is cut off, and the next goes on."""
         fault, kind = "", "ok"
         told: set[Asked] = set()
+        due: list[Asked] = []
         try:
             async with asyncio.timeout(self._round_seconds), session(address) as questions:
                 seen = await self._reader.seen(questions)
-                due = [
-                    asked
-                    for asked, wish in wanted.items()
-                    if asked in seen.profiles and self._is_due(asked, wish, seen)
-                ]
-                told |= (wanted.keys() & seen.profiles.keys()) - set(due)
+                there = wanted.keys() & seen.profiles.keys()
+                due = [asked for asked in wanted if asked in there and self._is_due(asked, wanted[asked], seen)]
+                told |= there - set(due)
                 await self._read(questions, due, seen, wanted, told)
         except Fault as error:
             fault, kind = str(error), error.kind
         except TimeoutError:
-            fault, kind = f"Prometheus did not answer all questions within {self._round_seconds:g} s", "timeout"
+            if told & set(due):
+                told |= set(due)
+            else:
+                fault, kind = f"Prometheus did not answer all questions within {self._round_seconds:g} s", "timeout"
         metrics.PROMETHEUS_ROUNDS.labels(kind).inc()
         if fault != self._fault:
             log.warning("%s", fault) if fault else log.info("Prometheus answers again")

@@ -25,6 +25,8 @@ INTERVALS = 96
 SHORTEST_INTERVAL = 120
 """if they are not shorter than this, in seconds: Prometheus scrapes once a minute or more often."""
 FEWEST_INTERVALS = 8
+_PAIRS = 20
+"""Of neighbouring intervals that are looked at, about; more cost Prometheus much and tell little."""
 
 _INFO = "holdfast_model_info"
 _FEEDBACK = "holdfast_feedback_rows_total"
@@ -234,7 +236,8 @@ def _labelled(matchers: Iterable[str], seconds: int, end: int) -> str:
 
 
 def _spread(kind: str, matchers: Iterable[str], seconds: int, interval: int, end: int) -> str:
-    """How much more neighbouring intervals differ, by bin: see `stats.drift.design_effect`."""
+    """How much neighbouring intervals differ, by bin: see `stats.drift.design_effect`."""
+    every = seconds // interval // _PAIRS | 1  # an odd number, so that it is not always the same quarter of an hour
     series, by = selector(f"holdfast_model_{kind}_bin_total", *matchers), _by(kind)
 
     def rows(labels: str, offset: str) -> str:
@@ -246,4 +249,4 @@ def _spread(kind: str, matchers: Iterable[str], seconds: int, interval: int, end
     before = f" offset {interval}s"
     noise = f"1 / ({rows(by, '')} > 0) + 1 / ({rows(by, before)} > 0)"
     differences = f"(({share('')}) - ({share(before)})) ^ 2 / on ({by}) group_left () ({noise})"
-    return _named(kind, f"avg_over_time(({differences})[{seconds - interval}s:{interval}s] @ {end})")
+    return _named(kind, f"avg_over_time(({differences})[{seconds - interval}s:{every * interval}s] @ {end})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -15,6 +16,7 @@ from tests.unit.signals.test_slo import Script
 from tests.unit.signals.test_slo_watch import WINE, Moving, model
 from tests.unit.stores.servers import free_port
 
+from holdfast.kube import drift as watches
 from holdfast.kube.drift import DriftWatch
 from holdfast.kube.kinds import Key
 from holdfast.kube.metrics import REGISTRY
@@ -22,6 +24,7 @@ from holdfast.kube.queue import WorkQueue
 from holdfast.kube.store import Store
 from holdfast.plan import drift
 from holdfast.plan.drift import Findings, NoSignal
+from holdfast.signals import drift as signals
 from holdfast.signals.prometheus import Address
 
 SECONDS = 0.05
@@ -143,6 +146,40 @@ async def test_an_outage_changes_nothing_until_a_window_is_over(
         await world.woken()
         assert isinstance(world.answer, NoSignal)
         assert world.answer.reason == "MetricsUnavailable"
+
+
+async def test_a_round_that_is_too_short_for_all_is_no_want_of_word(
+    origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One model is asked about after the other, and a round is over before the second has been."""
+
+    class Slow(Moving):
+        slow = 1
+
+        def get(self, key: str, default: Any = None) -> bytes:
+            if "reference_ratio" in key and "iris" in key and self.slow:
+                self.slow -= 1
+                time.sleep(3.5)
+            return super().get(key)
+
+    other = Key("ModelDeployment", "shop", "iris")
+    script = Slow(truth())
+    for samples in script.samples.values():
+        samples += [({**labels, "model": other.name}, text) for labels, text in samples]
+    origin.pages = script
+    monkeypatch.setattr(signals, "BATCH", 1)
+    monkeypatch.setattr(watches, "PATIENCE", 1)
+    async with running(Address(origin.url(""))) as world:
+        monkeypatch.setattr(world.watch, "_round_seconds", 3.0)
+        second = resource(WATCHED)
+        second["metadata"] |= {"name": other.name, "uid": other.name}
+        world.store.put(second)
+        answers: list[drift.Answer] = []
+        async with asyncio.timeout(30):
+            while not all(isinstance(world.watch.answer(key), Findings) for key in (WINE, other)):
+                answers += [world.watch.answer(key) for key in (WINE, other)]
+                await asyncio.sleep(SECONDS / 5)
+        assert not any(isinstance(answer, NoSignal) for answer in answers)
 
 
 async def test_without_prometheus_it_is_said_after_two_rounds() -> None:
