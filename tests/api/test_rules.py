@@ -93,7 +93,8 @@ def requirement(**fields: Any) -> Json:
 OWN = {"image": "registry.example.com/team/trainer:1"}
 ONE_TRAINER = "give exactly one of estimators (built-in trainers) and container (your own)"
 NOT_OF_ONES_OWN = (
-    "data.checks, features, preprocessing, split and tuning belong to estimators; your own container does these itself"
+    "data.checks, features, preprocessing, split, tuning and calibration belong to estimators;"
+    " your own container does these itself"
 )
 REFUSED: list[tuple[Json, str, str]] = [
     # Names
@@ -358,6 +359,11 @@ REFUSED: list[tuple[Json, str, str]] = [
         for estimators in ([{"name": "SVC"}, {"name": "GaussianNB"}], [{"name": "SVC", "search": [C_VALUES]}])
     ),
     (
+        training_job(task="Regression", estimators=[{"name": "Ridge"}], calibration="Sigmoid"),
+        "spec",
+        "calibration is for task Classification",
+    ),
+    (
         tuned([{"name": "SVC"}], metric="RMSE"),
         "spec",
         "tuning.metric does not fit the task: R2, MAE, RMSE and MAPE are for Regression, the others for Classification",
@@ -568,6 +574,8 @@ def test_every_rule_of_every_kind_is_among_those_tested() -> None:
             }
         ),
         training_job(evaluation={}, preprocessing={}, split={}, resources={}),
+        training_job(calibration="Isotonic"),
+        training_job(task="Regression", estimators=[{"name": "Ridge"}], calibration="None"),
         tuned([{"name": "SVC"}]),
         tuned([{"name": name, "search": [C_VALUES]} for name in ("SVC", "LogisticRegression")], sampler="Grid"),
         tuned([{"name": "SVC", "search": [{"parameter": "C", "low": "0.001", "high": "9", "scale": "Log"}]}]),

@@ -33,6 +33,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from holdfast_bundle.manifest import Tensor
 from holdfast_training.columns import Columns, Frame
 from holdfast_training.errors import TrainingError, count
+from holdfast_training.graph import Graph
 from holdfast_training.model import Answers, Model
 
 OPSET = 21
@@ -208,9 +209,14 @@ def _graph(model: Model) -> onnx.ModelProto:
         # skl2onnx 1.20 forgets the link function of these losses.
         nodes.append(helper.make_node("Exp", [answers[0]], [f"{inner}exp"], name=f"{inner}exp"))
         answers = [f"{inner}exp"]
+    if model.calibration is not None:
+        calibration = Graph(f"{inner}c")
+        answers = [*model.calibration.to_onnx(calibration, model.estimator, answers[1], model.classes)]
+        nodes.extend(calibration.nodes)
+        constants.extend(calibration.constants)
     for answer, output in zip(answers, outputs, strict=False):
         if output.datatype == "FP32":
-            cast = f"{inner}cast_{output.name}"
+            cast = f"{inner}fp32_{output.name}"
             nodes.append(helper.make_node("Cast", [answer], [cast], name=cast, to=TensorProto.FLOAT))
             answer = cast
         shape = f"{inner}shape_{output.name}"

@@ -136,7 +136,7 @@ def folds(target: npt.NDArray[Any], task: Task, number: int, seed: int) -> list[
     """
     if task == "Regression":
         if len(target) < 2 * number:
-            message = f"{count(len(target), 'training row')}; tuning.folds {number} needs at least {2 * number}"
+            message = f"{count(len(target), 'training row')}; {number} folds need at least {2 * number}"
             raise data_invalid([Finding("TooFewRows", message)])
         return list(KFold(number, shuffle=True, random_state=seed).split(target))
     _, sizes = np.unique(target, return_counts=True)
@@ -144,7 +144,7 @@ def folds(target: npt.NDArray[Any], task: Task, number: int, seed: int) -> list[
         Finding(
             "TooFewRows",
             f"class {place} of {len(sizes)} (in sorted order) has {count(int(size), 'training row')}; "
-            f"with tuning.folds {number} each class needs at least {number}",
+            f"with {number} folds each class needs at least {number}",
             rows=int(size),
         )
         for place, size in enumerate(sizes, 1)

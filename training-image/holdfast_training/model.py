@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast_training import estimators
+from holdfast_training.calibration import Calibration
 from holdfast_training.columns import Columns, Frame
 from holdfast_training.errors import TrainingError
 from holdfast_training.estimators import Estimator
@@ -41,6 +42,7 @@ class Model:
     columns: Columns
     preprocessor: Preprocessor
     estimator: Estimator
+    calibration: Calibration | None = None
 
     @property
     def classes(self) -> npt.NDArray[Any]:
@@ -48,8 +50,8 @@ class Model:
 
     @property
     def has_probabilities(self) -> bool:
-        """SVC, LinearSVC, RidgeClassifier and some losses of SGDClassifier have none."""
-        return hasattr(self.estimator, "predict_proba")
+        """SVC, LinearSVC, RidgeClassifier and some losses of SGDClassifier have none unless they are calibrated."""
+        return self.calibration is not None or hasattr(self.estimator, "predict_proba")
 
     def answer(self, frame: Frame) -> Answers:
         """What scikit-learn says.
@@ -60,6 +62,9 @@ class Model:
         estimator: Any = self.estimator
         features = self.preprocessor.transform(frame)
         try:
+            if self.calibration is not None:
+                calibrated = self.calibration.probabilities(estimator, features)
+                return Answers(self.classes[calibrated.argmax(axis=1)], calibrated, _lead(calibrated))
             values = estimator.predict(features)
             if self.task == "Regression":
                 return Answers(self._finite(values).ravel())

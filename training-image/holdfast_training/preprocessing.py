@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, OrdinalEncoder, RobustScaler, StandardScaler
 
 from holdfast_training.columns import Columns, Frame
+from holdfast_training.graph import Graph
 from holdfast_training.spec import Preprocessing
 
 _IMPUTERS: dict[str, dict[str, Any]] = {
@@ -60,28 +61,28 @@ class Preprocessor:
 
         Every name between begins with `prefix`.
         """
-        graph = _Graph(prefix)
+        graph = Graph(prefix)
         parts = []
         if inputs.numeric:
             parts.append(self._numeric_to_onnx(graph, graph.node("Concat", *inputs.numeric, axis=1)))
         if inputs.categorical:
             parts += [
-                graph.encode_one_hot(name, categories)
+                _one_hot(graph, name, categories)
                 if isinstance(self.encoder, OneHotEncoder)
-                else graph.encode_ordinal(name, categories)
+                else _ordinal(graph, name, categories)
                 for name, categories in zip(inputs.categorical, self.encoder.categories_, strict=True)  # type: ignore[union-attr]
             ]
         graph.nodes.append(helper.make_node("Concat", parts, [output], name=f"{prefix}join", axis=1))
         return graph.nodes, graph.constants
 
-    def _numeric_to_onnx(self, graph: _Graph, value: str) -> str:
+    def _numeric_to_onnx(self, graph: Graph, value: str) -> str:
         if self.imputer is not None:
             missing = graph.node("IsNaN", value)
-            value = graph.node("Where", missing, graph.constant(self.imputer.statistics_), value)
+            value = graph.node("Where", missing, graph.constant(_row(self.imputer.statistics_)), value)
         steps = _MIN_MAX_STEPS if isinstance(self.scaler, MinMaxScaler) else _STEPS
         for attribute, operator in steps:
             if (numbers := getattr(self.scaler, attribute, None)) is not None:
-                value = graph.node(operator, value, graph.constant(numbers))
+                value = graph.node(operator, value, graph.constant(_row(numbers)))
         return value
 
 
@@ -114,30 +115,17 @@ def _round(transformer: Any, *attributes: str) -> None:
             setattr(transformer, attribute, rounded)
 
 
-class _Graph:
-    """Nodes in the making, each with one output and a name of its own."""
+def _row(numbers: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return np.asarray(numbers, np.float32).reshape(1, -1)
 
-    def __init__(self, prefix: str) -> None:
-        self.nodes: list[NodeProto] = []
-        self.constants: list[TensorProto] = []
-        self._prefix = prefix
 
-    def node(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        name = f"{self._prefix}{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [name], name=name, domain=domain, **attributes))
-        return name
+def _one_hot(graph: Graph, column: str, categories: npt.NDArray[np.object_]) -> str:
+    texts = [str(category) for category in categories]
+    coded = graph.node("OneHotEncoder", column, domain="ai.onnx.ml", cats_strings=texts, zeros=1)
+    return graph.node("Flatten", coded, axis=1)
 
-    def constant(self, numbers: npt.NDArray[np.float32]) -> str:
-        name = f"{self._prefix}c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.asarray(numbers, np.float32).reshape(1, -1), name))
-        return name
 
-    def encode_one_hot(self, column: str, categories: npt.NDArray[np.object_]) -> str:
-        texts = [str(category) for category in categories]
-        coded = self.node("OneHotEncoder", column, domain="ai.onnx.ml", cats_strings=texts, zeros=1)
-        return self.node("Flatten", coded, axis=1)
-
-    def encode_ordinal(self, column: str, categories: npt.NDArray[np.object_]) -> str:
-        texts = [str(category) for category in categories]
-        codes = {"values_floats": [float(code) for code in range(len(texts))], "default_float": float(UNKNOWN)}
-        return self.node("LabelEncoder", column, domain="ai.onnx.ml", keys_strings=texts, **codes)
+def _ordinal(graph: Graph, column: str, categories: npt.NDArray[np.object_]) -> str:
+    texts = [str(category) for category in categories]
+    codes = {"values_floats": [float(code) for code in range(len(texts))], "default_float": float(UNKNOWN)}
+    return graph.node("LabelEncoder", column, domain="ai.onnx.ml", keys_strings=texts, **codes)

@@ -27,10 +27,9 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from holdfast_training import estimators, evaluation, preprocessing
+from holdfast_training import evaluation, fitting
 from holdfast_training.columns import Columns, Frame
 from holdfast_training.errors import TrainingError
-from holdfast_training.model import Model
 from holdfast_training.progress import Progress
 from holdfast_training.spec import Candidate, Range, Run, Tuning
 
@@ -241,13 +240,8 @@ class Search:
         return TrialState.COMPLETE, float(np.mean(scores))
 
     def _score(self, candidate: Candidate, learned: evaluation.Rows, judged: evaluation.Rows) -> float:
-        run = self._run
-        np.random.seed(run.seed)  # for estimators that draw without a random_state of their own
-        estimator = estimators.build(candidate.name, candidate.parameters, seed=run.seed, threads=self._threads)
-        features = self._features.take(learned)
-        preprocessor = preprocessing.fit(features, run.preprocessing)
-        estimators.fit(estimator, preprocessor.transform(features), self._target[learned])
-        model = Model(run.task, self._columns, preprocessor, estimator)
+        features, target = self._features.take(learned), self._target[learned]
+        model, _ = fitting.fit(self._run, candidate, self._columns, features, target, self._threads)
         measured = evaluation.measure(model, model.answer(self._features.take(judged)), self._target[judged])
         return evaluation.required(self._tuning.metric, measured, candidate.name)
 

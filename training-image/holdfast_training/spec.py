@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Task = Literal["Classification", "Regression"]
+Method = Literal["Sigmoid", "Isotonic"]
+"""Of calibration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ class Run:
     test_percent: int
     estimators: tuple[Candidate, ...]
     tuning: Tuning | None
+    calibration: Method | None
     seed: int
     requirements: tuple[Requirement, ...]
     output_uri: str
@@ -160,6 +163,9 @@ def of(document: Mapping[str, Any]) -> Run:
         test_percent=split.get("testPercent", 20),
         estimators=tuple(map(_candidate, document["estimators"])),
         tuning=_tuning(document),
+        calibration=None
+        if (method := _one_of(document, "calibration", "None", *get_args(Method))) == "None"
+        else method,
         seed=document.get("seed", 0),
         requirements=tuple(Requirement(**requirement) for requirement in document.get("requirements", [])),
         output_uri=output["uri"],

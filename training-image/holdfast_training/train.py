@@ -5,25 +5,25 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 
 from holdfast_bundle import manifest
 from holdfast_bundle.uris import CLAIMS
 from holdfast_bundle.web import Web
-from holdfast_training import checks, conversion, data, estimators, evaluation, preprocessing, reference
+from holdfast_training import calibration, checks, conversion, data, estimators, evaluation, fitting, reference
 from holdfast_training.access import Access
-from holdfast_training.columns import Examples
+from holdfast_training.columns import Examples, Frame
 from holdfast_training.errors import MAX_FINDINGS
 from holdfast_training.listing import PRODUCTION
 from holdfast_training.model import Model
 from holdfast_training.output import Output
 from holdfast_training.progress import Progress
-from holdfast_training.spec import Candidate, Run, Tuning
+from holdfast_training.spec import Candidate, Method, Run, Tuning
 from holdfast_training.table import examples_of
 
 PACKAGES = (
@@ -88,11 +88,12 @@ def train(
             chosen, tuned = _search(run, run.tuning, examples, training, threads, log, progress)
         progress.say(f"fitting {chosen.name}")
         started = time.monotonic()
-        np.random.seed(run.seed)  # for estimators that draw without a random_state of their own
-        estimator = estimators.build(chosen.name, chosen.parameters, seed=run.seed, threads=threads)
-        preprocessor = preprocessing.fit(train_features, run.preprocessing)
-        notes = estimators.fit(estimator, preprocessor.transform(train_features), examples.target[training])
-        model = Model(run.task, examples.columns, preprocessor, estimator)
+        target = examples.target[training]
+        model, notes = fitting.fit(run, chosen, examples.columns, train_features, target, threads)
+        if run.calibration is not None:
+            model = replace(
+                model, calibration=_calibration(run, run.calibration, chosen, model, train_features, target, threads)
+            )
         log("fitted", estimator=chosen.name, seconds=round(time.monotonic() - started, 2))
 
         progress.say("measuring")
@@ -168,6 +169,24 @@ def _search(
     }
 
 
+def _calibration(
+    run: Run,
+    method: Method,
+    chosen: Candidate,
+    model: Model,
+    features: Frame,
+    target: npt.NDArray[Any],
+    threads: int,
+) -> calibration.Calibration:
+    """From models of the same making, each fitted on all folds but one and asked about that one."""
+    folds = evaluation.folds(target, run.task, calibration.FOLDS, run.seed)
+    folded = (
+        (fitting.fit(run, chosen, model.columns, features.take(learned), target[learned], threads)[0], judged)
+        for learned, judged in folds
+    )
+    return calibration.fit(method, folded, features, target)
+
+
 def _recipe(run: Run, chosen: Candidate) -> dict[str, Any]:
     """What of the spec made the model; the requirements did not."""
     return {
@@ -178,6 +197,7 @@ def _recipe(run: Run, chosen: Candidate) -> dict[str, Any]:
         **({"orderColumn": run.order_column} if run.order_column else {}),
         "estimator": chosen.name,
         "parameters": dict(chosen.parameters),
+        "calibration": run.calibration or "None",
         "seed": run.seed,
         "preprocessing": {
             "imputeNumeric": run.preprocessing.impute_numeric,

@@ -367,8 +367,9 @@ RUN_RULES = (
     ),
     (
         "!has(self.container) || !has(self.data.checks)"
-        " && !has(self.features) && !has(self.preprocessing) && !has(self.split) && !has(self.tuning)",
-        "data.checks, features, preprocessing, split and tuning belong to estimators;"
+        " && !has(self.features) && !has(self.preprocessing) && !has(self.split) && !has(self.tuning)"
+        " && !has(self.calibration)",
+        "data.checks, features, preprocessing, split, tuning and calibration belong to estimators;"
         " your own container does these itself",
     ),
     (
@@ -396,6 +397,10 @@ RUN_RULES = (
         "!has(self.tuning) || !has(self.tuning.metric) || !has(self.task)"
         f" || (self.task == 'Regression') == (self.tuning.metric in [{_REGRESSION_METRICS}])",
         "tuning.metric does not fit the task: R2, MAE, RMSE and MAPE are for Regression, the others for Classification",
+    ),
+    (
+        "!has(self.calibration) || self.calibration == 'None' || has(self.task) && self.task == 'Classification'",
+        "calibration is for task Classification",
     ),
     (
         "!has(self.tuning) || !has(self.estimators) || self.tuning.trials >= self.estimators.size()",
@@ -441,6 +446,9 @@ class RunSpec(Model):
         None, description="The estimators to choose from; the best by tuning.metric is kept."
     )
     tuning: Tuning | None = Field(None, description="How to choose. Absent: there is one estimator and no search.")
+    calibration: Literal["None", "Sigmoid", "Isotonic"] | None = Field(
+        None, description="How a classifier's probabilities are made to hold what they say. Absent: None."
+    )
     container: OwnContainer | None = Field(None, description="A trainer of your own, in place of estimators.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of every random choice.")
     evaluation: Evaluation | None = Field(None, description="What the model must reach on held-out rows.")

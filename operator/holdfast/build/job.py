@@ -223,6 +223,8 @@ def run(spec: RunSpec, folder: str) -> dict[str, Any]:
         told["serviceAccountName"] = spec.service_account_name
     if spec.features:
         told["features"] = spec.features.to_json()
+    if spec.calibration:
+        told["calibration"] = spec.calibration
     if spec.tuning:
         told["tuning"] = spec.tuning.to_json()
     if spec.evaluation and spec.evaluation.requirements:

@@ -300,6 +300,20 @@ def test_a_gate_finds_the_keys_to_each_of_its_places_in_a_folder_of_their_own() 
     assert (spec["serviceAccountName"], told["training"]["serviceAccountName"]) == ("trainer", "trainer")
 
 
+def test_a_run_is_told_how_to_choose_and_to_calibrate() -> None:
+    search = [{"parameter": "C", "low": "0.1", "high": "10", "scale": "Log"}]
+    asked = {
+        "estimators": [{"name": "SVC", "search": search}, {"name": "GaussianNB"}],
+        "tuning": {"trials": 7, "metric": "LogLoss"},
+        "calibration": "Sigmoid",
+    }
+    told = job.run(samples.training_spec(**asked), "folder")
+    assert told["estimators"] == asked["estimators"]
+    defaults = {"folds": 5, "sampler": "TPE", "pruner": "None"}
+    assert told["tuning"] == {"trials": 7, "metric": "LogLoss", **defaults}
+    assert told["calibration"] == "Sigmoid"
+
+
 def test_dollars_in_names_reach_the_programs_as_they_are() -> None:
     spec = samples.training_spec(target="price $$ $(HOME)", data={"uri": "pvc://lake/$(A)/x.csv"})
     made = job.training_job("wine", "default", samples.UID, spec, samples.IMAGE, "Always")

@@ -218,9 +218,7 @@ def test_a_class_with_fewer_rows_than_folds_is_the_datas_fault(claim: Any) -> No
     document = claim.spec(uri, "y", "Classification", "GaussianNB", tuning={"folds": 7}, split={"testPercent": 50})
     error = claim.failure(document)
     assert error.reason == "DataInvalid"
-    assert (
-        "class 2 of 2 (in sorted order) has 5 training rows; with tuning.folds 7 each class needs at" in error.message
-    )
+    assert "class 2 of 2 (in sorted order) has 5 training rows; with 7 folds each class needs at" in error.message
 
 
 def test_several_estimators_without_tuning_are_a_defect_of_the_operator(claim: Any) -> None:
@@ -312,5 +310,5 @@ def test_processes_that_share_a_storage_share_the_trials(claim: Any) -> None:
 
 
 def test_too_few_numbers_for_the_folds_are_said() -> None:
-    with pytest.raises(TrainingError, match=r"3 training rows; tuning\.folds 2 needs at least 4"):
+    with pytest.raises(TrainingError, match=r"3 training rows; 2 folds need at least 4"):
         evaluation.folds(np.arange(3.0), "Regression", 2, 0)
