@@ -50,6 +50,8 @@ def read(environment: Mapping[str, str]) -> Settings:
             training_image=reader.text("HOLDFAST_TRAINING_IMAGE"),
             poll_seconds=reader.number("HOLDFAST_POLL_SECONDS", 2, 1, 60),
             own_images=reader.prefixes("HOLDFAST_OWN_TRAINERS"),
+            max_trainings=reader.number("HOLDFAST_MAX_TRAININGS", 8, 1, 1000),
+            settle_seconds=reader.number("HOLDFAST_SETTLE_SECONDS", 60, 1, 3600),
             image_pull_policy=reader.choice("HOLDFAST_IMAGE_PULL_POLICY", "IfNotPresent", PULL_POLICIES),
         ),
         namespaces=reader.names("HOLDFAST_NAMESPACES"),

@@ -101,6 +101,13 @@ def test_parts_of_a_training_job_that_are_begun_are_completed(server: Server) ->
         model_deployment(monitoring={"drift": {"features": ["alcohol"]}, "performance": {}}),
         batch_inference(),
         batch_inference(suspend=True, keepColumns=["id"], resources={}),
+        model_deployment(
+            model=None,
+            retraining={
+                "template": {"spec": training_job(split={})["spec"]},
+                "triggers": {"newData": {}, "performance": {}, "drift": {}, "schedule": {"cron": "0 3 * * 0"}},
+            },
+        ),
         training_job(),
         training_job(preprocessing={}, split={}, evaluation={}, resources={}),
         training_job(estimators=[{"name": "SVC", "parameters": {"C": "2"}}], tolerations=[{"operator": "Exists"}]),

@@ -68,6 +68,13 @@ def latency(objective: str = "99", threshold: int = 50, **fields: Any) -> Json:
 
 def monitoring(**fields: Any) -> Json:
     return model_deployment(monitoring=fields)
+def retraining(model: Json | None = None, **fields: Any) -> Json:
+    template = {"spec": training_job()["spec"]}
+    return model_deployment(model=model or {"uri": "pvc://models/wine"}, retraining={"template": template, **fields})
+
+
+PINNED_DATA = {"spec": training_job(data={"uri": "pvc://lake/wine.csv", "digest": DIGEST})["spec"]}
+PINNED_MODEL = {"uri": "pvc://models/wine", "digest": DIGEST}
 
 
 def data(uri: str) -> Json:
@@ -280,6 +287,39 @@ REFUSED: list[tuple[Json, str, str]] = [
         for warm, window in ((601, 600), (1, 0))
     ),
     (guard(rollbackWindowSeconds=599), "spec.guard", "warmSeconds must not be longer than rollbackWindowSeconds"),
+    (
+        model_deployment(model=None),
+        "spec",
+        "give model (uri or trainingJobRef) to serve one, or retraining.template to train the first one",
+    ),
+    *(
+        (
+            retraining(PINNED_MODEL, triggers=triggers),
+            "spec",
+            "model.digest pins the model, so a retrained one could never take its place: remove digest, or use action"
+            " Train or Notify",
+        )
+        for triggers in (
+            {"newData": {}},
+            {"performance": {"action": "TrainAndRollout"}},
+            {"drift": {"action": "TrainAndRollout"}},
+            {"newData": {"action": "Notify"}, "schedule": {"cron": "0 3 * * 0"}},
+        )
+    ),
+    (
+        retraining(template=PINNED_DATA, triggers={"newData": {}}),
+        "spec.retraining",
+        "data pinned by digest never changes, so triggers would train the same model again: remove"
+        " template.spec.data.digest or triggers",
+    ),
+    *(
+        (
+            retraining(triggers={"schedule": {"cron": cron}}),
+            "spec.retraining.triggers.schedule.cron",
+            "cron needs five fields: minute hour day month weekday; the time zone goes to timeZone",
+        )
+        for cron in ("", "@daily", "0 3 * *", "0 3 * * 0 2026", "CRON_TZ=Europe/Berlin 0 3 * * 0")
+    ),
     (slo(), "spec.slo", "give availability, latency or both"),
     (slo(windowDays=7), "spec.slo", "give availability, latency or both"),
     *(
@@ -508,6 +548,11 @@ def test_every_rule_of_every_kind_is_among_those_tested() -> None:
         model(uri="https://h/signature=1/token=2"),
         model(uri="https://h/" + "x" * 1014, digest=DIGEST),
         model(trainingJobRef={"name": "a" * 52}),
+        retraining(triggers={"newData": {}, "performance": {}, "drift": {}, "schedule": {"cron": "0 3 * * 0"}}),
+        retraining(PINNED_MODEL, triggers={"newData": {"action": "Train"}, "drift": {}}),
+        retraining(template=PINNED_DATA),
+        retraining(None, limits={}, gate={"data": {"uri": "pvc://lake/recent"}}),
+        model_deployment(model=None, retraining={"template": {"spec": training_job()["spec"]}}),
         serving(),
         serving(replicas=0),
         serving(replicas=1000),
@@ -606,7 +651,6 @@ def test_what_breaks_no_rule_is_taken(server: Server, body: Json) -> None:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (model_deployment(model=None), "spec.model: Required value"),
         (model(uri="https://h/" + "x" * 1015), "spec.model.uri: Too long"),
         (
             model(uri="pvc://models", digest="sha256:9D"),

@@ -31,6 +31,9 @@ _INT32 = 2**31 - 1
 _INT64 = 2**63 - 1
 _INTEGER_OR_STRING = [{"type": "integer"}, {"type": "string"}]
 
+TEMPLATE = ".template.spec"
+"""Where a kind holds another's spec."""
+
 Schema = dict[str, Any]
 
 
@@ -133,6 +136,8 @@ class _Walk:
     def _property(self, name: str, schema: Schema, path: str) -> Schema:
         result = self.visit(schema, path)
         _need(result, path, "description")
+        if path.endswith(TEMPLATE):  # another kind's page has them, and there is not room for both
+            result = {**_bare(result), "description": result["description"]}
         if name.endswith("Ref") and not result.get("properties", {"": 0}).keys() <= _REF_FIELDS:
             raise SchemaError(path, "a reference has no fields but name, sectionName and key")
         return result
@@ -156,6 +161,13 @@ class _Walk:
         if schema["x-kubernetes-list-type"] == "map" and not (keys and {*keys} <= {*items.get("required", [])}):
             raise SchemaError(path, "a list-map needs x-kubernetes-list-map-keys that are required fields of its items")
         return {**schema, "items": items}
+
+
+def _bare(schema: Any) -> Any:
+    """Without descriptions. A property of that name is none: it is an object."""
+    if isinstance(schema, dict):
+        return {key: _bare(value) for key, value in schema.items() if key != "description" or isinstance(value, dict)}
+    return [_bare(each) for each in schema] if isinstance(schema, list) else schema
 
 
 def _rule(rule: Schema, path: str) -> Schema:

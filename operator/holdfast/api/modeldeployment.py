@@ -33,6 +33,7 @@ from holdfast.api.meta import (
     set_list,
     validated,
 )
+from holdfast.api.retraining import SPEC_RULES, Retraining, RetrainingStatus
 from holdfast.api.variables import EnvVars
 
 
@@ -50,6 +51,8 @@ class ModelDeploymentCondition(StrEnum):
     """There only with spec.monitoring.drift."""
     PERFORMANCE_STABLE = "PerformanceStable"
     """There only with spec.monitoring.performance."""
+    RETRAINING = "Retraining"
+    """There only with spec.retraining."""
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
 
@@ -99,6 +102,21 @@ class ModelDeploymentReason(StrEnum):
     NO_PROFILE = "NoProfile"
     NOT_CALIBRATED = "NotCalibrated"
     SETTLING = "Settling"
+    # Retraining, under way.
+    CHECKING_DATA = "CheckingData"
+    QUEUED = "Queued"
+    TRAINING = "Training"
+    EVALUATING = "Evaluating"
+    ROLLING_OUT = "RollingOut"
+    # Retraining, at rest.
+    IDLE = "Idle"
+    COOLING_DOWN = "CoolingDown"
+    NO_NEW_DATA = "NoNewData"
+    TRAINING_FAILED = "TrainingFailed"
+    GATE_FAILED = "GateFailed"
+    ROLLOUT_REJECTED = "RolloutRejected"
+    BREAKER_OPEN = "BreakerOpen"
+    SCHEDULE_INVALID = "ScheduleInvalid"
     # The wanted revision serves, with fewer pods than asked; or none does.
     PODS_NOT_READY = "PodsNotReady"
     NO_READY_PODS = "NoReadyPods"
@@ -107,6 +125,7 @@ class ModelDeploymentReason(StrEnum):
     # The model.
     TRAINING_JOB_NOT_FOUND = "TrainingJobNotFound"
     TRAINING_JOB_FAILED = "TrainingJobFailed"
+    FIRST_TRAINING_FAILED = "FirstTrainingFailed"
     MODEL_NOT_FOUND = "ModelNotFound"
     MODEL_ACCESS_DENIED = "ModelAccessDenied"
     MODEL_UNREACHABLE = "ModelUnreachable"
@@ -144,6 +163,7 @@ class Rejection(StrEnum):
     SMOKE_TEST_FAILED = "SmokeTestFailed"
     SIGNATURE_CHANGED = "SignatureChanged"
     SHADOW_FAILED = "ShadowFailed"
+    GATE_FAILED = "GateFailed"
     REQUESTED_BY_USER = "RequestedByUser"
 
 
@@ -158,6 +178,9 @@ class Action(StrEnum):
     CLEARED = "Cleared"
     SUPERSEDED = "Superseded"
     NOTIFIED = "Notified"
+    TRAINING_STARTED = "TrainingStarted"
+    TRAINING_SKIPPED = "TrainingSkipped"
+    GATE_PASSED = "GatePassed"
 
 
 REQUEST_TIMEOUT_MILLISECONDS = 10_000
@@ -432,11 +455,13 @@ class Monitoring(Model):
 class ModelDeploymentSpec(Model):
     """What the user wants."""
 
+    model_config = validated(*SPEC_RULES)
+
     suspend: bool = Field(
         False,
-        description="Leave all children as they are: no repair, no rollout, no rollback. Status goes on.",
+        description="Leave all children as they are: no repair, rollout, rollback or training. Status goes on.",
     )
-    model: ModelSource = Field(description="The model to serve.")
+    model: ModelSource | None = Field(None, description="The model to serve. Absent: the one that retraining makes.")
     serving: Serving = Field(
         default_factory=Serving, description="How the model is served.", json_schema_extra={"default": {}}
     )
@@ -448,6 +473,7 @@ class ModelDeploymentSpec(Model):
     )
     slo: Slo | None = Field(None, description="Service level objectives. Absent: none.")
     monitoring: Monitoring | None = Field(None, description="Watching the data and the accuracy. Absent: neither.")
+    retraining: Retraining | None = Field(None, description="How the model is trained again. Absent: it is not.")
 
 
 Revision = Annotated[str, Field(max_length=10, pattern="^[0-9a-f]{10}$")]
@@ -596,11 +622,15 @@ class ModelDeploymentStatus(Model):
     slo: SloStatus | None = Field(None, description="Error budgets.")
     drift: DriftStatus | None = Field(None, description="How far the data has moved.")
     performance: PerformanceStatus | None = Field(None, description="How accurate the model is in use.")
+    retraining: RetrainingStatus | None = Field(None, description="How retraining stands.")
     decisions: Annotated[tuple[Decision, ...], atomic_list(20)] | None = Field(
         None, description="What was decided last, newest first."
     )
     last_handled_rollout: Annotated[str, Field(max_length=128)] | None = Field(
         None, description="The last annotation holdfast.dev/rollout that was acted on."
+    )
+    last_handled_retrain: Annotated[str, Field(max_length=63)] | None = Field(
+        None, description="The last annotation holdfast.dev/retrain that was acted on."
     )
     last_handled_refresh: Annotated[str, Field(max_length=63)] | None = Field(
         None, description="The last annotation holdfast.dev/refresh that was acted on."

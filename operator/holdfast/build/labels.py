@@ -14,6 +14,10 @@ TRAINING_JOB = f"{GROUP}/training-job"
 BATCH_INFERENCE = f"{GROUP}/batch-inference"
 REVISION = f"{GROUP}/revision"
 PURPOSE = f"{GROUP}/purpose"
+TRIGGER = f"{GROUP}/trigger"
+"""Of a TrainingJob that a ModelDeployment made: why."""
+ACTION = f"{GROUP}/action"
+"""Of such a TrainingJob: what is to follow."""
 
 INTENT = f"{GROUP}/intent"
 """Annotation of a revision's Deployment: what it was made for."""
@@ -35,9 +39,13 @@ ROLLED_BACK = f"{GROUP}/rolled-back"
 PROGRESS = f"{GROUP}/progress"
 EVIDENCE = f"{GROUP}/evidence"
 GUARD = f"{GROUP}/guard"
+GATE = f"{GROUP}/gate"
 """Annotations of a ControllerRevision: what is known of the revision, how far its rollout is, and what was counted."""
+CAUSE = f"{GROUP}/cause"
+"""Annotation of a TrainingJob that a ModelDeployment made: what it was made for, as JSON."""
 ROLLOUT = f"{GROUP}/rollout"
 REFRESH = f"{GROUP}/refresh"
+RETRAIN = f"{GROUP}/retrain"
 """Annotations of a ModelDeployment, by which a person says what to do. Read, never written."""
 DESIRED_HASH = f"{GROUP}/desired-hash"
 """Annotation of every applied child: what was wanted when it was written last."""
@@ -72,6 +80,18 @@ def training(name: str) -> dict[str, str]:
 def batch(name: str) -> dict[str, str]:
     """Of the Job of the BatchInference `name`."""
     return {MANAGED_BY: "holdfast", NAME: "holdfast-training", COMPONENT: "batch", BATCH_INFERENCE: name}
+
+
+def made_training(name: str, trigger: str, action: str) -> dict[str, str]:
+    """Of a TrainingJob that the ModelDeployment `name` made."""
+    return {
+        MANAGED_BY: "holdfast",
+        NAME: "holdfast-training",
+        COMPONENT: "training",
+        MODEL_DEPLOYMENT: name,
+        TRIGGER: trigger,
+        ACTION: action,
+    }
 
 
 def owner(kind: str, name: str, uid: str) -> dict[str, Any]:

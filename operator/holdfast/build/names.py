@@ -7,6 +7,8 @@ import hashlib
 MAX_JOB_PREFIX = 48
 """Leaves room in 63 characters for a hash and the index that an Indexed Job adds to its pods."""
 MAX_HELPER_PREFIX = 52
+MAX_TRAINING_PREFIX = 41
+"""A TrainingJob's name has 52 characters at most."""
 
 
 def digest10(*parts: str) -> str:
@@ -47,3 +49,8 @@ def training_job(name: str, uid: str) -> str:
 def batch_job(name: str, uid: str) -> str:
     """The Job of a BatchInference, likewise."""
     return f"{cut(name, MAX_JOB_PREFIX)}-{digest10(uid)}"
+
+
+def made_training(name: str, uid: str, trigger: str, key: str, failed: int) -> str:
+    """A TrainingJob of a ModelDeployment. The same cause means the same TrainingJob; one that failed makes another."""
+    return f"{cut(name, MAX_TRAINING_PREFIX)}-{digest10(uid, trigger, key, str(failed))}"

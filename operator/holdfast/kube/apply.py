@@ -17,7 +17,7 @@ from holdfast.build import labels
 from holdfast.kube import errors
 from holdfast.kube.client import Client
 from holdfast.kube.difference import first_difference
-from holdfast.kube.kinds import CHILDREN, OWNERS, Key, controller_of, key_of
+from holdfast.kube.kinds import OWNERS, WRITTEN, Key, controller_of, key_of
 from holdfast.kube.store import Live, Resource, Store
 from holdfast.plan.observed import Foreign
 
@@ -68,10 +68,12 @@ class Applier:
         if live is not None and _is_controller(live.controller, owner):
             return False
         try:
-            self._store.put(await self._client.create(CHILDREN[key.kind], manifest))
+            made = await self._client.create(WRITTEN[key.kind], manifest)
         except errors.AlreadyExists:
             await self._whose(owner, key)  # if ours, the watch is about to tell
             return False
+        if key.kind not in OWNERS:  # those have to be seen by the watch, which wakes their own passes
+            self._store.put(made)
         _tell("created", key, owner)
         return True
 
@@ -81,7 +83,7 @@ class Applier:
         if live is None or live.spec.get("replicas") == replicas:
             return False
         patch = {"spec": {"replicas": replicas}}
-        self._store.put(await self._client.merge(CHILDREN[key.kind], key, live.uid, patch, verb="scale"))
+        self._store.put(await self._client.merge(WRITTEN[key.kind], key, live.uid, patch, verb="scale"))
         _tell("scaled", key, owner, because=f"{live.spec.get('replicas')} to {replicas}")
         return True
 
@@ -90,14 +92,14 @@ class Applier:
         live = self._store.child(key)
         if live is None or all(live.spec.get(name) == value for name, value in spec.items()):
             return False
-        self._store.put(await self._client.merge(CHILDREN[key.kind], key, live.uid, {"spec": spec}, verb="amend"))
+        self._store.put(await self._client.merge(WRITTEN[key.kind], key, live.uid, {"spec": spec}, verb="amend"))
         _tell("amended", key, owner, because=", ".join(f"{name} becomes {value}" for name, value in spec.items()))
         return True
 
     async def delete(self, owner: Resource, key: Key, uid: str) -> bool:
         """Delete the child with this uid."""
         try:
-            await self._client.delete(CHILDREN[key.kind], key, uid)
+            await self._client.delete(WRITTEN[key.kind], key, uid)
         except (errors.NotFound, errors.Conflict):
             return False  # gone, or by now another one
         _tell("deleted", key, owner)
@@ -107,7 +109,7 @@ class Applier:
         """Become the controller of an object with our labels that has none, as after a deletion with orphans."""
         reference = labels.owner(owner.key.kind, owner.key.name, owner.uid)
         patch = {"metadata": {"ownerReferences": [*live.owner_references, reference]}}
-        self._store.put(await self._client.merge(CHILDREN[live.key.kind], live.key, live.uid, patch, verb="adopt"))
+        self._store.put(await self._client.merge(WRITTEN[live.key.kind], live.key, live.uid, patch, verb="adopt"))
         _tell("adopted", live.key, owner)
         return True
 
@@ -122,7 +124,7 @@ class Applier:
     async def _apply(
         self, owner: Resource, key: Key, manifest: Object, condition: Mapping[str, str], because: str
     ) -> None:
-        kind = CHILDREN[key.kind]
+        kind = WRITTEN[key.kind]
         try:
             answer = await self._client.apply(kind, _with(manifest, condition))
         except (errors.Conflict, errors.Invalid) as error:
@@ -137,7 +139,7 @@ class Applier:
     async def _whose(self, owner: Resource, key: Key) -> Mapping[str, str]:
         """The condition under which the object may be written. Raises NameTaken, or Conflict while it is going away."""
         try:
-            metadata = await self._client.get_metadata(CHILDREN[key.kind], key.namespace, key.name)
+            metadata = await self._client.get_metadata(WRITTEN[key.kind], key.namespace, key.name)
         except errors.NotFound:
             return ABSENT
         controller = controller_of(metadata)

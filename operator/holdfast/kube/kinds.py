@@ -88,6 +88,8 @@ CHILDREN: Mapping[str, Kind] = {
         PROMETHEUS_RULE,
     )
 }
+WRITTEN: Mapping[str, Kind] = {**CHILDREN, TRAINING_JOB.name: TRAINING_JOB}
+"""What the operator creates and deletes: a TrainingJob may be a ModelDeployment's child, too."""
 
 
 def key_of(manifest: Mapping[str, Any]) -> Key:

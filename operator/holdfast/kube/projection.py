@@ -10,13 +10,13 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from holdfast.build.labels import REFRESH, ROLLOUT
-from holdfast.kube.kinds import CHILDREN, OWNERS, Key, controller_of
+from holdfast.build.labels import REFRESH, RETRAIN, ROLLOUT
+from holdfast.kube.kinds import CHILDREN, MODEL_DEPLOYMENT, OWNERS, TRAINING_JOB, Key, controller_of
 
 Object = Mapping[str, Any]
 CONTENT = {"ControllerRevision": ("data", "revision"), "ConfigMap": ("data",)}
 """Kinds without a spec, and what is kept in its place."""
-ORDERS = frozenset({ROLLOUT, REFRESH})
+ORDERS = frozenset({ROLLOUT, REFRESH, RETRAIN})
 """Annotations by which people tell us what to do; of all others on their objects nothing is kept."""
 
 _FOREIGN_PREFIXES = ("kubectl.kubernetes.io/", "deployment.kubernetes.io/")
@@ -29,12 +29,18 @@ def of_object(raw: Object) -> dict[str, Any]:
     """The kept parts of an object of one of the watched kinds."""
     kind = raw["kind"]
     if kind in OWNERS:
-        return {
-            "generation": raw["metadata"].get("generation", 0),
+        metadata = raw["metadata"]
+        kept = {
+            "generation": metadata.get("generation", 0),
             "spec": raw.get("spec") or {},
             "status": raw.get("status") or {},
-            "annotations": {name: text for name, text in _annotations(raw["metadata"]).items() if name in ORDERS},
+            "annotations": {name: text for name, text in _annotations(metadata).items() if name in ORDERS},
         }
+        if maker_of(raw):  # our own: nothing in its metadata is a user's
+            kept |= {name: metadata.get(name) or {} for name in ("labels", "annotations")}
+            kept["creationTimestamp"] = metadata["creationTimestamp"]
+            kept["maker"] = (controller_of(metadata) or {})["uid"]
+        return kept
     if kind in CHILDREN:
         metadata = raw["metadata"]
         return {
@@ -45,6 +51,14 @@ def of_object(raw: Object) -> dict[str, Any]:
             "status": _status(kind, raw.get("status") or {}),
         }
     return {}
+
+
+def maker_of(raw: Object) -> Key | None:
+    """Of a TrainingJob: the ModelDeployment that made it, if one did."""
+    controller = controller_of(raw["metadata"]) if raw["kind"] == TRAINING_JOB.name else None
+    if controller is None or controller["kind"] != MODEL_DEPLOYMENT.name:
+        return None
+    return Key(MODEL_DEPLOYMENT.name, raw["metadata"].get("namespace", ""), controller["name"])
 
 
 def owner_of(raw: Object) -> Key | None:

@@ -38,6 +38,7 @@ from holdfast.plan.observed import (
     Scale,
     Served,
     Settings,
+    Training,
     TrainingOutput,
     Write,
 )
@@ -168,6 +169,7 @@ class Reconciler:
             annotations=resource.annotations,
             training_output=self._training_output(resource),
             served=self._served(resource),
+            trainings=self._trainings(resource),
             slo=self._slo(key),
             monitoring=self._monitoring(key),
             memory=self._memory(resource),
@@ -194,7 +196,14 @@ class Reconciler:
             observed = replace(observed, config_maps=values)
         if needs.refusals:
             observed = replace(observed, refusals=await self._reader.refusals(namespace, needs.refusals))
+        if needs.running_trainings:
+            observed = replace(observed, running_trainings=self._store.count_running())
         return observed
+
+    def _trainings(self, resource: Resource) -> tuple[Training, ...]:
+        if resource.key.kind != MODEL_DEPLOYMENT.name:
+            return ()
+        return tuple(_training(run) for run in self._store.trainings(resource.key) if run.maker_uid == resource.uid)
 
     def _training_output(self, resource: Resource) -> TrainingOutput | None:
         reference = (resource.spec.get("model") or {}).get("trainingJobRef")
@@ -300,8 +309,7 @@ def training_output(name: str, run: Resource | None) -> TrainingOutput:
     """What another resource sees of a TrainingJob."""
     if run is None:
         return TrainingOutput(name, "Missing")
-    conditions = run.status.get("conditions") or ()
-    succeeded: Mapping[str, Any] = next((c for c in conditions if c["type"] == "Succeeded"), {})
+    succeeded = run.succeeded
     message = succeeded.get("message", "it has not started yet")
     model = run.status.get("model") or {}
     match succeeded.get("status"):
@@ -314,6 +322,12 @@ def training_output(name: str, run: Resource | None) -> TrainingOutput:
             return TrainingOutput(name, "Failed", message=message)
         case _:
             return TrainingOutput(name, "Running", message=message)
+
+
+def _training(run: Resource) -> Training:
+    own = {name: value for name, value in run.annotations.items() if name.startswith(OWN_PREFIX)}
+    created = datetime.fromisoformat(run.created)
+    return Training(run.key.name, run.uid, run.labels, own, created, run.status)
 
 
 def _with(observed: Observed, children: list[Live], obstacles: Obstacles) -> Observed:

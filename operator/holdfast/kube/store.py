@@ -34,7 +34,18 @@ class Resource:
     spec: Object
     status: Object
     annotations: Mapping[str, str] = field(default_factory=dict)
-    """Those by which people tell us what to do."""
+    """Those by which people tell us what to do; all of a TrainingJob that a ModelDeployment made."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Of a TrainingJob that a ModelDeployment made."""
+    created: str = ""
+    """When, likewise."""
+    maker_uid: str = ""
+    """Of that ModelDeployment."""
+
+    @property
+    def succeeded(self) -> Object:
+        """The condition of that type; empty where there is none yet."""
+        return next((c for c in self.status.get("conditions") or () if c["type"] == "Succeeded"), {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +83,7 @@ class _Entry:
     deleting: bool
     packed: bytes
     relative: Key | None
-    """Of a child its owner; of a custom resource the one that it refers to, if it does."""
+    """Of a child its owner; of a custom resource the one that it refers to; of a TrainingJob the one that made it."""
 
 
 class Store:
@@ -85,6 +96,8 @@ class Store:
         """By the custom resource that they belong to, which need not exist."""
         self._followers: dict[Key, set[Key]] = {}
         """Custom resources by the one that they refer to."""
+        self._made: dict[Key, set[Key]] = {}
+        """TrainingJobs by the ModelDeployment that made them."""
         self._tombstones: dict[Key, int] = {}
 
     # --- Feeding ----------------------------------------------------------------------------------------------------
@@ -155,11 +168,25 @@ class Store:
             kept["spec"],
             kept["status"],
             kept["annotations"],
+            kept.get("labels", {}),
+            kept.get("creationTimestamp", ""),
+            kept.get("maker", ""),
         )
 
+    def trainings(self, maker: Key) -> list[Resource]:
+        """TrainingJobs that a ModelDeployment of this name made, those that are being deleted left out."""
+        found = (self.resource(key) for key in sorted(self._made.get(maker, ())))
+        return [resource for resource in found if resource and not resource.deleting]
+
+    def count_running(self) -> int:
+        """TrainingJobs that ModelDeployments made and that have not come to an end."""
+        made = (resource for maker in self._made for resource in self.trainings(maker))
+        return sum(resource.succeeded.get("status") not in ("True", "False") for resource in made)
+
     def child(self, key: Key) -> Live | None:
+        """A child of one of the kinds that are nothing else."""
         entry = self._entries.get(key)
-        if entry is None:
+        if entry is None or key.kind in OWNERS:
             return None
         kept = self._packers[key.kind].unpack(entry.packed)
         return Live(
@@ -201,10 +228,13 @@ class Store:
         if key.kind == NAMESPACE.name:
             return frozenset(self.owners(key.name))
         if key.kind in OWNERS:
-            return frozenset({key, *self._followers.get(key, ())})
+            maker = {entry.relative} if key.kind == TRAINING_JOB.name and entry.relative else set()
+            return frozenset({key, *self._followers.get(key, ()), *maker})
         return frozenset({entry.relative}) if entry.relative in self._entries else NOBODY
 
     def _index(self, key: Key) -> dict[Key, set[Key]]:
+        if key.kind == TRAINING_JOB.name:
+            return self._made
         return self._followers if key.kind in OWNERS else self._children
 
     def _link(self, key: Key, relative: Key | None) -> None:
@@ -221,6 +251,8 @@ class Store:
 
 
 def _relative(key: Key, raw: Object) -> Key | None:
+    if key.kind == TRAINING_JOB.name:
+        return projection.maker_of(raw)
     if key.kind not in OWNERS:
         return projection.owner_of(raw) if key.kind != NAMESPACE.name else None
     model = (raw.get("spec") or {}).get("model") or {}

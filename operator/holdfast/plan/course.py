@@ -59,6 +59,8 @@ class Course:
     """Of stable, written in this pass."""
     rejected: Revision | None = None
     """With its verdict, written in this pass."""
+    ready: Verdict | None = None
+    """What Ready says, where that is another matter than what goes on; None: what `verdict` says."""
     weight: int = 0
     """Percent of the traffic that the candidate was given."""
 

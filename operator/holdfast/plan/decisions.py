@@ -17,7 +17,7 @@ from holdfast.plan.view import View
 MOST = 20
 OLD_NEWS = timedelta(minutes=10)
 """What happened before is shown, but nobody is told any more: the status was lost."""
-_BAD = frozenset({Action.ABORTED, Action.ROLLED_BACK, Action.HELD, Action.NOTIFIED})
+_BAD = frozenset({Action.ABORTED, Action.ROLLED_BACK, Action.HELD, Action.NOTIFIED, Action.TRAINING_SKIPPED})
 
 Decision = Mapping[str, Any]
 
@@ -29,13 +29,27 @@ def decision(
     return _decision(rfc3339(view.now), action, reason, message, source, target, evidence)
 
 
+def at(
+    time: datetime,
+    action: Action,
+    reason: str,
+    message: str,
+    source: str = "",
+    target: str = "",
+    evidence: str = "",
+) -> Decision:
+    """One that was taken then, and can be told again from what is on record."""
+    return _decision(rfc3339(time), action, reason, message, source, target, evidence)
+
+
 def ring(view: View, course: Course, taken: Iterable[Decision]) -> tuple[list[Decision], list[Event]]:
     """The newest decisions first, and an Event for each that is new. `taken`: those of this pass."""
     before = [dict(each) for each in view.status.get("decisions") or ()]
     known = {_identity(each) for each in before}
     candidates = [*taken, *_by_verdicts(view, course), *_by_holding(view, course.verdict)]
     fresh = [each for each in candidates if _identity(each) not in known]
-    news = sorted([*fresh, *before], key=lambda each: str(each["time"]), reverse=True)[:MOST]
+    # Of two of the same second always the same one falls out at the end, or it would come and go for ever.
+    news = sorted([*fresh, *before], key=_identity, reverse=True)[:MOST]
     recent = rfc3339(view.now - OLD_NEWS)
     return news, [_event(each) for each in fresh if each["time"] >= recent]
 
@@ -113,7 +127,7 @@ def _decision(
 
 
 def _identity(each: Decision) -> tuple[Any, ...]:
-    return each["time"], each["action"], each.get("fromRevision") or each.get("toRevision")
+    return str(each["time"]), str(each["action"]), str(each.get("fromRevision") or each.get("toRevision"))
 
 
 def _event(each: Decision) -> Event:

@@ -6,7 +6,8 @@ The Service is the register of who is stable. A revision takes its place only wh
 ready, and nothing speaks against it; one that never gets there leaves everything as it was, and status says why.
 
 `wish` finds the wanted revision or what stands in its way, `rollout` leads it to the traffic, `guard` watches it from
-then on and leads the traffic back, `verdict` and `status` say how far things are, `view` reads what was observed.
+then on and leads the traffic back, `retraining` trains the next one, `verdict` and `status` say how far things are,
+`view` reads what was observed.
 Nothing is remembered but in the cluster: whatever part of a plan was carried out, the next plan goes on.
 """
 
@@ -20,18 +21,18 @@ from typing import Any
 from holdfast.api.modeldeployment import Action
 from holdfast.api.modeldeployment import ModelDeploymentReason as Reason
 from holdfast.build import names
-from holdfast.plan import children, conditions, decisions, guard, jobs, monitoring, rollout, rules, verdict
+from holdfast.plan import children, conditions, decisions, guard, jobs, monitoring, retraining, rollout, rules, verdict
 from holdfast.plan.course import Course, held, remembered
 from holdfast.plan.decisions import Decision
 from holdfast.plan.hearing import Heard, heard
 from holdfast.plan.observed import Delete, Needs, Observed, Plan, Write
+from holdfast.plan.obstacle import Obstacle
 from holdfast.plan.revisions import Revision, claims_of
 from holdfast.plan.standing import Progress
 from holdfast.plan.status import events, status
 from holdfast.plan.verdict import Verdict
 from holdfast.plan.view import PATIENCE, View
 from holdfast.plan.wish import (
-    Obstacle,
     any_conflict,
     config_map_keys,
     resolving_job,
@@ -57,8 +58,10 @@ def needs(observed: Observed) -> Needs:
     waited = (helper is not None or bool(hanging)) and view.waited()
     asked = [revision.child for revision in hanging if revision.child] + ([helper] if helper else [])
     routers = _routers(view)
+    loop = retraining.needs(view)
     return Needs(
         pods=waited
+        or loop.pods
         or bool(routers)
         or _is_starting(view)
         or (helper is not None and (jobs.finished(helper) or "failed" in helper.status)),
@@ -66,6 +69,7 @@ def needs(observed: Observed) -> Needs:
         config_maps=frozenset(config_map_keys(view).values()),
         refusals=frozenset({helper.uid} if waited and helper and jobs.has_no_pods(helper) else ()),
         routers=routers,
+        running_trainings=loop.running_trainings,
     )
 
 
@@ -102,18 +106,19 @@ def plan(observed: Observed) -> Plan:
     said = Heard(handled=view.orders.noted) if view.spec.suspend else heard(view, wanted)
     course = _suspended(view, found) if view.spec.suspend else _course(view, found, said)
     judged = monitoring.judged(observed)
-    taken = (*said.decisions, *_superseded(view, found), *monitoring.notices(view, judged))
+    loop = retraining.retraining(view, found, judged)
+    taken = (*said.decisions, *_superseded(view, found), *monitoring.notices(view, judged), *loop.decisions)
     news, told = decisions.ring(view, course, taken)
-    shown, memory = _shown(view, course, status(view, course, wanted, news, said.handled, judged))
+    shown, memory = _shown(view, course, status(view, course, wanted, news, said.handled, judged, loop))
     beside: tuple[Write, ...] = ()
     if not view.spec.suspend:
         unneeded = (Delete("Job", job.name, job.uid) for job in unneeded_helpers(view))
-        beside = (*unneeded, *rules.writes(view))
+        beside = (*unneeded, *rules.writes(view), *loop.writes)
     return Plan(
         status=shown,
         writes=course.writes + beside,
-        events=(*events(view, course.verdict), *told, *said.events),
-        requeue_after=_requeue(view, course),
+        events=(*events(view, course.ready or course.verdict), *told, *said.events),
+        requeue_after=min([each for each in (_requeue(view, course), loop.poll) if each is not None], default=None),
         memory=memory,
     )
 
@@ -180,7 +185,10 @@ def _going_on(view: View, stable: Revision, found: Revision | Obstacle) -> tuple
     if view.previous and found.name != view.previous.name and rollout.receives(view, stable, view.previous):
         start = verdict.of_start(view, found, view.asked(found.name))
         return guard.dismiss(view, stable, view.previous, start), previous
-    return rollout.advance(view, stable, found), (found.name,)
+    course = rollout.advance(view, stable, found)
+    if found.model.wish == stable.model.wish and found.model.source == "Retraining":  # nobody asked for it by name
+        course = replace(course, ready=verdict.of_serving(view, stable))
+    return course, (found.name,)
 
 
 def _others_live(view: View, stable: Revision, candidate: Revision) -> bool:
@@ -259,7 +267,9 @@ def _history(view: View, found: Revision | Obstacle, stable: Revision) -> Iterab
         standing = revision.standing
         if revision.record is None or revision.name in {found.name, stable.name}:
             continue
-        if standing.verdict == "Rejected" and revision.intent != found.intent and revision.child is None:
+        dropped = revision.model.source == "Retraining"  # nobody wishes for it, so nobody comes back to it
+        unwanted = revision.intent != found.intent and not dropped
+        if standing.verdict == "Rejected" and unwanted and revision.child is None:
             yield children.record(view, revision, standing.cleared())  # coming back to it will be a new wish
         elif standing.progress and revision.child is None and _is_told(view, revision, standing.progress):
             yield children.record(view, revision, replace(standing, progress=None, counted={}))

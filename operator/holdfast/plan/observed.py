@@ -33,6 +33,10 @@ class Settings:
     """Of the operator, in base64; new pods take leases signed with it."""
     poll_seconds: float = 2.0
     """Between two looks at the routers while something is being decided."""
+    max_trainings: int = 8
+    """Runs of all ModelDeployments at a time; others wait."""
+    settle_seconds: int = 60
+    """Data that change within this time are not read yet."""
     prometheus_rules: bool = False
     """Whether the cluster has the kind PrometheusRule."""
 
@@ -135,6 +139,19 @@ class TrainingOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class Training:
+    """A TrainingJob that a ModelDeployment made."""
+
+    name: str
+    uid: str
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    """Only those under holdfast.dev/."""
+    created: datetime
+    status: Json
+
+
+@dataclass(frozen=True, slots=True)
 class Served:
     """What a BatchInference sees of the ModelDeployment that it references: its stable revision, if it has one."""
 
@@ -171,6 +188,12 @@ class Observed:
     training_output: TrainingOutput | None = None
     served: Served | None = None
     """None: there is no such ModelDeployment."""
+    trainings: tuple[Training, ...] = ()
+    """TrainingJobs that this ModelDeployment made."""
+    running_trainings: int = 0
+    """Of all ModelDeployments; counted where `Needs.running_trainings` asks for it."""
+    data_event: datetime | None = None
+    """When somebody said last that there are new data; in memory only."""
     create_errors: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """(kind, name) → the API server's words for the last refusal to write that child (a quota, an admission policy)."""
     routers: Mapping[str, Report | None] = field(default_factory=dict)
@@ -198,6 +221,7 @@ class Needs:
     """Revisions whose pods' routers are to be read; `Observed.pods` then has all pods, too."""
     progress: bool = False
     """How far is the run? `Observed.pods` then has all pods, too."""
+    running_trainings: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ class Orders:
     rollout: str | None
     """As it was written; None when it was acted on, or is not there."""
     refresh: str | None
+    retrain: str | None
+    """Whether or not it was acted on: a run of that name tells."""
     order: Order | None
     """None too where `rollout` was not understood."""
     handled_rollout: str
@@ -52,6 +54,7 @@ def read(annotations: Json, handled: Json) -> Orders:
     return Orders(
         rollout=rollout if rollout and rollout != handled_rollout else None,
         refresh=refresh if refresh and refresh != handled_refresh else None,
+        retrain=annotations.get(labels.RETRAIN, "").strip()[:MAX_REFRESH] or None,
         order=order if order and (order.verb == "pause" or rollout != handled_rollout) else None,
         handled_rollout=handled_rollout,
         handled_refresh=handled_refresh,

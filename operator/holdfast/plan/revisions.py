@@ -33,6 +33,16 @@ class Model:
     training_job_name: str | None = None
     resolved: bool = False
     """The digest was found out by us, and not asked for."""
+    secret: str = ""
+    """By which it is read, where the spec names none: that of the run that made it."""
+    asked: Model | None = None
+    """What the spec asked for when it was trained; None: for this very model."""
+
+    @property
+    def wish(self) -> tuple[str, str]:
+        """(uri, digest) of what the spec asked for."""
+        asked = self.asked or self
+        return asked.uri, asked.digest
 
     def served_by(self, image: str) -> dict[str, str]:
         """As in `status.model`."""
@@ -41,7 +51,28 @@ class Model:
 
     def as_json(self, image: str) -> dict[str, Any]:
         """The model and its server, to be kept with the revision and read again."""
-        return self.served_by(image) | ({"resolved": True} if self.resolved else {})
+        kept: dict[str, Any] = self.served_by(image)
+        if self.resolved:
+            kept["resolved"] = True
+        if self.secret:
+            kept["secret"] = self.secret
+        if self.asked:
+            kept["specModel"] = self.asked.as_wish()
+        return kept
+
+    def as_wish(self) -> dict[str, str]:
+        """What the spec asks for, to be kept with a run or with a revision that came of it."""
+        named = {"trainingJobName": self.training_job_name} if self.training_job_name else {}
+        return {"uri": self.uri, "digest": self.digest, "source": self.source} | named
+
+
+def wished(said: Any) -> Model | None:
+    """What `as_wish` wrote; None for anything else."""
+    if not isinstance(said, dict) or not all(isinstance(each, str) for each in said.values()):
+        return None
+    if not {"uri", "digest", "source"} <= said.keys():
+        return None
+    return Model(said["uri"], said["digest"], said["source"], said.get("trainingJobName"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +215,7 @@ def new(
     manifest = RevisionManifest(
         name=metadata.name,
         revision=name,
-        source=source(model.uri, serving),
+        source=source(model.uri, serving, model.secret),
         model_digest=model.digest,
         image=image,
         pull_policy=settings.image_pull_policy,
@@ -201,9 +232,9 @@ def new(
     return Revision(name, intent, model, image, manifest.template(), None)
 
 
-def source(uri: str, serving: Serving) -> Source:
-    """Where a model of this ModelDeployment is fetched from, and as whom."""
-    secret = serving.storage_secret_ref.name if serving.storage_secret_ref else ""
+def source(uri: str, serving: Serving, otherwise: str = "") -> Source:
+    """Where a model of this ModelDeployment is fetched from, and as whom. `otherwise`: the Secret if none is named."""
+    secret = serving.storage_secret_ref.name if serving.storage_secret_ref else otherwise
     cache = serving.cache_claim_ref.name if serving.cache_claim_ref else ""
     return Source(uri, secret, serving.service_account_name or "", cache)
 
@@ -219,10 +250,12 @@ def _annotated(text: str) -> tuple[Model, str] | None:
     try:
         said = json.loads(text)
         resolved = said.pop("resolved", False) is True
+        secret, asked = str(said.pop("secret", "")), wished(said.pop("specModel", None))
         served = ServedModel.parse(said)
     except (ValueError, AttributeError, TypeError):
         return None
-    return Model(served.uri, served.digest, served.source, served.training_job_name, resolved), served.runtime_image
+    name = served.training_job_name
+    return Model(served.uri, served.digest, served.source, name, resolved, secret, asked), served.runtime_image
 
 
 def _in_template(container: Mapping[str, Any]) -> tuple[Model, str]:

@@ -69,6 +69,8 @@ class Standing:
     alarm: Alarm = QUIET
     counted: Mapping[str, Any] = field(default_factory=dict)
     """What `plan.evidence` wants to be reminded of after a crash."""
+    gate: Mapping[str, Any] = field(default_factory=dict)
+    """Of a challenger: how it compared (`plan.challenger`)."""
 
     def rejected(self, reason: str, message: str, evidence: str, now: datetime) -> Standing:
         """Never before it took over: that may be on record a second ahead, so that takeovers can be told apart."""
@@ -79,7 +81,7 @@ class Standing:
 
     def promoted(self, reason: str, message: str, evidence: str, replaced: str, now: datetime) -> Standing:
         """It has taken over, and is counted anew from here."""
-        return Standing("Promoted", reason, message, evidence, now, now, replaced)
+        return Standing("Promoted", reason, message, evidence, now, now, replaced, gate=self.gate)
 
     def cleared(self) -> Standing:
         """As if it had never been tried."""
@@ -115,6 +117,7 @@ def read(annotations: Mapping[str, str]) -> Standing:
         progress=_progress(annotations.get(labels.PROGRESS)),
         alarm=_alarm(annotations.get(labels.GUARD)),
         counted=_json(annotations.get(labels.EVIDENCE)),
+        gate=_json(annotations.get(labels.GATE)),
     )
 
 
@@ -132,6 +135,7 @@ def noted(standing: Standing) -> dict[str, str]:
         labels.PROGRESS: _progress_text(standing.progress) if standing.progress else "",
         labels.GUARD: _alarm_text(standing.alarm) if standing.alarm != QUIET else "",
         labels.EVIDENCE: canonical_json(standing.counted) if standing.counted else "",
+        labels.GATE: canonical_json(standing.gate) if standing.gate else "",
     }
     return {name: text for name, text in said.items() if text}
 

@@ -14,6 +14,7 @@ from holdfast.plan.course import Course
 from holdfast.plan.evidence import ABORT_AT
 from holdfast.plan.monitoring import Judged
 from holdfast.plan.observed import Event
+from holdfast.plan.retraining import Loop
 from holdfast.plan.revisions import Revision
 from holdfast.plan.verdict import Verdict, url_of
 from holdfast.plan.view import View
@@ -28,14 +29,15 @@ def status(
     decisions: list[Mapping[str, Any]],
     handled: Mapping[str, str],
     judged: Judged | None,
+    loop: Loop,
 ) -> dict[str, Any]:
     """The whole status."""
-    verdict = course.verdict
+    verdict = course.ready or course.verdict
     stable = view.stable if view.has_served else None
     found = [
         Condition("Ready", verdict.status, verdict.reason, verdict.message),
         _available(view, verdict),
-        _progressing(verdict),
+        _progressing(course.verdict),
     ]
     if rolled_back := _rolled_back(view, course):
         found.append(rolled_back)
@@ -44,6 +46,8 @@ def status(
         found.append(slo.condition(wanted_slo, view.observed.slo, view.status, view.metadata.generation))
     if judged:
         found += judged.conditions
+    if loop.condition:
+        found.append(loop.condition)
     if not verdict.complete:
         found.append(Condition(STALLED if verdict.stalled else RECONCILING, "True", verdict.reason, verdict.message))
     observed, metadata = view.observed, view.metadata
@@ -76,6 +80,10 @@ def status(
         said |= {name: part for name, part in parts.items() if part}
     if decisions:
         said["decisions"] = decisions
+    if loop.status is not None:
+        said["retraining"] = dict(loop.status)
+    if loop.handled:
+        said["lastHandledRetrain"] = loop.handled
     for name, key in (("lastHandledRollout", labels.HANDLED_ROLLOUT), ("lastHandledRefresh", labels.HANDLED_REFRESH)):
         if handled.get(key):
             said[name] = handled[key]

@@ -12,10 +12,11 @@ from holdfast.build.deployment import PROGRESS_DEADLINE_SECONDS
 from holdfast.build.service import port_name
 from holdfast.plan import conditions, trouble
 from holdfast.plan.conditions import Status
+from holdfast.plan.obstacle import Obstacle
 from holdfast.plan.revisions import Revision
 from holdfast.plan.trouble import Trouble
 from holdfast.plan.view import REASONS, View
-from holdfast.plan.wish import Obstacle, any_conflict
+from holdfast.plan.wish import any_conflict
 
 HOPELESS = frozenset({Reason.DIGEST_MISMATCH, Reason.MODEL_INVALID, Reason.NAME_CONFLICT, Reason.TRAINING_JOB_FAILED})
 """Stalled at once: trying again cannot help. For all others, once the progress deadline has passed."""
@@ -52,6 +53,13 @@ def of_start(view: View, wanted: Revision, pods: int) -> Verdict:
 def of_stable(view: View, wanted: Revision) -> Verdict:
     """The same of one that is stable, or is to be the first."""
     return next(verdict for check in CHECKS if (verdict := check(view, wanted, view.asked(wanted.name))))
+
+
+def of_serving(view: View, stable: Revision) -> Verdict:
+    """The spec is fulfilled by stable, whatever is on its way beside it: a model that nobody asked for by name."""
+    if stable.has_ready(view.replicas):
+        return Verdict("True", Reason.SERVING, _serving_message(view, stable))
+    return Verdict("False", Reason.PODS_NOT_READY, _counts(stable, view.replicas))
 
 
 def of_rejected(view: View, stable: Revision, wanted: Revision) -> Verdict:
@@ -111,7 +119,7 @@ def _does_not_start(view: View, wanted: Revision, pods: int) -> Verdict | None:
     kubernetes = timedelta(seconds=PROGRESS_DEADLINE_SECONDS)  # sees that nothing moves after so long
     late = (
         (view.deadline <= kubernetes and trouble.deadline_passed(wanted.child))
-        or view.waited_for() >= view.deadline
+        or _waited_for(view, wanted) >= view.deadline
         or _was_late(view, wanted)
     )
     if wrong := trouble_of(view, wanted):
@@ -121,6 +129,12 @@ def _does_not_start(view: View, wanted: Revision, pods: int) -> Verdict | None:
         message = f"{_counts(wanted, pods)} after {view.spec.rollout.progress_deadline_seconds} s"
         return Verdict("False", Reason.PROGRESS_DEADLINE_EXCEEDED, message, stalled=True)
     return None
+
+
+def _waited_for(view: View, wanted: Revision) -> timedelta:
+    """For its pods: since its rollout began, which need not have changed Ready."""
+    progress = wanted.standing.progress
+    return min(view.waited_for(), view.now - progress.started) if progress else view.waited_for()
 
 
 def _was_late(view: View, wanted: Revision) -> bool:

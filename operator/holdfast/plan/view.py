@@ -139,6 +139,11 @@ class View:
     def job(self, name: str) -> Child | None:
         return self._child("Job", name)
 
+    def helpers(self, purpose: str) -> list[Child]:
+        """Helper Jobs for that purpose."""
+        found = (c for c in self.observed.children if c.kind == "Job" and not c.deleting)
+        return [child for child in found if child.labels.get(labels.PURPOSE) == purpose]
+
     def pods_of(self, revision: Revision) -> list[Pod]:
         """Its pods, the newest first, without those that were evicted and replaced."""
         own = (pod for pod in self.observed.pods if pod.labels.get(labels.REVISION) == revision.name)
@@ -168,6 +173,12 @@ class View:
         """How long Ready has been what it is."""
         ready = conditions.find(self.status, "Ready")
         return self.now - datetime.fromisoformat(ready["lastTransitionTime"]) if ready else timedelta(0)
+
+    @property
+    def output_secret(self) -> str:
+        """By which bundles are read that the template's runs make."""
+        output = self.spec.retraining.template.spec.output if self.spec.retraining else None
+        return output.secret_ref.name if output and output.secret_ref else ""
 
     @property
     def tolerance(self) -> float:

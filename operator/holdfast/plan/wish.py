@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from holdfast.api.modeldeployment import ModelDeploymentReason as Reason
 from holdfast.build import labels, names
 from holdfast.build.job import resolve_job
 from holdfast.build.pod import literal
-from holdfast.plan import conditions, jobs, revisions, trouble
-from holdfast.plan.conditions import STALLED, Status
+from holdfast.plan import challenger, conditions, first, jobs, revisions, trouble
+from holdfast.plan.conditions import STALLED
 from holdfast.plan.observed import Child, Create, Delete, Write
+from holdfast.plan.obstacle import Obstacle
 from holdfast.plan.revisions import Model, Revision
 from holdfast.plan.view import REASONS, View, newest_first
 
 _DIGEST = re.compile("sha256:[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class Obstacle:
-    """Why there is no wanted revision yet, and what to do about it."""
-
-    status: Status
-    reason: str
-    message: str
-    writes: tuple[Write, ...] = ()
-    hopeless: bool = False
-    """A person must act, at once."""
 
 
 def wanted_revision(view: View) -> Revision | Obstacle:
@@ -61,8 +49,16 @@ def is_for(view: View, revision: Revision, intent: str) -> bool:
 
 
 def wanted_model(view: View) -> Model | Obstacle:
+    """The model that is to serve: what the spec asks for, until one that was trained under that word is better."""
+    asked = asked_model(view)
+    return asked if isinstance(asked, Obstacle) else challenger.preferred(view, asked)
+
+
+def asked_model(view: View) -> Model | Obstacle:
     """The model that the spec asks for, pinned to a digest."""
     asked = view.spec.model
+    if asked is None:
+        return first.model(view)
     if asked.training_job_ref:
         return _trained_model(view, asked.training_job_ref.name)
     if asked.uri and asked.digest:
@@ -73,7 +69,7 @@ def wanted_model(view: View) -> Model | Obstacle:
 def resolving_job(view: View) -> str | None:
     """The name of the helper Job that has to find out what the model is, if one has to."""
     asked = view.spec.model
-    if asked.uri is None or asked.digest or _known_model(view):
+    if asked is None or asked.uri is None or asked.digest or _known_model(view):
         return None
     return _resolve_name(view, asked.uri)
 
@@ -81,11 +77,12 @@ def resolving_job(view: View) -> str | None:
 def _trained_model(view: View, name: str) -> Model | Obstacle:
     output = view.observed.training_output
     if output and output.state == "Succeeded" and output.uri and output.digest:
-        return Model(output.uri, output.digest, "TrainingJob", name)
+        return Model(output.uri, output.digest, "TrainingJob", name, secret=output.secret)
     # Once known, the TrainingJob is needed no more. A candidate has the newer output.
     for revision in (view.revision(view.status.get("candidateRevision")), view.stable):
-        if revision and revision.model.training_job_name == name:
-            return revision.model
+        known = revision and (revision.model.asked or revision.model)
+        if known and (known.source, known.training_job_name) == ("TrainingJob", name):
+            return known
     if output is None or output.state == "Missing":
         message = f"TrainingJob {name} does not exist in this namespace; apply it"
         return Obstacle("False", Reason.TRAINING_JOB_NOT_FOUND, message)
@@ -105,9 +102,9 @@ def _known_model(view: View) -> Model | None:
     if view.orders.refresh:
         return None
     for revision in view.revisions:
-        model = revision.model
+        model = revision.model.asked or revision.model
         served = revision is view.stable and view.has_served
-        if model.source == "URI" and model.uri == view.spec.model.uri and (model.resolved or served):
+        if view.spec.model and (model.source, model.uri) == ("URI", view.spec.model.uri) and (model.resolved or served):
             return model
     return None
 
@@ -183,11 +180,7 @@ def _still_asking(view: View, uri: str, name: str, *writes: Write, doing: str = 
 def unneeded_helpers(view: View) -> list[Child]:
     """Helper Jobs that were asked about another URI and have not come to an end. Finished ones go by themselves."""
     needed = resolving_job(view)
-    return [
-        child
-        for child in view.observed.children
-        if child.kind == "Job" and child.name != needed and not child.deleting and not jobs.finished(child)
-    ]
+    return [child for child in view.helpers("resolve") if child.name != needed and not jobs.finished(child)]
 
 
 # --- The environment ------------------------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ from holdfast.api.modeldeployment import (
 )
 from holdfast.api.trainingjob import TRAINING_JOB, TrainingJobCondition, TrainingJobReason
 
+TOLD_ELSEWHERE = {"retraining.template.spec", "retraining.gate.data"}
+"""Fields that another kind has, too: its page tells of them."""
 DOCS = Path(__file__).parents[3] / "docs"
 PAGES = [
     pytest.param(kind, (DOCS / f"{kind.kind.lower()}.md").read_text(encoding="utf-8"), id=kind.kind)
@@ -53,6 +55,8 @@ def fields(kind: Kind) -> Iterator[tuple[str, dict[str, Any], bool]]:
         for name, each in schema.get("properties", {}).items():
             place = f"{path}{name}"
             yield place, each, name in schema.get("required", [])
+            if place in TOLD_ELSEWHERE:
+                continue
             yield from walk(each.get("items", each), f"{place}{'[]' if 'items' in each else ''}.")
 
     yield from walk(structural_schema(kind.spec, kind.kind), "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -34,6 +34,7 @@ from holdfast.plan.observed import (
     Scale,
     Served,
     Settings,
+    Training,
     TrainingOutput,
     Write,
 )
@@ -79,6 +80,12 @@ class World:
     config_maps: dict[Key, str] = field(default_factory=dict)
     training: TrainingOutput | None = None
     served: Served | None = None
+    trainings: dict[str, Training] = field(default_factory=dict)
+    """TrainingJobs that were made, by name."""
+    running_trainings: int = 0
+    """Of others."""
+    data_event: datetime | None = None
+    judged: Any = None
     annotations: dict[str, str] = field(default_factory=dict)
     memory: Mapping[str, Any] = field(default_factory=dict)
     slo: SloAnswer = NOT_CONFIGURED
@@ -111,6 +118,9 @@ class World:
     # --- The operator's side ----------------------------------------------------------------------------------------
 
     def observe(self) -> Observed:
+        import holdfast.plan.monitoring as m
+
+        m.judged = lambda o: self.judged
         bare = self._observed(Needs())
         return self._observed(self.needs_of(bare))
 
@@ -147,6 +157,8 @@ class World:
             case Apply(manifest):
                 self.applied[manifest["metadata"]["name"]] = manifest
                 self._apply(json.loads(json.dumps(manifest)))
+            case Create(manifest) if manifest["kind"] == "TrainingJob":
+                self._train(manifest)
             case Create(manifest):
                 key = (manifest["kind"], manifest["metadata"]["name"])
                 if key not in self.children and key not in self.refused:
@@ -165,6 +177,9 @@ class World:
                 child = self.children["Job", name]
                 self.changes += child["spec"] != {**child["spec"], **spec}
                 child["spec"].update(spec)
+            case Delete("TrainingJob", name, uid):
+                assert self.trainings.pop(name).uid == uid
+                self.changes += 1
             case Delete(kind, name, uid):
                 assert self.children[kind, name]["uid"] == uid
                 del self.children[kind, name]
@@ -192,6 +207,16 @@ class World:
             "spec": _content(manifest, {}),
             "status": {},
         }
+
+    def _train(self, manifest: Json) -> None:
+        name, metadata = manifest["metadata"]["name"], manifest["metadata"]
+        if name in self.trainings or ("TrainingJob", name) in self.refused:
+            return
+        self.uids += 1
+        self.changes += 1
+        self.trainings[name] = Training(
+            name, f"uid-{self.uids}", metadata["labels"], metadata["annotations"], self.now, {}
+        )  # fmt: skip
 
     def _observed(self, needs: Needs) -> Observed:
         self.asked += needs.progress
@@ -229,6 +254,9 @@ class World:
             },
             training_output=self.training,
             served=self.served,
+            trainings=tuple(self.trainings.values()),
+            running_trainings=self._running() if needs.running_trainings else 0,
+            data_event=self.data_event,
             create_errors=dict(self.refused),
         )
 
@@ -277,7 +305,24 @@ class World:
         own = stored["metadata"]["labels"]
         self.pods[child] = [Pod(name=f"{child}-x1", owner_uid=stored["uid"], labels=own, **given)]
 
-    def end_job(self, job: str, said: Mapping[str, Any] | None, *, failed: str | None = None, code: int = 3) -> None:
+    def _running(self) -> int:
+        own = sum(not training.status for training in self.trainings.values())
+        return own + self.running_trainings
+
+    def end_training(
+        self, name: str, digest: str | None = None, *, version: str = "", failed: str = "", message: str = "words"
+    ) -> None:
+        """A TrainingJob ends: with a bundle of this digest, or failed for that reason."""
+        succeeded = {"type": "Succeeded", "status": "False" if failed else "True", "message": message}
+        status: dict[str, Any] = {"conditions": [succeeded | {"reason": failed or "Completed"}]}
+        if digest:
+            status["model"] = {"uri": f"pvc://models/wine/{name}", "digest": digest}
+            status["data"] = {"version": version} if version else {}
+        self.trainings[name] = replace(self.trainings[name], status=status)
+
+    def end_job(
+        self, job: str, said: Mapping[str, Any] | None, *, failed: str | None = None, code: int = 3, at: str = ""
+    ) -> None:
         """A Job comes to an end. `failed`: the reason in its condition; None: it is complete."""
         phase, code = ("Failed", code) if failed else ("Succeeded", 0)
         message = json.dumps(said) if said is not None else None
@@ -286,13 +331,12 @@ class World:
             termination_message=message, image_id="localhost/training@sha256:aa",
         )  # fmt: skip
         condition = {"type": "Failed" if failed else "Complete", "status": "True", "reason": failed or "Done"}
-        condition |= {"message": "the Job's own words", "lastTransitionTime": "2026-11-24T12:00:40Z"}
         self.children["Job", job]["status"] = {
             "conditions": [
-                condition | {"message": "the Job's own words", "lastTransitionTime": "2026-11-24T12:00:40Z"}
+                condition | {"message": "the Job's own words", "lastTransitionTime": at or "2026-11-24T12:00:40Z"}
             ],
             "startTime": "2026-11-24T12:00:00Z",
-        } | ({} if failed else {"completionTime": "2026-11-24T12:00:40Z"})
+        } | ({} if failed else {"completionTime": at or "2026-11-24T12:00:40Z"})
 
     # --- Looking ----------------------------------------------------------------------------------------------------
 
