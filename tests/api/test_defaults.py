@@ -103,6 +103,7 @@ def test_parts_of_a_training_job_that_are_begun_are_completed(server: Server) ->
         batch_inference(suspend=True, keepColumns=["id"], resources={}),
         model_deployment(
             model=None,
+            monitoring={"drift": {}, "performance": {}},
             retraining={
                 "template": {"spec": training_job(split={})["spec"]},
                 "triggers": {"newData": {}, "performance": {}, "drift": {}, "schedule": {"cron": "0 3 * * 0"}},

@@ -70,7 +70,16 @@ def monitoring(**fields: Any) -> Json:
     return model_deployment(monitoring=fields)
 def retraining(model: Json | None = None, **fields: Any) -> Json:
     template = {"spec": training_job()["spec"]}
-    return model_deployment(model=model or {"uri": "pvc://models/wine"}, retraining={"template": template, **fields})
+    retraining = {"template": template, **fields}
+    return model_deployment(
+        model=model or {"uri": "pvc://models/wine"}, monitoring={"drift": {}, "performance": {}}, retraining=retraining
+    )
+
+
+def unwatched(trigger: str, **monitoring: Any) -> Json:
+    body = retraining(triggers={trigger: {}})
+    body["spec"]["monitoring"] = monitoring
+    return body
 
 
 PINNED_DATA = {"spec": training_job(data={"uri": "pvc://lake/wine.csv", "digest": DIGEST})["spec"]}
@@ -305,6 +314,10 @@ REFUSED: list[tuple[Json, str, str]] = [
             {"drift": {"action": "TrainAndRollout"}},
             {"newData": {"action": "Notify"}, "schedule": {"cron": "0 3 * * 0"}},
         )
+    ),
+    *(
+        (unwatched(trigger, **{other: {}}), "spec", f"triggers.{trigger} needs monitoring.{trigger}")
+        for trigger, other in (("drift", "performance"), ("performance", "drift"))
     ),
     (
         retraining(template=PINNED_DATA, triggers={"newData": {}}),

@@ -141,6 +141,12 @@ class Retraining(Model):
     )
 
 
+def _needs_watch(trigger: str) -> tuple[str, str]:
+    watched = f"has(self.monitoring) && has(self.monitoring.{trigger})"
+    has = f"has(self.retraining) && has(self.retraining.triggers) && has(self.retraining.triggers.{trigger})"
+    return f"!({has}) || {watched}", f"triggers.{trigger} needs monitoring.{trigger}"
+
+
 SPEC_RULES = (
     (
         "has(self.model) || has(self.retraining)",
@@ -153,6 +159,8 @@ SPEC_RULES = (
         "model.digest pins the model, so a retrained one could never take its place: remove digest, or use action"
         " Train or Notify",
     ),
+    _needs_watch("drift"),
+    _needs_watch("performance"),
 )
 """Of a ModelDeployment's spec."""
 

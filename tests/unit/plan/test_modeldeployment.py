@@ -201,8 +201,11 @@ ELSEWHERE = {
     Reason.PREDICTION_DRIFT, Reason.UPSTREAM_FAULT, Reason.DRIFT_PERSISTENT, Reason.WITHIN_TOLERANCE,
     Reason.ESTIMATED_DROP, Reason.MEASURED_DROP, Reason.INSUFFICIENT_DATA, Reason.INSUFFICIENT_REFERENCE,
     Reason.NO_PROFILE, Reason.NOT_CALIBRATED, Reason.SETTLING,
+    Reason.CHECKING_DATA, Reason.QUEUED, Reason.TRAINING, Reason.EVALUATING, Reason.ROLLING_OUT, Reason.IDLE,
+    Reason.COOLING_DOWN, Reason.NO_NEW_DATA, Reason.TRAINING_FAILED, Reason.GATE_FAILED, Reason.ROLLOUT_REJECTED,
+    Reason.BREAKER_OPEN, Reason.SCHEDULE_INVALID, Reason.FIRST_TRAINING_FAILED,
 }  # fmt: skip
-"""Of rollouts, objectives and monitoring: test_rollout.py, test_slo.py and test_monitoring.py."""
+"""Of rollouts, objectives and monitoring: test_rollout.py, test_slo.py, test_monitoring.py and test_retraining.py."""
 
 
 @pytest.mark.parametrize("reason", REASONS)

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 from tests.unit.plan import worlds
+from tests.unit.plan.test_monitoring import BOTH, BROKEN, EVEN, FAR, UNSURE, look, signal
 from tests.unit.plan.world import World
 
 from holdfast.api.modeldeployment import ModelDeploymentStatus
 from holdfast.build import labels
 from holdfast.plan import modeldeployment
-from holdfast.plan.conditions import Condition, rfc3339
-from holdfast.plan.monitoring import Judged
+from holdfast.plan.conditions import rfc3339
+from holdfast.plan.drift import Labels, NoSignal
 from holdfast.plan.observed import Create
 
 TEMPLATE = {
@@ -66,14 +67,25 @@ def serving(triggers: dict[str, Any] | None = None, **more: Any) -> World:
     return world
 
 
-def judge(world: World, data: str = "NoDrift", performance: str = "WithinTolerance") -> None:
-    """What is said of the rows. The words are of this test, the judgement is tested elsewhere."""
-    bad = {"NoDrift": "True", "WithinTolerance": "True"}
-    world.judged = Judged(
-        Condition("DataStable", bad.get(data, "False"), data, f"{data}, in numbers"),  # type: ignore[arg-type]
-        Condition("PerformanceStable", bad.get(performance, "False"), performance, f"{performance}, in numbers"),  # type: ignore[arg-type]
-        None, None, {},
-    )  # fmt: skip
+WATCHED: dict[str, Any] = {
+    "FeatureDrift": {"alcohol": (FAR,) * 3},
+    "UpstreamFault": {"alcohol": (BROKEN, EVEN, EVEN)},
+    "EstimatedDrop": {"confidence": (UNSURE,) * 3},
+    "MeasuredDrop": {"labels": Labels(700, 300)},
+}
+"""What is counted where that is found."""
+
+
+def watch(world: World, *found: str) -> None:
+    """What Prometheus has counted, so that this is found. The newest promotion was two days ago."""
+    world.spec["monitoring"] = BOTH
+    world.wait(2 * 86400)
+    counted: dict[str, Any] = {}
+    for each in found:
+        counted |= WATCHED[each]
+    look(world, signal(**counted))
+    for each in found:
+        assert each in {world.says("DataStable")[1], world.says("PerformanceStable")[1]}  # type: ignore[index]
 
 
 def helper(world: World, purpose: str) -> str | None:
@@ -348,7 +360,7 @@ def test_an_event_about_the_data_hastens_the_look() -> None:
 
 def test_a_loss_of_performance_trains_on_new_data() -> None:
     world = serving({"performance": {"action": "TrainAndRollout"}})
-    judge(world, performance="MeasuredDrop")
+    watch(world, "MeasuredDrop")
     world.converge()
     assert says(world) == ("True", "CheckingData")
     polled(world, digest("2"))
@@ -358,12 +370,13 @@ def test_a_loss_of_performance_trains_on_new_data() -> None:
 
 def test_unchanged_data_are_not_trained_on_again() -> None:
     world = serving({"performance": {"action": "TrainAndRollout"}})
-    judge(world, performance="MeasuredDrop")
+    watch(world, "MeasuredDrop")
     world.converge()
     polled(world, digest("2"))
     trained(world, "c", digest("2"))
     gated(world)
     rolled_out(world)
+    watch(world, "MeasuredDrop")
     for _ in range(10):
         world.wait(3601)
         world.converge()
@@ -375,7 +388,7 @@ def test_unchanged_data_are_not_trained_on_again() -> None:
 
 def test_drift_alone_starts_nothing_unless_asked() -> None:
     world = serving({"drift": {"action": "Notify"}})
-    judge(world, data="FeatureDrift")
+    watch(world, "FeatureDrift")
     for _ in range(5):
         world.wait(3601)
         world.converge()
@@ -387,24 +400,56 @@ def test_drift_alone_starts_nothing_unless_asked() -> None:
     assert len(world.trainings) == 1
 
 
-@pytest.mark.parametrize("reason", ["UpstreamFault", "DriftPersistent"])
-def test_data_that_are_broken_or_unlike_are_not_learned_from(reason: str) -> None:
+def test_data_that_an_upstream_fault_has_spoilt_are_not_learned_from() -> None:
     world = serving({"performance": {"action": "TrainAndRollout"}, "drift": {"action": "Train"}})
-    judge(world, data=reason, performance="EstimatedDrop")
+    watch(world, "UpstreamFault", "EstimatedDrop")
     for _ in range(3):
         world.wait(3601)
         world.converge()
         if name := helper(world, "poll"):
             world.end_job(name, {"result": "Completed", "version": digest("2")}, at=rfc3339(world.now))
             world.converge()
-    assert says(world) == ("False", reason)
+    assert says(world) == ("False", "UpstreamFault")
     assert world.trainings == {}
 
 
-@pytest.mark.parametrize("reason", ["MetricsUnavailable", "InsufficientData", "Settling", "InsufficientReference"])
-def test_nothing_is_started_on_no_data(reason: str) -> None:
+def test_a_model_that_drifts_soon_after_it_was_trained_is_not_trained_again() -> None:
+    world = serving({**NEW_DATA, "drift": {"action": "TrainAndRollout"}})
+    next_poll(world, digest("2"))
+    trained(world, "c", digest("2"))
+    gated(world)
+    rolled_out(world)
+    world.spec["monitoring"] = BOTH
+    world.wait(2 * 86400)
+    look(world, signal(alcohol=(FAR,) * 3))
+    assert world.says("DataStable") == ("False", "DriftPersistent")
+    for _ in range(3):
+        world.wait(3601)
+        world.converge()
+        polled(world, digest("2"))
+    assert len(world.trainings) == 1
+    assert says(world) == ("False", "Idle")
+
+
+NOTHING_KNOWN = [NoSignal("MetricsUnavailable", "words"), NoSignal("PrometheusNotConfigured", "words")]
+
+
+@pytest.mark.parametrize("answer", NOTHING_KNOWN)
+def test_nothing_is_started_while_nothing_is_known(answer: NoSignal) -> None:
     world = serving({"performance": {"action": "TrainAndRollout"}, "drift": {"action": "TrainAndRollout"}})
-    judge(world, data=reason, performance=reason)
+    world.spec["monitoring"] = BOTH
+    world.monitoring = answer
+    for _ in range(5):
+        world.wait(3601)
+        world.converge()
+    assert (world.trainings, helper(world, "poll")) == ({}, None)
+
+
+def test_nothing_is_started_on_too_few_rows() -> None:
+    world = serving({"performance": {"action": "TrainAndRollout"}, "drift": {"action": "TrainAndRollout"}})
+    world.spec["monitoring"] = BOTH
+    world.wait(2 * 86400)
+    look(world, signal(alcohol=(FAR,) * 3, confidence=(UNSURE,) * 3, rows=100))
     for _ in range(5):
         world.wait(3601)
         world.converge()
@@ -489,7 +534,7 @@ def test_after_too_many_failures_only_new_data_or_a_person_start_a_run() -> None
 
 def test_no_more_runs_a_day_than_the_budget_whatever_triggers() -> None:
     world = serving({**NEW_DATA, "performance": {"action": "TrainAndRollout"}})
-    judge(world, performance="MeasuredDrop")
+    watch(world, "MeasuredDrop")
     starts = []
     for version in range(1, 97):  # two days, looked at every half hour, with new data each time
         world.wait(1800)
@@ -518,7 +563,7 @@ def test_a_person_passes_every_brake_once() -> None:
     trained(world, "c", digest("2"))
     gated(world)
     rolled_out(world)
-    judge(world, data="UpstreamFault")
+    watch(world, "UpstreamFault")
     world.annotations[labels.RETRAIN] = "try"
     world.converge()
     assert len(world.trainings) == 2

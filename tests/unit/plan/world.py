@@ -85,7 +85,6 @@ class World:
     running_trainings: int = 0
     """Of others."""
     data_event: datetime | None = None
-    judged: Any = None
     annotations: dict[str, str] = field(default_factory=dict)
     memory: Mapping[str, Any] = field(default_factory=dict)
     slo: SloAnswer = NOT_CONFIGURED
@@ -118,9 +117,6 @@ class World:
     # --- The operator's side ----------------------------------------------------------------------------------------
 
     def observe(self) -> Observed:
-        import holdfast.plan.monitoring as m
-
-        m.judged = lambda o: self.judged
         bare = self._observed(Needs())
         return self._observed(self.needs_of(bare))
 
