@@ -19,7 +19,7 @@ from holdfast.kube.client import Client
 from holdfast.kube.events import Recorder
 from holdfast.kube.kinds import MODEL_DEPLOYMENT, OWNERS, TRAINING_JOB, Key
 from holdfast.kube.reads import Reader
-from holdfast.kube.store import Live, Resource, Store
+from holdfast.kube.store import NOBODY, Live, Resource, Store, Wake
 from holdfast.plan import batchinference, modeldeployment, trainingjob
 from holdfast.plan.drift import Answer as MonitoringAnswer
 from holdfast.plan.observed import (
@@ -72,6 +72,8 @@ class Outcome:
     requeue_after: float | None = None
     refused: bool = False
     """The API server refused a write: try again, later each time."""
+    concerned: Wake = NOBODY
+    """Other custom resources that look at this one: its status has changed."""
 
 
 @dataclass(frozen=True)
@@ -153,8 +155,8 @@ class Reconciler:
         self._remember(key, obstacles)
         if obstacles != before:
             plan = self._planned(planner, _with(observed, self._children(resource), obstacles), resource)
-        await self._report(resource, plan)
-        return Outcome(SETTLE_SECONDS if wrote else plan.requeue_after, refused)
+        concerned = await self._report(resource, plan)
+        return Outcome(SETTLE_SECONDS if wrote else plan.requeue_after, refused, concerned)
 
     # --- Observing --------------------------------------------------------------------------------------------------
 
@@ -285,12 +287,15 @@ class Reconciler:
         ]
         await asyncio.gather(*(self._routers.put(pod, envelope) for pod, envelope in leases))
 
-    async def _report(self, resource: Resource, plan: Plan) -> None:
-        key = resource.key
+    async def _report(self, resource: Resource, plan: Plan) -> Wake:
+        """Status and Events. Says for whom else the status has changed: the watch tells nobody of our own writes."""
+        key, concerned = resource.key, NOBODY
         if plan.status != resource.status and json.loads(json.dumps(plan.status)) != resource.status:
-            self._store.put(await self._client.set_status(OWNERS[key.kind], key, resource.uid, plan.status))
+            answer = await self._client.set_status(OWNERS[key.kind], key, resource.uid, plan.status)
+            concerned = self._store.put(answer) - {key}
         for event in plan.events:
             await self._recorder.post(resource, event)
+        return concerned
 
 
 def served(deployment: Resource) -> Served:

@@ -95,6 +95,8 @@ class Workers:
             log.exception("a pass failed", extra={"fields": {"object": str(key)}})
             self._failed(key, error)
         else:
+            for other in outcome.concerned:
+                self._queue.add(other)
             if outcome.refused:
                 self._queue.retry(key)
                 return

@@ -34,6 +34,7 @@ class Brakes:
 def brakes(view: View, found: list[Run], limits: Limits) -> Brakes:
     """By the runs that there are; each doubles the time to the next one while they come to nothing."""
     failures = trainings.failures(view, found)
+    found = [run for run in found if run.trigger not in trainings.UNGATED]  # the first model is no reaction to anything
     recent = [run.created for run in found if view.now - run.created < DAY]
     cooldown = min(timedelta(seconds=limits.cooldown_seconds) * 2 ** min(failures, 20), LONGEST_COOLDOWN)
     cool = found[0].created + cooldown if found else view.now

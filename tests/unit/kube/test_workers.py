@@ -141,3 +141,10 @@ async def test_an_object_that_cannot_be_read_is_logged_without_what_the_user_wro
     assert world.times == [0, 1]
     assert "cannot be read" in caplog.text
     assert "a-secret" not in str([record.__dict__ for record in caplog.records])
+
+
+async def test_who_looks_at_a_status_that_changed_is_woken(world: World) -> None:
+    world.outcomes = [Outcome(concerned=frozenset({Key("TrainingJob", "default", "run")}))]
+    world.queue.add(WINE)
+    await asyncio.sleep(10)
+    assert world.times == [0, 0]

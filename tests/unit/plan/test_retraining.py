@@ -189,6 +189,19 @@ def test_a_first_training_that_fails_is_said_and_tried_again_when_a_person_says_
     assert world.status["lastHandledRetrain"] == "again"
 
 
+def test_new_data_need_not_wait_after_the_first_model() -> None:
+    world = from_template(triggers=NEW_DATA)
+    world.converge()
+    trained(world, "c", digest("1"))
+    rolled_out(world)
+    polled(world, digest("2"))
+    assert [run.labels[labels.TRIGGER] for run in world.trainings.values()] == ["Initial", "NewData"]
+    trained(world, "d", digest("2"))
+    gated(world)
+    rolled_out(world)
+    assert served(world) == digest("d")
+
+
 def test_another_template_trains_anew_unless_it_learns_the_same() -> None:
     world = from_template()
     world.converge()
