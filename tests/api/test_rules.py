@@ -68,6 +68,8 @@ def latency(objective: str = "99", threshold: int = 50, **fields: Any) -> Json:
 
 def monitoring(**fields: Any) -> Json:
     return model_deployment(monitoring=fields)
+
+
 def retraining(model: Json | None = None, **fields: Any) -> Json:
     template = {"spec": training_job()["spec"]}
     retraining = {"template": template, **fields}
