@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sklearn import metrics
-from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
+from sklearn.model_selection import KFold, StratifiedKFold, TimeSeriesSplit, train_test_split
 
 from holdfast_training import rowdigests
 from holdfast_training.columns import Examples
@@ -83,14 +83,14 @@ def split_by_order(
     return training, held_out
 
 
-def _not_learned(target: npt.NDArray[Any], training: Rows) -> list[Finding]:
-    """Nobody can learn a class whose rows are all held out, or know it from one row."""
+def _not_learned(target: npt.NDArray[Any], training: Rows, elsewhere: str = "are held out") -> list[Finding]:
+    """Nobody can learn a class whose rows are all elsewhere, or know it from one row."""
     classes, first, sizes = np.unique(target, return_index=True, return_counts=True)
     return [
         Finding(
             "TooFewRows",
             f"class {number} of {len(classes)} (in sorted order) has {count(int(size), 'row')}, first at row "
-            f"{row + 1:,}" + ("; at least 2 are needed" if learned else ", and all of them are held out"),
+            f"{row + 1:,}" + ("; at least 2 are needed" if learned else f", and all of them {elsewhere}"),
             rows=int(size),
         )
         for number, (name, row, size) in enumerate(zip(classes, first, sizes, strict=True), 1)
@@ -128,12 +128,18 @@ def _check_classes(target: npt.NDArray[Any], needed: int, test_percent: int) -> 
         raise data_invalid(findings)
 
 
-def folds(target: npt.NDArray[Any], task: Task, number: int, seed: int) -> list[tuple[Rows, Rows]]:
+def folds(
+    target: npt.NDArray[Any], task: Task, number: int, seed: int, order: npt.NDArray[np.int64] | None = None
+) -> list[tuple[Rows, Rows]]:
     """Rows to learn from and rows to judge by, `number` times; every row judges once. Stratified by class.
+
+    With an order, the rows to judge by are the next ones after those to learn from, and the first ones never judge.
 
     Raises:
         TrainingError: `DataInvalid` when a class, or the whole, has fewer rows than folds.
     """
+    if order is not None:
+        return _folds_by_order(target, task, number, order)
     if task == "Regression":
         if len(target) < 2 * number:
             message = f"{count(len(target), 'training row')}; {number} folds need at least {2 * number}"
@@ -153,6 +159,23 @@ def folds(target: npt.NDArray[Any], task: Task, number: int, seed: int) -> list[
     if findings:
         raise data_invalid(findings)
     return list(StratifiedKFold(number, shuffle=True, random_state=seed).split(target, target))
+
+
+def _folds_by_order(
+    target: npt.NDArray[Any], task: Task, number: int, order: npt.NDArray[np.int64]
+) -> list[tuple[Rows, Rows]]:
+    """Rows of one moment are in one fold, and every class is learned in each."""
+    moments = np.unique(order)
+    if len(moments) < 2 * (number + 1):
+        message = f"the training rows are of {count(len(moments), 'moment')}"
+        raise data_invalid([Finding("TooFewRows", f"{message}; tuning.folds {number} needs {2 * (number + 1)}")])
+    made = [
+        (np.flatnonzero(np.isin(order, moments[before])), np.flatnonzero(np.isin(order, moments[after])))
+        for before, after in TimeSeriesSplit(number).split(moments)
+    ]
+    if task == "Classification" and (findings := _not_learned(target, made[0][0], "come after the first fold")):
+        raise data_invalid(findings)
+    return made
 
 
 def measure(model: Model, answers: Answers, truth: npt.NDArray[Any]) -> dict[str, float]:

@@ -96,11 +96,12 @@ class Search:
         threads: int,
         log: Callable[..., None],
         progress: Progress,
+        order: npt.NDArray[np.int64] | None = None,
         storage: BaseStorage | None = None,
         name: str = "search",
         worker: int = 0,
     ) -> None:
-        """features, target: the training rows. name: of the study in the storage, where there are others.
+        """features, target, order: of the training rows. name: of the study in the storage, where there are others.
         worker: which of the processes this is; 0 leads.
 
         Raises:
@@ -109,7 +110,7 @@ class Search:
         self._run, self._tuning, self._columns = run, tuning, columns
         self._features, self._target = features, target
         self._threads, self._log, self._progress, self._worker = threads, log, progress, worker
-        self._folds = evaluation.folds(target, run.task, tuning.folds, run.seed)
+        self._folds = evaluation.folds(target, run.task, tuning.folds, run.seed, order)
         self._sign = 1.0 if tuning.metric in evaluation.SMALLER_IS_BETTER else -1.0
         self._fixed = _enumerated(run, tuning)
         self.total = tuning.trials if self._fixed is None else min(tuning.trials, len(self._fixed))

@@ -152,7 +152,10 @@ def _search(
     from holdfast_training.search import Search  # loads Optuna
 
     features, target = examples.features.take(training), examples.target[training]
-    search = Search(run, tuning, examples.columns, features, target, threads=threads, log=log, progress=progress)
+    order = None if examples.order is None else examples.order[training]
+    search = Search(
+        run, tuning, examples.columns, features, target, threads=threads, log=log, progress=progress, order=order
+    )
     outcome = search.outcome()
     return outcome.candidate, {
         "tuning": {

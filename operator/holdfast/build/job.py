@@ -15,6 +15,7 @@ from holdfast.build.source import Source
 
 HELPER_TTL_SECONDS = 600
 HELPER_BACKOFF_LIMIT = 6
+POLL_DEADLINE_SECONDS = 1200
 _COUNTED = frozenset({"cpu", "memory", "ephemeral-storage"})
 """A helper checks a model as the server would and needs as much of these, but no GPU."""
 
@@ -153,7 +154,10 @@ def poll_job(
     variables = {"HOLDFAST_POLL": pod.literal(canonical_json(told))}
     places = (Place("data", data.uri, data.secret_ref),)
     made = trainer_pod("poll", ["poll"], variables, places, template, image, pull_policy, None)  # it reads no rows
-    return _helper_job(job_name, name, namespace, uid, "poll", made)
+    manifest = _helper_job(job_name, name, namespace, uid, "poll", made)
+    # Data that never settle, or a pod that never starts, must not keep later polls from being made.
+    manifest["spec"]["activeDeadlineSeconds"] = POLL_DEADLINE_SECONDS + HELPER_BACKOFF_LIMIT * settle_seconds
+    return manifest
 
 
 @dataclass(frozen=True, slots=True)

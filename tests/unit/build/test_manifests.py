@@ -110,6 +110,7 @@ def test_a_poll_sees_the_data_and_nothing_else() -> None:
     )
     assert made["metadata"]["labels"] == labels.helper("wine", "poll")
     assert (made["spec"]["backoffLimit"], made["spec"]["ttlSecondsAfterFinished"]) == (6, 600)
+    assert made["spec"]["activeDeadlineSeconds"] == 1200 + 6 * 60
 
 
 def test_a_poll_of_a_claim_mounts_it_for_reading() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast_training import checks
+from holdfast_training import checks, evaluation
 from holdfast_training.errors import TrainingError
 from holdfast_training.spec import Checks, ColumnCheck, checks_of
 
@@ -218,3 +218,36 @@ def test_a_class_that_cannot_be_learned_is_refused(claim: Any, late: range, word
     label = pa.array(["rare" if i in late else ["no", "yes"][i % 2] for i in range(40)])
     error = claim.failure(ordered(claim, pa.array(range(40)), label))
     assert (found(error), words in error.message) == ([("", "TooFewRows", len(late))], True)
+
+
+def test_a_search_judges_by_what_comes_after_what_it_learned_from() -> None:
+    random = np.random.default_rng(3)
+    order = random.permutation(np.repeat(np.arange(1, 31), 2))
+    target = np.arange(60) % 2
+    folds = evaluation.folds(target, "Classification", 4, 0, order)
+    assert len(folds) == 4
+    for learned, judged in folds:
+        assert order[learned].max() < order[judged].min()
+        assert set(target[learned]) == {0, 1}
+    assert sorted(np.concatenate([judged for _, judged in folds]).tolist()) == np.flatnonzero(order > 6).tolist()
+    with pytest.raises(TrainingError, match=r"are of 9 moments; tuning\.folds 4 needs 10"):
+        evaluation.folds(target[:9], "Classification", 4, 0, np.arange(9))
+    late = np.where(order > 20, 2, target)
+    with pytest.raises(TrainingError, match="all of them come after the first fold"):
+        evaluation.folds(late, "Classification", 4, 0, order)
+
+
+def test_a_run_that_searches_keeps_the_order(claim: Any) -> None:
+    """Labels last for ten rows: who learns from both sides of a row knows its label, who learns from before cannot."""
+    made = ordered(claim, pa.array(range(120)), pa.array([i // 10 % 2 for i in range(120)]))
+    made |= {
+        "tuning": {"trials": 1, "folds": 3},
+        "estimators": [{"name": "KNeighborsClassifier", "parameters": {"n_neighbors": "1"}}],
+    }
+    worth = []
+    for order in (True, False):
+        if not order:
+            made["split"], made["output"] = {}, {**made["output"], "folder": "mixed"}
+        claim.train(made)
+        worth.append(float(json.loads((claim.last / "manifest.json").read_text())["lineage"]["tuning"]["value"]))
+    assert worth[0] < 0.7 < 0.8 < worth[1]

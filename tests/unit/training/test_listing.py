@@ -10,13 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.dataset
 import pytest
 from tests.unit.bundle.loopback import LOOPBACK, answer, serve
 from tests.unit.training.test_program import finish
 
 from holdfast_bundle.errors import BundleError
 from holdfast_bundle.uris import parse
-from holdfast_training import partitions
+from holdfast_training import data, partitions
 from holdfast_training.errors import TrainingError
 from holdfast_training.listing import Files, files_of
 from holdfast_training.poll import poll
@@ -102,6 +104,25 @@ def test_folders_of_partitions_give_columns(claim: Any) -> None:
     assert (report["data"]["rows"], report["data"]["columns"]) == (40, 4)
     claim.train(claim.spec(whole, "y", "Classification", "GaussianNB"))
     assert (claim.last / "model.onnx").read_bytes() == model
+
+
+def test_partitions_as_arrow_writes_them_are_read_back(claim: Any) -> None:
+    regions = ["north sea", "höher & tiefer", "50%", "a/b=c", None]
+    table = pa.table(
+        {
+            "a": pa.array(range(50)),
+            "region": pa.array([regions[i % 5] for i in range(50)]),
+            "year": pa.array([2025 + i % 2 for i in range(50)]),
+            "y": pa.array([i % 2 for i in range(50)]),
+        }
+    )
+    schema = pa.schema([("region", pa.string()), ("year", pa.int64())])
+    by = pyarrow.dataset.partitioning(schema, flavor="hive")
+    pyarrow.dataset.write_dataset(table, claim.root / "d", format="parquet", partitioning=by)
+    found = data.locate("pvc://models/d", None, None, scratch=claim.claims / "scratch", claims=claim.claims)
+    back = found.read(["a", "region", "year", "y"]).sort_by("a")
+    assert back["region"].to_pylist() == table["region"].to_pylist()
+    assert [int(year) for year in back["year"].to_pylist()] == table["year"].to_pylist()
 
 
 def test_a_partition_can_be_the_target(claim: Any) -> None:
