@@ -155,7 +155,7 @@ def _gate(threads: int, claims: Path, platform: Mapping[str, str]) -> dict[str, 
     from holdfast_training.access import Access
 
     asked = gate.parse(os.environ["HOLDFAST_GATE"])
-    access = Access(asked.training.service_account, platform)
+    access = Access(asked.service_account, platform)
     with tempfile.TemporaryDirectory(prefix="holdfast-") as scratch:
         return gate.judge(asked, scratch=Path(scratch), threads=threads, log=log, claims=claims, access=access)
 

@@ -23,16 +23,17 @@ from holdfast_bundle.verify import verify
 from holdfast_bundle.web import Web
 from holdfast_training import signature
 from holdfast_training.errors import Reason, TrainingError
-from holdfast_training.signature import NUMPY, Feeds
+from holdfast_training.signature import NUMPY, Feeds, Layout
 from holdfast_training.spec import Task
 
 Array = npt.NDArray[Any]
 
 GOLDEN = "golden.json"
+PROFILE = "profile.json"
 
 _PRODUCTION = Web()
 _ROWS_AT_ONCE = 8192
-_MAX_GOLDEN_BYTES = 64 << 20
+_MAX_BYTES = 64 << 20
 _REASONS: dict[str, Reason] = {
     "NotFound": "ModelNotFound",
     "AccessDenied": "ModelAccessDenied",
@@ -96,6 +97,7 @@ class Contender:
         inputs, outputs: in the model's own order; -1 stands for a dimension that varies.
         size: bytes of all its files.
         golden: none for a bare file.
+        matrices: columns of inputs that take several, by the bundle's profile.
     """
 
     role: str
@@ -106,6 +108,7 @@ class Contender:
     outputs: tuple[Tensor, ...]
     size: int
     golden: tuple[Golden, ...]
+    matrices: Layout
 
     def says(self, task: Task, feeds: Feeds) -> Said:
         """Its label or prediction for each row, and its probabilities.
@@ -197,7 +200,8 @@ def opened(
     session = _session(model, threads)
     inputs = signature.tensors(session.get_inputs(), bundle.inputs if bundle else ())
     outputs = signature.tensors(session.get_outputs(), bundle.outputs if bundle else ())
-    return Contender(role, digest, session, bundle, inputs, outputs, size, _golden(model.with_name(GOLDEN)))
+    golden, matrices = _golden(model.with_name(GOLDEN)), _matrices(model.with_name(PROFILE))
+    return Contender(role, digest, session, bundle, inputs, outputs, size, golden, matrices)
 
 
 def _session(model: Path, threads: int) -> onnxruntime.InferenceSession:
@@ -217,10 +221,8 @@ def _golden(path: Path) -> tuple[Golden, ...]:
     """The golden requests of a bundle, of which there may be none."""
     if not path.exists():
         return ()
-    if path.stat().st_size > _MAX_GOLDEN_BYTES:
-        raise BundleError("Invalid", f"{GOLDEN} is larger than {_MAX_GOLDEN_BYTES >> 20} MiB")
     try:
-        document = json.loads(path.read_bytes())
+        document = _json(path)
         relative, absolute = (float(document["tolerance"][kind]) for kind in ("relative", "absolute"))
         return tuple(
             Golden(_arrays(request["inputs"]), _arrays(request["outputs"]), relative, absolute)
@@ -228,6 +230,28 @@ def _golden(path: Path) -> tuple[Golden, ...]:
         )
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise BundleError("Invalid", f"{GOLDEN} is not of the agreed form ({type(error).__name__})") from error
+
+
+def _matrices(path: Path) -> Layout:
+    """Features of the profile that are columns of a matrix; empty where it names none, or there is none."""
+    if not path.exists():
+        return {}
+    found: dict[str, dict[int, str]] = {}
+    try:
+        for name, feature in _json(path)["features"].items():
+            if "column" in feature:
+                found.setdefault(str(feature["input"]), {})[int(feature["column"])] = name
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise BundleError("Invalid", f"{PROFILE} is not of the agreed form ({type(error).__name__})") from error
+    whole = {name: columns for name, columns in found.items() if sorted(columns) == list(range(len(columns)))}
+    return {name: tuple(columns[index] for index in sorted(columns)) for name, columns in whole.items()}
+
+
+def _json(path: Path) -> Any:
+    """Raises BundleError, or ValueError and RecursionError as json does."""
+    if path.stat().st_size > _MAX_BYTES:
+        raise BundleError("Invalid", f"{path.name} is larger than {_MAX_BYTES >> 20} MiB")
+    return json.loads(path.read_bytes())
 
 
 def _arrays(tensors: list[Mapping[str, Any]]) -> Feeds:

@@ -19,17 +19,17 @@ import numpy.typing as npt
 from holdfast_bundle.credentials import Credentials
 from holdfast_bundle.uris import CLAIMS
 from holdfast_bundle.web import Web
-from holdfast_training import comparison, contender, evaluation, latency, paired, signature, spec, unseen
+from holdfast_training import comparison, contender, data, evaluation, latency, paired, signature, spec, unseen
 from holdfast_training.access import NOBODY, Access
 from holdfast_training.comparison import MIN_ROWS, Row
 from holdfast_training.contender import Contender, Golden, Said
+from holdfast_training.data import Data
 from holdfast_training.errors import count
 from holdfast_training.evaluation import formatted
 from holdfast_training.listing import PRODUCTION
 from holdfast_training.paired import METRICS, Mask, Paired
 from holdfast_training.signature import Feeds
 from holdfast_training.spec import Run, Task
-from holdfast_training.unseen import Labelled
 
 Log = Callable[..., None]
 
@@ -61,8 +61,9 @@ class Gate:
 
     Attributes:
         rows: labelled data as a spec names them; None for those that the challenger's run held out.
-        training: the challenger's run.
-        learned: the data of that run, as a spec names them.
+        learned: the data of the challenger's run, as a spec names them.
+        run: that run; None for a trainer of somebody's own.
+        secret, service_account: what that run's pod was given for its output, and was.
         max_loss, max_slice_loss: as `paired` counts losses.
         max_latency: how many times the champion's 95th percentile the challenger's may be.
     """
@@ -70,8 +71,12 @@ class Gate:
     champion: Pinned
     challenger: Pinned
     rows: Mapping[str, Any] | None
-    training: Run
     learned: Mapping[str, Any]
+    run: Run | None
+    target: str | None
+    task: Task | None
+    secret: str
+    service_account: str
     comparison: Literal["NonInferior", "Superior"]
     max_loss: float
     max_slice_loss: float
@@ -81,14 +86,19 @@ class Gate:
 def parse(text: str) -> Gate:
     """The gate of `HOLDFAST_GATE`. Raises ValueError or KeyError when it is not one."""
     document: dict[str, Any] = json.loads(text)
+    training = document["training"]
     if document["comparison"] not in ("NonInferior", "Superior"):
         raise ValueError(f"unknown comparison {document['comparison']!r}")
     return Gate(
         champion=_pinned(document["champion"]),
         challenger=_pinned(document["challenger"]),
         rows=document.get("data"),
-        training=spec.of(document["training"]),
-        learned=document["training"]["data"],
+        learned=training["data"],
+        run=None if "container" in training else spec.of(training),
+        target=training.get("target"),
+        task=training.get("task"),
+        secret=spec.secret_of(training["output"]),
+        service_account=training.get("serviceAccountName", ""),
         comparison=document["comparison"],
         max_loss=document["maxLossPerMille"] / 1000,
         max_slice_loss=document["maxSliceLossPerMille"] / 1000,
@@ -122,41 +132,56 @@ def judge(
             role, model.uri, model.digest, folder, threads=threads, claims=claims, web=web, credentials=credentials
         )
 
-    def read(place: str, source: Mapping[str, Any]) -> Labelled:
-        credentials, folder = access.to(place, spec.secret_of(source)), scratch / place
-        return unseen.read(source, run, features, folder, claims=claims, web=web, credentials=credentials)
+    def located(place: str, source: Mapping[str, Any]) -> Data:
+        (scratch / place).mkdir()
+        return data.locate(
+            source["uri"],
+            source.get("digest"),
+            source.get("format"),
+            scratch=scratch / place,
+            claims=claims,
+            web=web,
+            credentials=access.to(place, spec.secret_of(source)),
+        )
 
-    run = gate.training
     champion = loaded("champion", gate.champion, access.to("champion", gate.champion.secret))
-    challenger = loaded("challenger", gate.challenger, access.to("output", run.output_secret))
+    challenger = loaded("challenger", gate.challenger, access.to("output", gate.secret))
     log("loaded", champion=gate.champion.digest, challenger=gate.challenger.digest)
     table = [_signature(champion, challenger)]
     if table[0].result == "Failed":
         return _report(table, 0, "")
+    target, task, run = gate.target, gate.task, gate.run
+    if target is None or task is None:
+        words = "the template says no target and task, so nobody can tell right answers from wrong ones"
+        return _report([*table, Row("Answers", "Failed", words=words)], 0, "")
 
-    features = signature.features(challenger.inputs)
-    learned = read("data", gate.learned)
-    rows = learned if gate.rows is None else read("rows", gate.rows)
-    usable = unseen.unseen(challenger.manifest, run, learned, rows.digests)
+    source = located("data", gate.learned)
+    layout = signature.layout(challenger.inputs, challenger.matrices, source.columns, target)
+    features = signature.features(challenger.inputs, layout)
+    learned = rows = unseen.labelled(source, target, task, features, run)
+    if gate.rows is not None:
+        rows = unseen.labelled(located("rows", gate.rows), target, task, features)
+    usable = unseen.unseen(challenger.manifest, target, task, run, learned, rows.digests)
     picked = np.flatnonzero(usable) if usable is not None else np.empty(0, np.intp)
     log("read", digest=rows.digest, rows=len(rows.digests), unseen=len(picked))
-    if few := _too_few(METRICS[run.task], usable):
+    if few := _too_few(METRICS[task], usable):
         return _report([*table, few], len(picked), "")
 
     examples = rows.examples
-    feeds = signature.feeds(challenger.inputs, examples.columns, examples.features.take(picked))
-    judged = _answered(run, examples.target[picked], champion.says(run.task, feeds), challenger.says(run.task, feeds))
+    feeds = signature.feeds(challenger.inputs, layout, examples.columns, examples.features.take(picked))
+    truth = examples.target[picked]
+    judged = _answered(target, task, truth, champion.says(task, feeds), challenger.says(task, feeds))
     pair = judged.pair
     table += (
         comparison.superior(pair) if gate.comparison == "Superior" else comparison.non_inferior(pair, gate.max_loss)
     )
-    table += _golden(run.task, champion, challenger)
+    table += _golden(task, champion, challenger)
     table.append(_latency(gate.max_latency, champion, challenger, feeds))
     table += judged.others()
     table.append(Row("SizeBytes", "Skipped", champion.size, challenger.size))
     table += comparison.slices(pair, judged.parts(), gate.max_slice_loss)
     log("compared", **{row.name: row.result for row in table})
-    fair = unseen.unseen(champion.manifest, run, learned, rows.digests)
+    fair = unseen.unseen(champion.manifest, target, task, run, learned, rows.digests)
     who = "neither has learned from" if fair is not None and fair[picked].all() else _CHALLENGER_ONLY
     return _report(table, len(picked), f"on {count(len(picked), 'row')} that {who}")
 
@@ -171,8 +196,8 @@ def _too_few(metric: str, usable: Mask | None) -> Row | None:
     """Why nothing can be compared; None when there are rows enough."""
     if usable is None:
         words = (
-            "nobody can tell which rows the challenger has not learned from: its data have changed since, or it was "
-            "not trained by Holdfast; use split.method RowDigest"
+            "nobody can tell which rows the challenger has not learned from, for its data have changed since; "
+            "use split.method RowDigest"
         )
         return Row(metric, "Failed", words=words)
     if (number := int(usable.sum())) >= MIN_ROWS:
@@ -235,22 +260,23 @@ def _latency(most: float, champion: Contender, challenger: Contender, feeds: Fee
 class _Answered:
     """Rows with what both say about them."""
 
-    run: Run
+    target: str
+    task: Task
     truth: npt.NDArray[Any]
     champion: Said
     challenger: Said
 
     @property
     def pair(self) -> Paired:
-        made = paired.numbers if self.run.task == "Regression" else paired.labels
+        made = paired.numbers if self.task == "Regression" else paired.labels
         return made(self.truth, self.champion.values, self.challenger.values)
 
     def parts(self) -> list[tuple[str, Mask]]:
         """Parts of the rows that are judged by themselves: those of each class, by its number in sorted order."""
-        if self.run.task == "Regression":
+        if self.task == "Regression":
             return []
         classes = np.unique(self.truth)
-        return [(_part("Recall", self.run.target, index), self.truth == name) for index, name in enumerate(classes)]
+        return [(_part("Recall", self.target, index), self.truth == name) for index, name in enumerate(classes)]
 
     def others(self) -> list[Row]:
         """Metrics that decide nothing."""
@@ -258,7 +284,7 @@ class _Answered:
         return [Row(name, "Skipped", ours[name], theirs[name]) for name in _OTHERS if name in ours and name in theirs]
 
     def _measured(self, said: Said) -> dict[str, float]:
-        if self.run.task == "Regression":
+        if self.task == "Regression":
             return evaluation.measure_numbers(self.truth, said.values)
         if said.classes is not None and np.isin(self.truth, said.classes).all():
             return evaluation.measure_classes(self.truth, said.values, said.probabilities, said.classes)
@@ -272,12 +298,12 @@ def _part(metric: str, column: str, index: int) -> str:
     return f"{metric} {column if len(column) <= room else column[: room - 1] + '…'}={index}"
 
 
-def _answered(run: Run, truth: npt.NDArray[Any], champion: Said, challenger: Said) -> _Answered:
+def _answered(target: str, task: Task, truth: npt.NDArray[Any], champion: Said, challenger: Said) -> _Answered:
     """Labels in a form in which equal ones are equal: whole numbers, or all of them texts."""
     kinds = {values.dtype.kind for values in (truth, champion.values, challenger.values)}
-    if run.task == "Regression" or kinds == {"i"}:
-        return _Answered(run, truth, champion, challenger)
-    return _Answered(run, truth.astype(str), champion.as_texts(), challenger.as_texts())
+    if task == "Regression" or kinds == {"i"}:
+        return _Answered(target, task, truth, champion, challenger)
+    return _Answered(target, task, truth.astype(str), champion.as_texts(), challenger.as_texts())
 
 
 def _report(table: Sequence[Row], rows: int, where: str) -> dict[str, Any]:

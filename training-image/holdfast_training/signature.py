@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from holdfast_bundle.errors import BundleError
 from holdfast_bundle.manifest import Tensor
 from holdfast_training.columns import Columns, Frame
-from holdfast_training.errors import Finding, data_invalid, listed
+from holdfast_training.errors import Finding, TrainingError, data_invalid, listed
 from holdfast_training.spec import Features
 
 Feeds = dict[str, npt.NDArray[Any]]
@@ -80,31 +80,67 @@ def _same(champion: Tensor, challenger: Tensor) -> bool:
     return labels and (champion.datatype, champion.shape) == (challenger.datatype, challenger.shape)
 
 
-def features(inputs: Sequence[Tensor]) -> Features:
-    """The columns that a model takes one by one, by its inputs' names and types."""
+Layout = Mapping[str, tuple[str, ...]]
+"""The columns of the data that each input takes, in their order."""
+
+
+def layout(inputs: Sequence[Tensor], named: Layout, present: Sequence[str], target: str) -> Layout:
+    """Which columns a model takes: one of each input's name, or those of a matrix.
+
+    Args:
+        named: columns of matrices, as the bundle's profile has them. Where it says nothing, a model's only input takes
+            all columns but the target.
+        present: columns of the data.
+
+    Raises:
+        TrainingError: `ModelInvalid` where nobody can tell.
+    """
+    return {tensor.name: _columns(tensor, inputs, named, present, target) for tensor in inputs}
+
+
+def _columns(
+    tensor: Tensor, inputs: Sequence[Tensor], named: Layout, present: Sequence[str], target: str
+) -> tuple[str, ...]:
+    width = tensor.shape[1] if len(tensor.shape) == 2 else 1
+    if width == 1 and (tensor.name in present or len(inputs) > 1):
+        return (tensor.name,)
+    others = tuple(name for name in present if name != target)
+    columns = named.get(tensor.name) or (others if len(inputs) == 1 else ())
+    if not columns or width not in (-1, len(columns)):
+        message = (
+            f"nobody can tell which columns the input {tensor.name[:64]} takes: name them in profile.json, or give "
+            "data with these columns and the target alone"
+        )
+        raise TrainingError("ModelInvalid", message)
+    return columns
+
+
+def features(inputs: Sequence[Tensor], columns: Layout) -> Features:
+    """The columns that a model takes, of the kinds that it takes them as."""
+    texts = [tensor.name for tensor in inputs if tensor.datatype == "BYTES"]
     return Features(
-        numeric=tuple(tensor.name for tensor in inputs if tensor.datatype != "BYTES"),
-        categorical=tuple(tensor.name for tensor in inputs if tensor.datatype == "BYTES"),
+        numeric=tuple(name for input, names in columns.items() if input not in texts for name in names),
+        categorical=tuple(name for input in texts for name in columns[input]),
     )
 
 
-def feeds(inputs: Sequence[Tensor], columns: Columns, frame: Frame) -> Feeds:
+def feeds(inputs: Sequence[Tensor], columns: Layout, known: Columns, frame: Frame) -> Feeds:
     """Rows as the model takes them.
 
     Raises:
         TrainingError: `DataInvalid` for a missing number where the model takes none.
     """
-    return {tensor.name: _column(tensor, columns, frame) for tensor in inputs}
+    return {tensor.name: _values(tensor, columns[tensor.name], known, frame) for tensor in inputs}
 
 
-def _column(tensor: Tensor, columns: Columns, frame: Frame) -> npt.NDArray[Any]:
+def _values(tensor: Tensor, columns: Sequence[str], known: Columns, frame: Frame) -> npt.NDArray[Any]:
     values: npt.NDArray[Any]
     if tensor.datatype == "BYTES":
-        values = frame.categorical[:, columns.categorical.index(tensor.name)]
+        values = frame.categorical[:, [known.categorical.index(name) for name in columns]]
     else:
-        values = frame.numeric[:, columns.numeric.index(tensor.name)]
+        values = frame.numeric[:, [known.numeric.index(name) for name in columns]]
         if not tensor.datatype.startswith("FP") and (missing := int(np.isnan(values).sum())):
             message = f"missing numbers, and the model takes {tensor.datatype}"
             raise data_invalid([Finding("Missing", message, tensor.name, missing)])
         values = values.astype(NUMPY[tensor.datatype])
-    return values.reshape(-1, 1) if len(tensor.shape) == 2 else values
+    return values if len(tensor.shape) == 2 else values.ravel()

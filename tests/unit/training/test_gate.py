@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from skl2onnx import to_onnx
+from sklearn.linear_model import LogisticRegression
 from tests.unit.training.conftest import Claim
 
 from holdfast_bundle import manifest
-from holdfast_bundle.manifest import digest_file
+from holdfast_bundle.manifest import Tensor, digest_file
 from holdfast_training import gate
 from holdfast_training.errors import TrainingError
 
@@ -347,3 +349,82 @@ def test_the_program_says_why_two_models_could_not_be_compared(trained: Bench) -
     assert said["message"].startswith("champion: manifest.json is sha256:")
     code, said, _ = program(trained, {**trained.ask("better", "good"), "data": {"uri": "pvc://models/none.csv"}})
     assert (code, said["reason"]) == (3, "DataNotFound")
+
+
+def test_rows_that_were_held_out_by_their_order_are_found_again(bench: Bench, shipped: Path) -> None:
+    header, lines = digits(shipped)
+    ordered = [f"{text.strip()},{number}\n" for number, text in enumerate(lines)]
+    uri = bench.claim.text("digits.csv", "".join([header.strip() + ",week\n", *reversed(ordered)]))
+    document = bench.claim.spec(uri, "digit", "Classification", "GaussianNB", split={"orderColumn": "week"})
+    done = bench.claim.train(document)
+    bench.documents["late"] = document
+    bench.models["late"] = {key: done["model"][key] for key in ("uri", "digest")}
+    report = bench.judge("late", "late")
+    assert (report["passed"], report["rows"]) == (True, done["data"]["testRows"])
+    learned = bench.claim.text("learned.csv", "".join([header, *lines[: -report["rows"]]]))
+    assert bench.judge("late", "late", data={"uri": learned})["rows"] == 0
+    bench.claim.text("digits.csv", "".join([header.strip() + ",week\n", *ordered[100:]]))
+    assert bench.judge("late", "late")["passed"] is False
+
+
+def own_model(bench: Bench, name: str, uri: str, lines: list[str], **parts: Any) -> None:
+    """A bundle as the trainer of somebody's own leaves it: one matrix, no word about rows that were held out."""
+    table = np.array([text.strip().split(",") for text in lines], np.float32)
+    model = LogisticRegression(C=0.1, max_iter=1000).fit(table[:, :-1], table[:, -1].astype(int))
+    folder = bench.claim.root / "own" / name
+    folder.mkdir(parents=True)
+    made = to_onnx(model, table[:1, :-1], options={"zipmap": False}, target_opset=21)
+    (folder / "model.onnx").write_bytes(made.SerializeToString())
+    for file, content in parts.items():
+        (folder / f"{file}.json").write_bytes(manifest.canonical_json(content))
+    digest = manifest.write(
+        folder,
+        name="own",
+        framework="own",
+        opset=21,
+        inputs=[Tensor("X", "FP32", (-1, 64))],
+        outputs=[Tensor("label", "INT64", (-1,)), Tensor("probabilities", "FP32", (-1, 10))],
+        metrics={"Accuracy": "0.9"},
+        lineage={"dataDigest": digest_file(bench.claim.root / uri.removeprefix("pvc://models/")), "target": "digit"}
+        | {"task": "Classification", "image": "registry.example.com/trainer@sha256:00", "seed": 0},
+    )
+    document = {"data": {"uri": uri}, "container": {"image": "registry.example.com/trainer@sha256:00"}, "seed": 0}
+    output = {"output": {"uri": "pvc://models/own", "folder": "gate"}, "requirements": []}
+    bench.documents[name] = {**document, **output, "target": "digit", "task": "Classification"}
+    bench.models[name] = {"uri": f"pvc://models/own/{name}", "digest": digest}
+
+
+def test_models_of_trainers_of_ones_own_are_compared_on_rows_that_were_not_in_their_data(
+    bench: Bench, shipped: Path
+) -> None:
+    header, lines = digits(shipped)
+    uri = bench.claim.text("digits.csv", "".join([header, *lines[:1200]]))
+    own_model(bench, "weak", uri, lines[:60])
+    own_model(bench, "strong", uri, lines[:1200])
+    report = bench.judge("weak", "strong")
+    assert (report["passed"], report["rows"]) == (False, 0)
+    recent = bench.claim.text("recent.csv", "".join([header, *lines[1100:]]))
+    report = bench.judge("weak", "strong", data={"uri": recent})
+    assert (report["passed"], report["rows"]) == (True, len(lines) - 1200)
+    assert bench.judge("strong", "weak", data={"uri": recent})["passed"] is False
+    del bench.documents["strong"]["target"]
+    report = bench.judge("weak", "strong", data={"uri": recent})
+    assert report["message"].startswith("the template says no target and task")
+
+
+def test_columns_of_a_matrix_are_those_that_the_profile_names(bench: Bench, shipped: Path) -> None:
+    header, lines = digits(shipped)
+    uri = bench.claim.text("digits.csv", "".join([header, *lines[:1200]]))
+    names = header.strip().split(",")[:-1]
+    features = {name: {"kind": "numeric", "input": "X", "column": column} for column, name in enumerate(names)}
+    own_model(bench, "named", uri, lines[:1200], profile={"features": features})
+    own_model(bench, "unnamed", uri, lines[:1200])
+    turned = [",".join([str(number), *reversed(text.strip().split(","))]) + "\n" for number, text in enumerate(lines)]
+    columns = ",".join(["id", *reversed(header.strip().split(","))]) + "\n"
+    recent = bench.claim.text("recent.csv", "".join([columns, *turned[1200:]]))
+    report = bench.judge("named", "named", data={"uri": recent})
+    assert (report["passed"], float(line(report, "Accuracy")["champion"]) > 0.8) == (True, True)
+    bench.claim.text("digits.csv", "".join([columns, *turned[:1200]]))
+    with pytest.raises(TrainingError, match="which columns the input X takes") as failed:
+        bench.judge("unnamed", "unnamed", data={"uri": recent})
+    assert failed.value.reason == "ModelInvalid"
