@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from holdfast.stats import drift, performance
@@ -16,6 +16,8 @@ LOOKS = 4
 """So many times in a window it is looked at,"""
 LEAST_STEP = 60
 """but not more often than this, in seconds."""
+WATCHED = 0.9
+"""A window that Prometheus has seen less of tells nothing: half a day is no picture of one with a cycle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class Signal:
         features, prediction, confidence: counts; what the profile does not have is missing.
         accuracy: of held-out rows, by bin of confidence.
         labels: by window, the newest first.
+        watched: shares of the windows in which Prometheus could see the pods.
     """
 
     revision: str
@@ -93,6 +96,7 @@ class Signal:
     confidence: Series | None
     accuracy: Counts
     labels: tuple[Labels, ...]
+    watched: tuple[float, ...] = (1.0,) * drift.WINDOWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,7 @@ class Findings:
     Attributes:
         profile: as in Signal.
         rows: of the newest window.
+        watched: whether Prometheus has seen enough of it.
         reference_rows: held-out rows; 0 without a profile.
         unknown: features that a spec names and the profile does not have.
         broken: features of which a producer has broken in the newest window, and the bin that says so; all that are
@@ -127,6 +132,7 @@ class Findings:
     window_seconds: int
     profile: str
     rows: float
+    watched: bool
     reference_rows: float
     features: Mapping[str, Finding]
     unknown: tuple[str, ...]
@@ -144,6 +150,8 @@ Answer = Findings | NoSignal | None
 
 def found(wanted: Wish, signal: Signal) -> Findings:
     """What a signal says. It takes some milliseconds for each feature."""
+    rows = max((sum(each.windows[0].values()) for each in _every(signal)), default=0.0)
+    signal = _as_watched(signal)
     chosen = wanted.drift.features if wanted.drift else frozenset[str]()
     features = {name: each for name, each in signal.features.items() if chosen is None or name in chosen}
     tolerated = wanted.drift.tolerated if wanted.drift else math.inf
@@ -157,13 +165,13 @@ def found(wanted: Wish, signal: Signal) -> Findings:
     faults = {name: drift.faults(each, alarm) for name, each in signal.features.items()}
     sound = [not any(windows) for windows in zip(*faults.values(), strict=True)]
     estimated, measured, calibrated = _performance(wanted, signal, sound)
-    every = [*signal.features.values(), *said]
     return Findings(
         revision=signal.revision,
         window_seconds=signal.window_seconds,
         profile=signal.profile,
-        rows=max((sum(each.windows[0].values()) for each in every), default=0.0),
-        reference_rows=max((each.reference.rows for each in every), default=0.0),
+        rows=rows,
+        watched=signal.watched[0] >= WATCHED,
+        reference_rows=max((each.reference.rows for each in _every(signal)), default=0.0),
         features={name: drift.found(each, tolerated, alpha) for name, each in features.items()},
         unknown=tuple(sorted((chosen or frozenset()) - signal.features.keys())),
         prediction=judged(signal.prediction),
@@ -172,6 +180,25 @@ def found(wanted: Wish, signal: Signal) -> Findings:
         broken={name: windows[0] for name, windows in faults.items() if windows[0]},
         estimated=estimated,
         measured=measured,
+    )
+
+
+def _every(signal: Signal) -> list[Series]:
+    return [*signal.features.values(), *(each for each in (signal.prediction, signal.confidence) if each)]
+
+
+def _as_watched(signal: Signal) -> Signal:
+    """Without the rows of windows that Prometheus has seen too little of."""
+
+    def known(series: Series) -> Series:
+        windows = zip(series.windows, signal.watched, strict=True)
+        return replace(series, windows=tuple(counts if watched >= WATCHED else {} for counts, watched in windows))
+
+    return replace(
+        signal,
+        features={name: known(each) for name, each in signal.features.items()},
+        prediction=known(signal.prediction) if signal.prediction else None,
+        confidence=known(signal.confidence) if signal.confidence else None,
     )
 
 

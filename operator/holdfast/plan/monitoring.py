@@ -223,6 +223,8 @@ def _evidence(drifting: list[tuple[str, Finding]], found: Findings) -> str:
 
 
 def _too_few(found: Findings, every: list[Finding]) -> str:
+    if not found.watched:
+        return _unwatched(found)
     if found.rows < ENOUGH_ROWS:
         return f"{found.rows:,.0f} rows in {_span(found.window_seconds)}; {ENOUGH_ROWS} would tell"
     least = min(every, key=lambda each: each.newest.rows / each.effect)
@@ -230,6 +232,10 @@ def _too_few(found: Findings, every: list[Finding]) -> str:
     return (
         f"the {found.rows:,.0f} rows in {_span(found.window_seconds)} come together: they tell as much as {alike:.0f}"
     )
+
+
+def _unwatched(found: Findings) -> str:
+    return f"Prometheus could not see the pods for more than a tenth of the last {_span(found.window_seconds)}"
 
 
 def _excess(finding: Finding) -> float:
@@ -286,7 +292,7 @@ def _performance(view: View, max_drop: float, found: Findings, evidence: dict[st
         return said("Unknown", "UpstreamFault", words)
     if measured is None and (not found.estimated or found.estimated[0] is None):
         few = f"{found.rows:,.0f} rows in {_span(found.window_seconds)}; {ENOUGH_ROWS} would tell"
-        return said("Unknown", "InsufficientData", few)
+        return said("Unknown", "InsufficientData", few if found.watched else _unwatched(found))
     how = "measured" if measured else "estimated"
     return said("True", "WithinTolerance", f"accuracy, {how}, is within {max_drop:.3f} of the held-out rows")
 

@@ -28,6 +28,12 @@ FEWEST_INTERVALS = 8
 _PAIRS = 20
 """Of neighbouring intervals that are looked at, about; more cost Prometheus much and tell little."""
 
+PARTS = 24
+"""Of a window, in which Prometheus is to have scraped,"""
+SHORTEST_PART = 150
+"""if they are not shorter than this, in seconds."""
+FEWEST_PARTS = 8
+
 _INFO = "holdfast_model_info"
 _FEEDBACK = "holdfast_feedback_rows_total"
 _ACCURACY = "holdfast_model_confidence_reference_accuracy"
@@ -105,7 +111,7 @@ class DriftReader:
             one_of("model", {asked.model.name for asked in batch}),
         )
         own = (*matchers, one_of("revision", {asked.revision for asked in batch}))
-        counted = _Counted(frozenset(batch))
+        counted = _Counted(frozenset(batch), await self._watched(session, end))
         ratios = " or ".join(_kept(kind, "reference_ratio", own, ", bin") for kind in _KINDS)
         counted.take("ratio", (await session.ask(ratios)).samples)
         rows = " or ".join(_kept(kind, "reference_count", own) for kind in _KINDS)
@@ -118,10 +124,35 @@ class DriftReader:
         for index in range(WINDOWS):
             query = _labelled(matchers, self._window, end - index * self._window)
             counted.take(f"labels {index}", (await session.ask(query)).samples)
+            if counted.parts_watched:
+                query = _failed(own, self._window, self._part, end - index * self._window)
+                counted.take(f"failed {index}", (await session.ask(query)).samples)
         if (interval := max(SHORTEST_INTERVAL, self._window // INTERVALS)) * FEWEST_INTERVALS <= self._window:
             query = " or ".join(_spread(kind, own, self._window, interval, end) for kind in _KINDS)
             counted.take("spread", (await session.ask(query)).samples)
         return counted
+
+    @property
+    def _part(self) -> int:
+        """Seconds."""
+        return max(SHORTEST_PART, self._window // PARTS)
+
+    async def _watched(self, session: Session, end: int) -> tuple[float, ...]:
+        """By window, in how many of its parts Prometheus scraped anything; empty: windows are too short to ask."""
+        if self._part * FEWEST_PARTS > self._window:
+            return ()
+        found = []
+        for index in range(WINDOWS):
+            query = f"count(present_over_time(up[{self._part}s]))"
+            answer = await session.ask(_over_parts(query, self._window, self._part, end - index * self._window))
+            found.append(sum(sample.value or 0.0 for sample in answer.samples))
+        return tuple(found)
+
+    def _watched_share(self, counted: _Counted, asked: Asked, index: int) -> float:
+        if not counted.parts_watched:
+            return 1.0
+        parts = counted.parts_watched[index] - counted.one(f"failed {index}", asked, Part("", ""))
+        return min(1.0, parts / (self._window // self._part))
 
     def _spans(self) -> Iterator[tuple[str, int, int]]:
         """(name, seconds, seconds from its end to the newest window's) of all that rows are counted in."""
@@ -164,14 +195,16 @@ class DriftReader:
                 )
                 for index in range(WINDOWS)
             ),
+            watched=tuple(self._watched_share(counted, asked, index) for index in range(WINDOWS)),
         )
 
 
 class _Counted:
     """Numbers of some revisions, by what was asked for, the part and the bin."""
 
-    def __init__(self, wanted: frozenset[Asked]) -> None:
+    def __init__(self, wanted: frozenset[Asked], parts_watched: tuple[float, ...]) -> None:
         self._wanted = wanted
+        self.parts_watched = parts_watched
         self._numbers: defaultdict[tuple[str, Asked, Part], dict[str, float]] = defaultdict(dict)
         self.doubtful: set[Asked] = set()
         """Those of which some number is none."""
@@ -233,6 +266,16 @@ def _labelled(matchers: Iterable[str], seconds: int, end: int) -> str:
     series = selector(_FEEDBACK, *matchers, 'counted_revision!=""')
     moved = f'label_replace(increase({series}[{seconds}s] @ {end}), "revision", "$1", "counted_revision", "(.*)")'
     return f"sum by ({_OF}, outcome) ({moved})"
+
+
+def _failed(matchers: Iterable[str], seconds: int, part: int, end: int) -> str:
+    """Parts of a window in which no pod could be scraped, though there were some."""
+    return _over_parts(f"max by ({_OF}) ({selector('up', *matchers)}) == 0", seconds, part, end)
+
+
+def _over_parts(query: str, seconds: int, part: int, end: int) -> str:
+    """How many parts of a window have such a series."""
+    return f"count_over_time(({query})[{seconds - 1}s:{part}s] @ {end})"
 
 
 def _spread(kind: str, matchers: Iterable[str], seconds: int, interval: int, end: int) -> str:

@@ -36,6 +36,7 @@ def signal(
     said: tuple[Counts, ...] = (LABELS_EVEN,) * 3,
     confidence: tuple[Counts, ...] = (SURE,) * 3,
     labels: Labels = NO_LABELS,
+    watched: tuple[float, ...] = (1.0, 1.0, 1.0),
     **given: Any,
 ) -> Signal:
     """Two features, of which `ash` never moves."""
@@ -48,6 +49,7 @@ def signal(
         confidence=series(SURE, *confidence, **given),
         accuracy=ACCURACY,
         labels=(labels,) * 3,
+        watched=watched,
     )
 
 
@@ -180,6 +182,18 @@ def test_few_rows_are_said() -> None:
     assert data(at) == ("Unknown", "InsufficientData")
     assert message(at) == "300 rows in 1 d; 500 would tell"
     assert quality(at) == ("Unknown", "InsufficientData")
+
+
+def test_windows_that_prometheus_has_not_seen_are_no_evidence() -> None:
+    """Of half a day the cycle is missing, and with an outage between them two windows would have moved."""
+    at = world()
+    look(at, signal(alcohol=(FAR, FAR, EVEN), confidence=(UNSURE, UNSURE, SURE), watched=(0.6, 0.7, 1.0)))
+    assert data(at) == quality(at) == ("Unknown", "InsufficientData")
+    for type_ in ("DataStable", "PerformanceStable"):
+        assert message(at, type_) == "Prometheus could not see the pods for more than a tenth of the last 1 d"
+    assert at.status["drift"]["rows"] == 2000
+    look(at, signal(alcohol=(EVEN, FAR, FAR), confidence=(SURE, UNSURE, UNSURE), watched=(1.0, 0.6, 0.7)))
+    assert (data(at)[1], quality(at)[1]) == ("NoDrift", "WithinTolerance")
 
 
 def test_a_small_reference_shows_and_never_acts() -> None:

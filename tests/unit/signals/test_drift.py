@@ -59,6 +59,7 @@ def profiled(
     shares = {"0": 0.5, "1": 0.5, "missing": 0.0}
     found: dict[str, Callable[[float], float | None]] = {
         name("holdfast_model_info", asked, profile="complete", digest="sha256:1"): lambda _: 1.0,
+        name("up", asked): lambda _: 1.0,
     }
     parts: list[tuple[str, dict[str, str], Mapping[str, Callable[[float], float]], dict[str, float]]] = [
         ("feature", {"feature": feature}, rows, shares),
@@ -244,6 +245,37 @@ async def test_a_restart_and_a_second_pod_lose_no_rows(tmp_path: Path) -> None:
         assert window["0"] == pytest.approx(2 * HOUR, rel=0.05)
 
 
+async def test_an_outage_of_prometheus_leaves_its_windows_unwatched(tmp_path: Path) -> None:
+    series = profiled(WINE, {"0": _always(1.0)}, 4 * HOUR)
+    outage = {text: _without(MOVED_AT - HOUR, MOVED_AT, value) for text, value in series.items()}
+    with prometheus(tmp_path, history(tmp_path, outage, 4 * HOUR)) as url:
+        _, found = await look(url, WINE)
+    signal = found[WINE]
+    assert signal
+    lost = [1 - watched for watched in signal.watched]
+    assert sum(lost) == pytest.approx(1.0, abs=0.15)
+
+
+async def test_pods_that_could_not_be_scraped_leave_their_windows_unwatched_and_no_others(tmp_path: Path) -> None:
+    series = {
+        **profiled(WINE, {"0": _always(1.0)}, 4 * HOUR),
+        **profiled(OTHER, {"0": _always(1.0)}, 4 * HOUR),
+        name("up", WINE): lambda before: float(before > HOUR),
+    }
+    with prometheus(tmp_path, history(tmp_path, series, 4 * HOUR)) as url:
+        _, found = await look(url, WINE, OTHER)
+    wine, other = found[WINE], found[OTHER]
+    assert wine
+    assert other
+    assert wine.watched[0] < 0.3
+    assert wine.watched[2] == 1.0
+    assert other.watched == (1.0, 1.0, 1.0)
+
+
+def _without(end: float, begin: float, value: Callable[[float], float | None]) -> Callable[[float], float | None]:
+    return lambda before: None if end < before < begin else value(before)
+
+
 async def test_short_windows_are_asked_for_without_intervals(tmp_path: Path) -> None:
     series = profiled(WINE, {"0": lambda _: 10.0}, 2 * HOUR)
     with prometheus(tmp_path, history(tmp_path, series, 2 * HOUR, step=15)) as url:
@@ -274,6 +306,8 @@ def truth() -> dict[str, list[tuple[dict[str, str], str]]]:
         "reference_count": [({**LABELS, "kind": "prediction"}, "2000")],
         "reference_accuracy": [],
         "feedback": [],
+        "present_over_time": [({}, "24")],
+        "up%7B": [],
         "avg_over_time": [],
         "bin_total": bins,
     }
