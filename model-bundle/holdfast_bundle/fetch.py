@@ -12,7 +12,7 @@ from holdfast_bundle.credentials import NOBODY, Credentials
 from holdfast_bundle.download import Progress, Target, TooLargeError, download
 from holdfast_bundle.errors import BundleError
 from holdfast_bundle.onnx_safety import MAX_MODEL_BYTES
-from holdfast_bundle.place import Place
+from holdfast_bundle.place import Place, is_below
 from holdfast_bundle.uris import CLAIMS, STORES, Uri, parse
 from holdfast_bundle.web import Web
 from holdfast_bundle.webfile import Site
@@ -99,8 +99,11 @@ def fetch_files(
     """Bring files of the folder that a URI is into `folder`, all of them or none.
 
     Raises:
-        BundleError: as `fetch_file`.
+        BundleError: as `fetch_file`; `Invalid` for a name that leads out of `folder`.
     """
+    names = list(names)
+    if any(not is_below(name) for name in names):
+        raise BundleError("Invalid", f"{uri} holds a file whose name leads out of it")
     place = place_of(uri, web, claims, credentials)
     _download([Target(place.file(name), folder / name, MAX_FILE_BYTES) for name in names], web)
 

@@ -12,7 +12,7 @@ from holdfast_bundle.claim import claim_path, failed
 from holdfast_bundle.credentials import NOBODY, Credentials
 from holdfast_bundle.errors import BundleError
 from holdfast_bundle.fetch import place_of
-from holdfast_bundle.place import Entry
+from holdfast_bundle.place import Entry, is_below
 from holdfast_bundle.stores import Bucket
 from holdfast_bundle.uris import CLAIMS, Uri
 from holdfast_bundle.web import Body, Web
@@ -72,6 +72,8 @@ def _folder(uri: Uri, entries: Iterable[Entry]) -> Listing:
     found = sorted(islice(entries, MAX_FILES + 1), key=lambda entry: entry.name)
     if len(found) > MAX_FILES:
         raise BundleError("Invalid", f"{uri} holds more than {MAX_FILES:,} files")
+    if any(not is_below(entry.name) for entry in found):
+        raise BundleError("Invalid", f"{uri} holds an object whose name cannot be that of a file")
     return Listing(False, tuple(found))
 
 

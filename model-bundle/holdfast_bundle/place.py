@@ -24,6 +24,11 @@ class Entry:
     stamp: str
 
 
+def is_below(name: str) -> bool:
+    """Whether a name is that of a file in a folder or deeper, wherever it came from: stores take any text for one."""
+    return name.isprintable() and "\\" not in name and not {"", ".", ".."} & set(name.split("/"))
+
+
 class Place(Protocol):
     """What a model's URI leads to, on a claim, a web server, an object store or in a registry."""
 

@@ -33,6 +33,7 @@ _HOUR = timedelta(hours=1)
 _MAX_SIGNED_LENGTH = 8192
 _MAX_ANSWER_BYTES = 1 << 20
 _MAX_PAGE_BYTES = 16 << 20
+_MAX_PAGES = 10_000
 _REGION = re.compile(r"[a-z0-9-]{1,32}")
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
 _TENANT = re.compile(r"[A-Za-z0-9.-]{1,253}")
@@ -148,13 +149,14 @@ class _Signer:
         """What the bucket holds below a prefix, page by page."""
         dialect = _AZURE if bucket.uri.scheme == "az" else _AMAZON
         marker = ""
-        while True:
+        for _ in range(_MAX_PAGES):
             query = dialect.query | {"prefix": prefix} | ({dialect.marker: marker} if marker else {})
             with asked(bucket.uri, partial(self.page, query), bucket.web, bucket.credentials) as body:
                 found, marker = dialect.read(bucket.uri, body.all(_MAX_PAGE_BYTES))
             yield from found
             if not marker:
                 return
+        raise BundleError("Invalid", f"{bucket.uri}: the store's list does not end")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from holdfast_bundle.credentials import NOBODY, Credentials
 from holdfast_bundle.errors import BundleError
 from holdfast_bundle.fetch import fetch_file
 from holdfast_bundle.listing import MAX_FILES, listing
-from holdfast_bundle.place import Entry
+from holdfast_bundle.place import Entry, is_below
 from holdfast_bundle.uris import CLAIMS, Uri
 from holdfast_bundle.web import Web
 from holdfast_training.errors import Finding, Reason, TrainingError, data_invalid
@@ -132,8 +132,7 @@ def _listed(uri: Uri, text: bytes) -> dict[str, str | None]:
     if not pairs or len(pairs) > MAX_FILES:
         raise unusable(f"it lists {len(pairs):,} files; 1 to {MAX_FILES:,} can be read")
     for name, promise in pairs:
-        parts = PurePosixPath(name).parts
-        if not name.isprintable() or name != "/".join(parts) or not parts or parts[0] == "/" or ".." in parts:
+        if not is_below(name):
             raise unusable("a name in it is not that of a file below its folder")
         if promise is not None and not _is_sha256(promise):
             raise unusable("a sha256 in it is not 64 hex digits")

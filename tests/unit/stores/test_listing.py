@@ -22,7 +22,7 @@ from holdfast_bundle import listing as listing_module
 from holdfast_bundle import signatures, stores
 from holdfast_bundle.credentials import NOBODY, Credentials
 from holdfast_bundle.errors import BundleError
-from holdfast_bundle.fetch import fetch_file
+from holdfast_bundle.fetch import fetch_file, fetch_files
 from holdfast_bundle.listing import Listing, listing
 from holdfast_bundle.stores import Bucket
 from holdfast_bundle.uris import parse
@@ -135,6 +135,27 @@ def test_a_signature_is_the_one_that_amazon_documents() -> None:
 def test_what_is_no_list_of_a_store_is_refused(tmp_path: Path, page: bytes) -> None:
     with serve() as origin, shelf(origin, page) as credentials:
         assert refusal("s3://models/data", credentials(tmp_path)).reason == "Invalid"
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.csv", "a/../../evil.csv", "/etc/evil.csv", "a//b.csv", "./a.csv", "a\\b.csv", "a\u202eb.csv"]
+)
+def test_a_name_that_leads_elsewhere_is_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
+    page = f"<x><Contents><Key>data/{name}</Key><Size>1</Size><ETag>1</ETag></Contents></x>".encode()
+    with serve() as origin, shelf(origin, page) as credentials:
+        error = refusal("s3://models/data", credentials(tmp_path))
+        assert (error.reason, "cannot be that of a file" in error.message) == ("Invalid", True)
+        with pytest.raises(BundleError, match="leads out of it"):
+            fetch_files(parse("s3://models/data"), [name], tmp_path / "in", web=LOOPBACK)
+    assert not (tmp_path / "in").exists()
+
+
+def test_a_list_that_does_not_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "_MAX_PAGES", 3)
+    page = b"<x><NextContinuationToken>again</NextContinuationToken></x>"
+    with serve() as origin, shelf(origin, page) as credentials:
+        assert "does not end" in refusal("s3://models/data", credentials(tmp_path)).message
+        assert len(origin.seen) == 4  # one of them the head of an object of that name
 
 
 @contextlib.contextmanager
