@@ -61,7 +61,7 @@ class Fulfilled:
         current = self.world.status["observedGeneration"] == self.world.generation
         said = self.world.condition(self.summary) or {}
         # A run that a person holds is not in progress, and kstatus has no other word for that.
-        done = current and (said["status"] == "True" or (self.kind, said["reason"]) == ("TrainingJob", "Suspended"))
+        done = current and (said["status"] == "True" or (self.summary, said["reason"]) == ("Succeeded", "Suspended"))
         assert (kstatus == "Current") == done
 
 
@@ -73,10 +73,16 @@ class TrainingJobs(Fulfilled, test_properties.TrainingJobs):
     kind, summary = "TrainingJob", "Succeeded"
 
 
+class BatchInferences(Fulfilled, test_properties.BatchInferences):
+    kind, summary = "BatchInference", "Succeeded"
+
+
 TestModelDeployments = ModelDeployments.TestCase
 TestModelDeployments.settings = test_properties.LIMITS
 TestTrainingJobs = TrainingJobs.TestCase
 TestTrainingJobs.settings = test_properties.LIMITS
+TestBatchInferences = BatchInferences.TestCase
+TestBatchInferences.settings = test_properties.LIMITS
 
 
 def seen(world: World, kind: str) -> Json:

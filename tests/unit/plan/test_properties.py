@@ -1,5 +1,6 @@
 """What holds whatever happens: users who change their minds, pods that come and go, crashes between any two writes."""
 
+import json
 from typing import Any
 
 import hypothesis.strategies as st
@@ -10,7 +11,7 @@ from tests.unit.plan.world import World
 
 from holdfast.api.modeldeployment import ModelDeploymentStatus
 from holdfast.build import labels
-from holdfast.plan.observed import Settings, TrainingOutput
+from holdfast.plan.observed import Served, Settings, TrainingOutput
 
 DIGESTS = ["sha256:" + letter * 64 for letter in "abc"]
 MODELS: list[dict[str, Any]] = [
@@ -268,15 +269,17 @@ class TrainingJobs(RuleBasedStateMachine):
     @precondition(lambda self: self.world.jobs)
     @rule(failed=st.sampled_from([None, "PodFailurePolicy", "DeadlineExceeded", "BackoffLimitExceeded"]))
     def ends(self, failed: str | None) -> None:
-        said: dict[str, Any] = {"reason": "DataInvalid", "message": "words"}
-        if failed is None:
-            said = {
-                "result": "Completed",
-                "model": {"uri": "pvc://models/wine/run", "digest": DIGESTS[0], "estimator": "Ridge", "sizeBytes": 1},
-                "metrics": [{"name": "Accuracy", "value": "0.9"}],
-                "data": {"digest": DIGESTS[1], "rows": 10, "testRows": 2, "columns": 3},
-            }
+        said = {"reason": "ColumnNotFound", "message": "words"} if failed else self.report()
         self.world.end_job(self.world.jobs[0], said, failed=failed)
+
+    def report(self) -> dict[str, Any]:
+        """Of a pod that ended well."""
+        return {
+            "result": "Completed",
+            "model": {"uri": "pvc://models/wine/run", "digest": DIGESTS[0], "estimator": "Ridge", "sizeBytes": 1},
+            "metrics": [{"name": "Accuracy", "value": "0.9"}],
+            "data": {"digest": DIGESTS[1], "rows": 10, "testRows": 2, "columns": 3},
+        }
 
     @rule()
     def pods_are_lost(self) -> None:
@@ -322,8 +325,62 @@ class TrainingJobs(RuleBasedStateMachine):
             self.final = self.world.status
 
 
+class BatchInferences(TrainingJobs):
+    """One BatchInference in such a world, where other revisions become stable meanwhile."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.world = worlds.batch_inference()
+        self.final: Any = None
+        self.model: Any = None
+
+    @rule(revision=st.sampled_from(["5f3a9c0d1e", "c41d7e0a92", None]))
+    def another_revision_is_served(self, revision: str | None) -> None:
+        self.world.served = Served(f"pvc://models/{revision}", DIGESTS[0], revision) if revision else None
+
+    @rule()
+    def another_pod_was_the_last(self) -> None:
+        """Each of the pods that are left looked before the others' files could be seen."""
+        for job in self.world.jobs:
+            self.world.end_job(job, {"result": "Partial"})
+
+    def report(self) -> dict[str, Any]:
+        [job] = self.world.jobs
+        model = json.loads(self.world.children["Job", job]["metadata"]["annotations"]["holdfast.dev/model"])
+        return {
+            "result": "Completed",
+            "message": "",
+            "model": {"uri": model["uri"], "digest": model["digest"]},
+            "outputURI": "pvc://lake/scored/wine-0",
+            "rowsRead": 10,
+            "rowsWritten": 10,
+            "rowsBad": 0,
+            "shards": 16,
+        }
+
+    # The Job and the status remember the model. Pods tell when both are lost: their files say who scored them.
+
+    @rule()
+    def the_job_is_deleted(self) -> None:
+        if self.world.status.get("model"):
+            super().the_job_is_deleted()
+
+    @rule()
+    def the_status_is_lost(self) -> None:
+        if self.world.jobs:
+            super().the_status_is_lost()
+
+    @invariant()
+    def the_model_is_the_one_that_the_run_began_with(self) -> None:
+        if hasattr(self, "world") and (model := self.world.status.get("model")):
+            self.model = self.model or model
+            assert model == self.model
+
+
 LIMITS = settings(max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TestModelDeployments = ModelDeployments.TestCase
 TestModelDeployments.settings = LIMITS
 TestTrainingJobs = TrainingJobs.TestCase
 TestTrainingJobs.settings = LIMITS
+TestBatchInferences = BatchInferences.TestCase
+TestBatchInferences.settings = LIMITS
