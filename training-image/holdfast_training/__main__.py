@@ -63,7 +63,7 @@ def main(
             case "gate":
                 return _gate(threads, claims, platform)
             case "batch":
-                return _score(threads, claims, stoppable, platform)
+                return _score(threads, claims, stoppable, progress_port, platform)
             case "poll":
                 return _poll(claims, platform)
             case "fetch":
@@ -160,10 +160,14 @@ def _gate(threads: int, claims: Path, platform: Mapping[str, str]) -> dict[str, 
         return gate.judge(asked, scratch=Path(scratch), threads=threads, log=log, claims=claims, access=access)
 
 
-def _score(threads: int, claims: Path, stoppable: Stoppable, platform: Mapping[str, str]) -> dict[str, Any]:
+def _score(
+    threads: int, claims: Path, stoppable: Stoppable, progress_port: int, platform: Mapping[str, str]
+) -> dict[str, Any]:
     from holdfast_training.batch import spec as batch_spec
 
     batch = batch_spec.parse(os.environ["HOLDFAST_BATCH"], int(os.environ["JOB_COMPLETION_INDEX"]))
+    told = progress.Progress()
+    progress.serve(told, progress_port)
     from holdfast_training.access import Access
     from holdfast_training.batch.parts import parts_at
     from holdfast_training.batch.score import score
@@ -177,7 +181,9 @@ def _score(threads: int, claims: Path, stoppable: Stoppable, platform: Mapping[s
         credentials=access.to("output", batch.output_secret),
     )
     with tempfile.TemporaryDirectory(prefix="holdfast-") as scratch:
-        return score(batch, parts, scratch=Path(scratch), threads=threads, log=log, claims=claims, access=access)
+        return score(
+            batch, parts, scratch=Path(scratch), threads=threads, log=log, claims=claims, access=access, progress=told
+        )
 
 
 def guarded(work: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], int]:

@@ -209,7 +209,9 @@ class BatchInferenceStatus(Model):
     rows_written: Count | None = Field(None, description="Rows with answers.")
     rows_bad: Count | None = Field(None, description="Rows that could not be read.")
     shards: Annotated[int, Field(ge=0, le=1000)] | None = Field(None, description="Files that the run makes.")
-    shards_succeeded: Annotated[int, Field(ge=0, le=1000)] | None = Field(None, description="Those of pods that ended.")
+    shards_succeeded: Annotated[int, Field(ge=0, le=1000)] | None = Field(
+        None, description="Those that are there, at most a minute old."
+    )
     drift: BatchDrift | None = Field(None, description="The rows beside the bundle's reference.")
 
 

@@ -16,7 +16,7 @@ from holdfast.api.batchinference import SHARDS_PER_POD, BatchInferenceSpec, Batc
 from holdfast.api.batchinference import BatchInferenceReason as Reason
 from holdfast.build import labels, names
 from holdfast.build.batch import batch_job, claims_of
-from holdfast.plan import conditions, jobs, runs, trouble
+from holdfast.plan import conditions, jobs, progress, runs, trouble
 from holdfast.plan.conditions import RECONCILING, STALLED, Condition, Status
 from holdfast.plan.observed import Amend, Child, Create, Delete, Needs, Observed, Plan, Pod, Write
 from holdfast.plan.trouble import Trouble
@@ -70,7 +70,8 @@ def needs(observed: Observed) -> Needs:
     model = _remembered(observed)
     claims = claims_of(BatchInferenceSpec.parse(observed.spec), model) if waited and model else ()
     refusals = frozenset({job.uid} if waited and jobs.has_no_pods(job) else ())
-    return Needs(pods=waited or jobs.finished(job), claims=frozenset(claims), refusals=refusals)
+    pods, due = waited or jobs.finished(job), progress.is_due(observed, job)
+    return Needs(pods=pods, claims=frozenset(claims), refusals=refusals, progress=due)
 
 
 def plan(observed: Observed) -> Plan:
@@ -81,7 +82,8 @@ def plan(observed: Observed) -> Plan:
     verdict = judge(observed)
     status = render_status(observed, verdict)
     events = runs.events(observed, verdict.status, verdict.reason, verdict.message)
-    return Plan(status, verdict.writes, events, runs.requeue(observed, job, verdict.reason, final=verdict.final))
+    requeue = runs.requeue(observed, job, verdict.reason, final=verdict.final)
+    return Plan(status, verdict.writes, events, requeue, progress.memory(observed))
 
 
 def judge(observed: Observed) -> Verdict:
@@ -192,9 +194,8 @@ def _secret(observed: Observed, spec: BatchInferenceSpec) -> str:
 
 def _under_way(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:
     if ready := job.status.get("ready"):
-        done = int(job.status.get("succeeded") or 0)
-        ended = f", {done} at their end" if done else ""
-        return Verdict("Unknown", Reason.RUNNING, f"Job {job.name}: {ready} of {_pods(job)} pods run{ended}")
+        done = f"{_shards_done(observed, job)} of {_shards(observed)} shards are done"
+        return Verdict("Unknown", Reason.RUNNING, f"Job {job.name}: {ready} of {_pods(job)} pods run, {done}")
     present = [pod for pod in pods if pod.phase == "Pending"]
     wrong = (
         trouble.of_claims(observed.claims)
@@ -214,6 +215,18 @@ def _under_way(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:
 
 def _pods(job: Child) -> int:
     return int(job.spec.get("completions") or 1)
+
+
+def _shards(observed: Observed) -> int:
+    return SHARDS_PER_POD * int(observed.spec.get("parallelism", 1))
+
+
+def _shards_done(observed: Observed, job: Child) -> int:
+    """By the pods that have ended, and by the one that was asked last: it sees what all have done."""
+    told = (observed.progress or {}).get("shardsSucceeded")
+    asked = told if type(told) is int and 0 <= told <= _shards(observed) else 0
+    ended = SHARDS_PER_POD * int(job.status.get("succeeded") or 0)
+    return max(asked, ended, int(observed.status.get("shardsSucceeded") or 0))
 
 
 # --- The end --------------------------------------------------------------------------------------------------------
@@ -315,12 +328,12 @@ def render_status(observed: Observed, verdict: Verdict) -> dict[str, Any]:
         "observedGeneration": metadata.generation,
         "conditions": conditions.rendered(found, observed.status, metadata.generation, observed.now),
         "jobName": names.batch_job(metadata.name, metadata.uid),
-        "shards": SHARDS_PER_POD * observed.spec.get("parallelism", 1),
+        "shards": _shards(observed),
     }
     if model := _remembered(observed):
         status["model"] = dict(model)
     if job:
-        status["shardsSucceeded"] = SHARDS_PER_POD * int(job.status.get("succeeded") or 0)
+        status["shardsSucceeded"] = _shards_done(observed, job)
     return status | dict(verdict.results) | runs.times(observed, job, final=verdict.final)
 
 

@@ -1,4 +1,4 @@
-"""How far a TrainingJob is: its pod is asked once a minute, since each answer is a write of the status."""
+"""How far a run is: a pod of it is asked once a minute, since each answer is a write of the status."""
 
 from __future__ import annotations
 

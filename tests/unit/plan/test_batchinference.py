@@ -136,7 +136,7 @@ NO_NODE = {"phase": "Pending", "unschedulable": "0/3 nodes"}
 REASONS: dict[str, tuple[Callable[[], World], str, str | None, str]] = {
     # reason: (how it comes, Succeeded, Reconciling or Stalled, words in the message)
     "Pending": (begun, "Unknown", "Reconciling", "is about to start"),
-    "Running": (running, "Unknown", "Reconciling", "3 of 4 pods run, 1 at their end"),
+    "Running": (running, "Unknown", "Reconciling", "3 of 4 pods run, 4 of 16 shards are done"),
     "Retrying": (retrying, "Unknown", "Reconciling", "1 tries failed: timeout"),
     "Suspended": (suspended, "Unknown", None, "set it to false to go on"),
     "ModelNotReady": (without_model, "Unknown", "Reconciling", "ModelDeployment wine does not exist"),
@@ -379,6 +379,17 @@ def test_a_pod_that_says_why_is_heard_before_those_that_were_stopped_because_of_
     world.pods[world.jobs[0]] = [*world.pods[world.jobs[0]], *why]
     world.converge()
     assert world.says("Succeeded") == ("False", "TooManyBadRows")
+
+
+def test_a_pod_is_asked_once_a_minute_how_many_shards_all_have_done() -> None:
+    world = running()
+    assert world.status["shardsSucceeded"] == 4
+    for said, seconds, done in ((9, 1, 9), ("x", 60, 9), (17, 60, 9), (None, 60, 9), (11, 1, 9), (11, 60, 11)):
+        world.progress = {"message": "", "shardsSucceeded": said}
+        world.wait(seconds)
+        world.converge()
+        assert world.status["shardsSucceeded"] == done, (said, seconds)
+    assert "11 of 16 shards are done" in world.message("Succeeded")
 
 
 def test_a_suspended_run_goes_on_with_the_same_job_and_model() -> None:

@@ -30,6 +30,7 @@ from holdfast_training.batch.parts import parts_at
 from holdfast_training.batch.score import score
 from holdfast_training.batch.source import Chunk, locate
 from holdfast_training.errors import TrainingError
+from holdfast_training.progress import Progress
 
 START = """
 import sys
@@ -59,7 +60,7 @@ class Scoring:
             **more,
         }
 
-    def run(self, uri: str, index: int = 0, **more: Any) -> dict[str, Any]:
+    def run(self, uri: str, index: int = 0, progress: Progress | None = None, **more: Any) -> dict[str, Any]:
         """One pod's share of a run."""
         batch = spec.parse(json.dumps(self.document(uri, **more)), index)
         self.claim.made += 1
@@ -71,7 +72,7 @@ class Scoring:
         def log(event: str, **facts: Any) -> None:
             self.log.append((event, facts))
 
-        return score(batch, parts, scratch=scratch, claims=self.claim.claims, log=log)
+        return score(batch, parts, scratch=scratch, claims=self.claim.claims, log=log, progress=progress)
 
     def failure(self, uri: str, index: int = 0, **more: Any) -> TrainingError:
         with pytest.raises(TrainingError) as ended:
@@ -147,6 +148,19 @@ def test_answers_are_what_the_runtime_says_row_by_row_in_order(scoring: Scoring,
     success = json.loads((scoring.folder / "_SUCCESS").read_text())
     assert success["report"] == report
     assert {"name": "probabilities", "labels": ["benign", "malignant"]} in success["outputs"]
+
+
+def test_a_pod_says_how_many_shards_all_pods_have_done(scoring: Scoring, table: str) -> None:
+    scoring.run(table, 1, pods=2, shards=8)
+    said: list[dict[str, Any]] = []
+
+    class Told(Progress):
+        def say(self, message: str, **facts: Any) -> None:
+            said.append({"message": message, **facts})
+
+    scoring.run(table, 0, pods=2, shards=8, progress=Told())
+    assert [each["shardsSucceeded"] for each in said] == [4, 5, 6, 7]
+    assert said[0]["message"] == "4 of 8 shards"
 
 
 def test_a_parquet_folder_gives_the_same_answers_as_a_csv_file(scoring: Scoring, table: str) -> None:

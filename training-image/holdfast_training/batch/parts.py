@@ -87,11 +87,15 @@ class Parts(ABC):
                 raise TrainingError("OutputNotWritable", words) from None
         return notes
 
+    def done(self) -> int:
+        """How many shards of the run are there, whoever did them."""
+        with _in_words(self.uri):
+            return len({_named(shard) for shard in range(self._shards)} & set(self._names()))
+
     def all_notes(self) -> list[dict[str, Any]] | None:
         """Of all shards in order; None while one is missing."""
-        with _in_words(self.uri):
-            if not {_named(shard) for shard in range(self._shards)} <= set(self._names()):
-                return None
+        if self.done() < self._shards:
+            return None
         found = [self.notes(shard) for shard in range(self._shards)]
         return [notes for notes in found if notes is not None]
 

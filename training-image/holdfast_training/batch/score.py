@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from holdfast_bundle.manifest import Tensor
 from holdfast_bundle.uris import CLAIMS
 from holdfast_bundle.web import Web
 from holdfast_training.access import Access
@@ -22,6 +23,7 @@ from holdfast_training.batch.source import Source
 from holdfast_training.batch.spec import Batch
 from holdfast_training.data import PRODUCTION
 from holdfast_training.errors import TrainingError, count, listed
+from holdfast_training.progress import Progress
 
 Log = Callable[..., None]
 Faults = Counter[tuple[str, str]]
@@ -37,6 +39,7 @@ def score(
     claims: Path = CLAIMS,
     web: Web = PRODUCTION,
     access: Access = Access(),  # noqa: B008 - frozen
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Score the shards of this pod that are not there yet, and return what goes into the termination message.
 
@@ -71,6 +74,9 @@ def score(
     log("located", uri=str(rows.uri), files=len(rows.names), version=rows.version)
     scorer = _Scorer(batch, rows, loaded)
     for shard in batch.own:
+        if progress:
+            done = parts.done()
+            progress.say(f"{done} of {count(batch.shards, 'shard')}", shardsSucceeded=done)
         if notes := parts.notes(shard):
             _agree(batch, rows, scorer, shard, notes)
             log("skipped", shard=shard, rows=notes["rowsRead"])
@@ -81,16 +87,7 @@ def score(
             part.seal(notes)
         log("scored", shard=shard, rows=notes["rowsRead"], seconds=round(time.monotonic() - started, 2))
     every = parts.all_notes()
-    if every is None:
-        return {"result": "Partial"}
-    for shard, notes in enumerate(every):
-        _agree(batch, rows, scorer, shard, notes)
-    if not rows.is_unchanged():
-        raise _changed(rows)
-    report = _summed(batch, parts, scorer, every)
-    outputs = [{"name": each.name, "labels": list(each.labels)} for each in loaded.outputs]
-    parts.succeed({"report": report, "outputs": outputs, "inputVersion": rows.version})
-    return report
+    return {"result": "Partial"} if every is None else _finished(batch, parts, rows, scorer, every)
 
 
 class _Scorer:
@@ -119,6 +116,11 @@ class _Scorer:
     def digest(self) -> str:
         """Of the model."""
         return self._model.digest
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """Of the model."""
+        return self._model.outputs
 
     def score(self, shard: int, part: Part) -> dict[str, Any]:
         """Write the answers of a shard; what is to be known of it.
@@ -157,6 +159,20 @@ class _Scorer:
         if kept.schema.types != self.schema.types[: len(self._batch.keep)]:
             raise _mixed(self._rows)
         return pa.Table.from_arrays([*kept.columns, *columns], schema=self.schema)
+
+
+def _finished(
+    batch: Batch, parts: Parts, rows: Source, scorer: _Scorer, every: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Say that the run is done, which must have had one model and one input. Its report; raises TrainingError."""
+    for shard, notes in enumerate(every):
+        _agree(batch, rows, scorer, shard, notes)
+    if not rows.is_unchanged():
+        raise _changed(rows)
+    report = _summed(batch, parts, scorer, every)
+    outputs = [{"name": tensor.name, "labels": list(tensor.labels)} for tensor in scorer.outputs]
+    parts.succeed({"report": report, "outputs": outputs, "inputVersion": rows.version})
+    return report
 
 
 def _agree(batch: Batch, rows: Source, scorer: _Scorer, shard: int, notes: Mapping[str, Any]) -> None:
