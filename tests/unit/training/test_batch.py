@@ -25,10 +25,10 @@ from tests.unit.serving import models
 from tests.unit.training.conftest import Claim, table_of
 
 from holdfast_bundle import manifest
-from holdfast_training.batch import spec
+from holdfast_training.batch import source, spec
 from holdfast_training.batch.parts import parts_at
 from holdfast_training.batch.score import score
-from holdfast_training.batch.source import Chunk, locate
+from holdfast_training.batch.source import Chunk
 from holdfast_training.errors import TrainingError
 from holdfast_training.progress import Progress
 
@@ -199,7 +199,7 @@ def test_every_row_of_a_csv_file_is_in_one_shard_wherever_its_cells_break(
     for name, part in (("a.csv", rows[:5]), ("b.csv", []), ("c.csv", rows[5:])):
         with open(folder / name, "w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator=ending).writerows([["id", "some\ntext"], *part])
-    source = locate("pvc://models/rows", None, None, scratch=claim.claims, claims=claim.claims)
+    there = source.locate("pvc://models/rows", None, None, scratch=claim.claims, claims=claim.claims)
 
     def cells(chunk: Chunk) -> list[list[str]]:
         assert not chunk.broken
@@ -208,10 +208,33 @@ def test_every_row_of_a_csv_file_is_in_one_shard_wherever_its_cells_break(
     found = [
         row
         for shard in range(shards)
-        for chunk in source.shard(shard, shards, ["id", "some\ntext"])
+        for chunk in there.shard(shard, shards, ["id", "some\ntext"])
         for row in cells(chunk)
     ]
     assert found == rows
+
+
+@pytest.mark.parametrize("good", [0, 1, 40])
+def test_lines_of_another_length_are_counted_wherever_blocks_end(
+    claim: Claim, good: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "BLOCK_BYTES", 128)
+    lines = ["id,a", *(f"{number},x" for number in range(good)), *("broken" for _ in range(60)), "last,y", "broken"]
+    uri = claim.text("rows.csv", "\n".join(lines))
+    found = source.locate(uri, None, None, scratch=claim.claims, claims=claim.claims)
+    for shards in (1, 3, 8):
+        chunks = [chunk for shard in range(shards) for chunk in found.shard(shard, shards, ["id", "a"])]
+        assert sum(chunk.broken for chunk in chunks) == 61
+        ids = [name for chunk in chunks for name in chunk.table["id"].to_pylist()]
+        assert ids == [*map(str, range(good)), "last"]
+        found = source.locate(uri, None, None, scratch=claim.claims, claims=claim.claims)
+
+
+def test_lines_that_end_in_cr_alone_are_no_empty_table(claim: Claim) -> None:
+    uri = claim.text("rows.csv", b"id,a\r1,2\r3,4\r")
+    found = source.locate(uri, None, None, scratch=claim.claims, claims=claim.claims)
+    with pytest.raises(TrainingError, match="end in CR alone"):
+        found.columns(0)
 
 
 def test_the_pod_that_finds_all_shards_says_success_and_no_other(scoring: Scoring, table: str) -> None:

@@ -285,9 +285,10 @@ class _Rows:
         self._path = path
         self.header, lines = _header(path)
         with open(path, "rb") as file:
-            for _ in range(lines):
-                file.readline()
+            header = [file.readline() for _ in range(lines)][-1]
             self._begin = self._seen = file.tell()
+        if b"\r" in header.rstrip(b"\r\n"):
+            raise _invalid("its lines end in CR alone; LF or CR LF is understood")
         self._odd = False
         """Whether the quotes before `_seen` are odd in number."""
 
@@ -359,10 +360,10 @@ def _csv(path: Path, stretch: Stretch, rows: _Rows, columns: Sequence[str]) -> I
         except pa.ArrowException as error:
             if "UTF8" in str(error):
                 raise _invalid("not text in UTF-8; convert it, for example with iconv") from None
-            if broken and "Empty CSV file" in str(error):  # not one row could be told apart
-                yield Chunk(pa.table({name: pa.array([], pa.string()) for name in columns}), len(broken))
-                return
-            raise _invalid("not readable as CSV; is a quote left open?") from None
+            if not (broken and "Empty CSV file" in str(error)):  # that is: not one row could be told apart
+                raise _invalid("not readable as CSV; is a quote left open?") from None
+        if broken:
+            yield Chunk(pa.table({name: pa.array([], pa.string()) for name in columns}), len(broken))
 
 
 # --- Parquet --------------------------------------------------------------------------------------------------------
