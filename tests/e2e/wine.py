@@ -14,7 +14,7 @@ from examples.wine.versions.defects import Defect
 from examples.wine.versions.questions import questions
 
 from holdfast_training import datasets, spec
-from holdfast_training.output import Output
+from holdfast_training.output import output_at
 from holdfast_training.train import train
 
 
@@ -58,7 +58,7 @@ def trained(estimator: str = "LogisticRegression", seed: int = 0) -> Wine:
             "seed": seed,
         }
         run = spec.parse(json.dumps(document))
-        output = Output(run.output_uri, run.output_folder, claims)
+        output = output_at(run.output_uri, run.output_folder, claims=claims)
         report = train(run, output, scratch=claims / "scratch", claims=claims)
         bundle = {file.name: file.read_bytes() for file in (claims / "models/wine/bundle").iterdir()}
         asked = questions(bundle["model.onnx"], table, defects.STRONG)
