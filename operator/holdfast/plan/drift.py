@@ -155,14 +155,12 @@ def found(wanted: Wish, signal: Signal) -> Findings:
     chosen = wanted.drift.features if wanted.drift else frozenset[str]()
     features = {name: each for name, each in signal.features.items() if chosen is None or name in chosen}
     tolerated = wanted.drift.tolerated if wanted.drift else math.inf
-    said = [each for each in (signal.prediction, signal.confidence) if each]
-    alpha = drift.alpha(signal.window_seconds, len(features) + len(said))
+    alpha = drift.alpha(signal.window_seconds, len(_every(signal)))
 
     def judged(series: Series | None) -> Finding | None:
         return drift.found(series, tolerated, alpha) if series and wanted.drift else None
 
-    alarm = drift.alpha(signal.window_seconds, len(signal.features))
-    faults = {name: drift.faults(each, alarm) for name, each in signal.features.items()}
+    faults = {name: drift.faults(each, alpha) for name, each in signal.features.items()}
     sound = [not any(windows) for windows in zip(*faults.values(), strict=True)]
     estimated, measured, calibrated = _performance(wanted, signal, sound)
     return Findings(

@@ -42,7 +42,7 @@ class Judged:
         drift: `status.drift`.
         measured: `status.performance`.
         evidence: numbers behind a condition that is False, by its type.
-        broken: whether the newest rows come from a broken producer, so that nothing should be learned from them.
+        broken: what is broken about the newest rows, of which nothing should be learned then; empty when nothing is.
     """
 
     data: Condition | None
@@ -50,7 +50,7 @@ class Judged:
     drift: dict[str, Any] | None
     measured: dict[str, Any] | None
     evidence: Mapping[str, str]
-    broken: bool = False
+    broken: str = ""
 
     @property
     def conditions(self) -> Iterable[Condition]:
@@ -99,7 +99,7 @@ def _judged(view: View, wanted: Wish) -> Judged:
         _drift_status(found) if data and found.reference_rows else None,
         _performance_status(found) if performance and found.calibrated else None,
         evidence,
-        broken=bool(found.broken),
+        broken=_broken(found.broken),
     )
 
 

@@ -189,8 +189,8 @@ def _act(
 ) -> _Step:
     """A trigger holds: what keeps it back, or its run."""
     data = judged.data if judged else None
-    if data and data.reason == Reason.UPSTREAM_FAULT:
-        return _Step("False", Reason.UPSTREAM_FAULT, f"{data.message}; nothing is learned from such data")
+    if judged and judged.broken:
+        return _Step("False", Reason.UPSTREAM_FAULT, f"{judged.broken}; nothing is learned from such data")
     if data and data.reason == Reason.DRIFT_PERSISTENT and asked.trigger in (Trigger.DRIFT, Trigger.PERFORMANCE):
         return _Step("False", Reason.DRIFT_PERSISTENT, f"{data.message}; training again would not help")
     if braked.next_allowed:

@@ -426,6 +426,19 @@ def test_data_that_an_upstream_fault_has_spoilt_are_not_learned_from() -> None:
     assert world.trainings == {}
 
 
+def test_a_broken_producer_is_seen_by_whoever_watches_performance_alone() -> None:
+    world = serving({"performance": {"action": "TrainAndRollout"}})
+    world.spec["monitoring"] = {"performance": {"maxDropPerMille": 20}}
+    world.wait(2 * 86400)
+    look(world, signal(alcohol=(BROKEN, EVEN, EVEN), labels=Labels(700, 300)))
+    assert world.says("PerformanceStable") == ("False", "MeasuredDrop")
+    for _ in range(3):
+        world.wait(3601)
+        world.converge()
+    assert says(world) == ("False", "UpstreamFault")
+    assert world.trainings == {}
+
+
 def test_a_model_that_drifts_soon_after_it_was_trained_is_not_trained_again() -> None:
     world = serving({**NEW_DATA, "drift": {"action": "TrainAndRollout"}})
     next_poll(world, digest("2"))
