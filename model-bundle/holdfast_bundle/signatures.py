@@ -17,7 +17,7 @@ def amazon(
     url: str,
     query: Mapping[str, str],
     key: tuple[str, str],
-    token: str | None,
+    token: str,
     region: str,
     now: datetime,
     seconds: int = _SECONDS,
@@ -26,7 +26,7 @@ def amazon(
 
     Args:
         key: the id of an access key, and its secret.
-        token: of the session, for temporary keys.
+        token: of the session, for temporary keys; empty for none.
         seconds: how long it holds.
     """
     moment, parts = now.strftime("%Y%m%dT%H%M%SZ"), urlsplit(url)

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 from xml.etree import ElementTree
 
-from holdfast_bundle import signatures
+from holdfast_bundle import amazon, signatures
 from holdfast_bundle.addresses import Reach
 from holdfast_bundle.credentials import NOBODY, Credentials
 from holdfast_bundle.errors import BundleError
@@ -42,7 +42,6 @@ _AUTHORITIES = (
     "https://login.microsoftonline.us",
     "https://login.partner.microsoftonline.cn",
 )
-_POD_IDENTITY = ("http://169.254.170.23/v1/credentials", "http://[fd00:ec2::23]/v1/credentials")
 _METADATA = parse("http://169.254.169.254/computeMetadata/v1/instance/service-accounts/default/token")
 """Where a cluster of Google's gives a pod its identity. Asked for that alone, never for content."""
 SignedPage = Callable[[str, Mapping[str, str]], str]
@@ -297,28 +296,32 @@ def _amazon(uri: Uri, web: Web, credentials: Credentials) -> _Signer:
     endpoint = _endpoint(credentials, "AWS_ENDPOINT_URL", f"https://s3.{region}.{domain}")
     base = f"{endpoint}/{uri.host}"
     config = {"region": region, "endpoint": endpoint}
-    signed_page: SignedPage | None = None
     if pair := credentials.pair("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         config |= {"access_key_id": pair[0], "secret_access_key": pair[1]}
-        token = credentials.key("AWS_SESSION_TOKEN")
+        token = credentials.key("AWS_SESSION_TOKEN") or ""
         if token:
             config["session_token"] = token
-
-        def signed_page(url: str, query: Mapping[str, str]) -> str:
-            return signatures.amazon(url, query, pair, token, region, datetime.now(UTC))
-
+        given = amazon.Keys(*pair, token, datetime.max.replace(tzinfo=UTC))
+        keys = amazon.held(lambda: given)
     elif role := variable("AWS_ROLE_ARN"):
-        config |= {"role_arn": role, "role_session_name": "holdfast"}
-        config["web_identity_token_file"] = variable("AWS_WEB_IDENTITY_TOKEN_FILE")
+        file = variable("AWS_WEB_IDENTITY_TOKEN_FILE")
+        config |= {"role_arn": role, "role_session_name": "holdfast", "web_identity_token_file": file}
+        keys = amazon.held(lambda: amazon.of_role(role, file, region, domain, web))
     elif agent := variable("AWS_CONTAINER_CREDENTIALS_FULL_URI"):
-        if agent not in _POD_IDENTITY:
+        if agent not in amazon.AGENTS:
             raise BundleError(
                 "AddressRefused", "AWS_CONTAINER_CREDENTIALS_FULL_URI is not the agent of EKS Pod Identity"
             )
-        config["container_credentials_full_uri"] = agent
-        config["container_authorization_token_file"] = variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
+        file = variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
+        config |= {"container_credentials_full_uri": agent, "container_authorization_token_file": file}
+        keys = amazon.held(lambda: amazon.of_agent(agent, file, web))
     else:
         return _Signer(base)
+
+    def signed_page(url: str, query: Mapping[str, str]) -> str:
+        held = keys()
+        return signatures.amazon(url, query, (held.id, held.secret), held.token, region, datetime.now(UTC))
+
     return _Signed(base, _store("S3Store", uri, config, credentials), signed_page)
 
 

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
+import obstore
 import pytest
+from obstore.store import S3Store
 from tests.unit.bundle.loopback import LOOPBACK, answer, serve
 from tests.unit.stores import servers
 from tests.unit.stores.conftest import CANARIES, Put
 from tests.unit.stores.servers import S3, secret
-from tests.unit.stores.test_google_and_azure import azure_secret
+from tests.unit.stores.test_google_and_azure import azure_secret, token_service
 from tests.unit.stores.test_s3 import reader
 
+from holdfast_bundle import amazon, signatures, stores
+from holdfast_bundle import credentials as credentials_module
 from holdfast_bundle import listing as listing_module
-from holdfast_bundle import signatures, stores
 from holdfast_bundle.credentials import NOBODY, Credentials
 from holdfast_bundle.errors import BundleError
 from holdfast_bundle.fetch import fetch_file, fetch_files
 from holdfast_bundle.listing import Listing, listing
 from holdfast_bundle.stores import Bucket
 from holdfast_bundle.uris import parse
+from holdfast_bundle.web import Web
 
 
 @pytest.fixture(params=["s3", "gs", "az"])
@@ -120,13 +126,79 @@ def test_a_signature_is_the_one_that_amazon_documents() -> None:
         "https://examplebucket.s3.amazonaws.com/test.txt",
         {},
         ("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"),
-        None,
+        "",
         "us-east-1",
         datetime(2013, 5, 24, tzinfo=UTC),
         seconds=86400,
     )
     # AWS General Reference, "Authenticating Requests: Using Query Parameters".
     assert url.endswith("X-Amz-Signature=aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404")
+
+
+def sts(key: str = servers.KEY, ends: str = "2099-01-01T00:00:00Z") -> str:
+    """The service's answer."""
+    return f"""<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
+      <AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>{servers.KEY_ID}</AccessKeyId>
+      <SecretAccessKey>{key}</SecretAccessKey><SessionToken>canary-session</SessionToken>
+      <Expiration>{ends}</Expiration></Credentials></AssumeRoleWithWebIdentityResult>
+    </AssumeRoleWithWebIdentityResponse>"""
+
+
+LIST = b"<x><Contents><Key>data/a.csv</Key><Size>1</Size><ETag>1</ETag></Contents></x>"
+
+
+@pytest.mark.parametrize(("answer", "asked"), [(sts(), 1), (sts(ends="2020-01-01T00:00:00Z"), 2)])
+def test_a_role_of_the_pod_lists_with_keys_that_it_gets_for_its_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, asked: int
+) -> None:
+    (tmp_path / "token").write_text("canary-of-kubernetes\n")
+    monkeypatch.setattr(credentials_module, "_TOKENS", f"{tmp_path}/")
+    platform = {"AWS_ROLE_ARN": "arn:aws:iam::1:role/x", "AWS_WEB_IDENTITY_TOKEN_FILE": f"{tmp_path}/token"}
+    with serve() as origin, shelf(origin, LIST) as _, token_service(answer) as (url, seen):
+        monkeypatch.setattr(amazon, "STS", f"{url}/{{region}}/{{domain}}")
+        named = secret(tmp_path / "secret", AWS_ENDPOINT_URL=origin.url(""), AWS_REGION="eu-test-1")
+        bucket = Bucket(parse("s3://models/data"), LOOPBACK, dataclasses.replace(named, platform=platform))
+        for _ in range(2):
+            assert [entry.name for entry in bucket.entries()] == ["a.csv"]
+        assert len(seen) == asked
+        assert seen[0].startswith("POST /eu-test-1/amazonaws.com")
+        assert "WebIdentityToken=canary-of-kubernetes" in seen[0]
+        assert "RoleArn=arn%3Aaws%3Aiam%3A%3A1%3Arole%2Fx" in seen[0]
+        assert b"X-Amz-Security-Token=canary-session" in origin.seen[0]
+
+
+def test_a_signature_with_a_session_is_the_one_that_obstore_makes() -> None:
+    keys = {"access_key_id": "id", "secret_access_key": "secret/+", "session_token": "session/+="}
+    store = S3Store("models", config={"region": "eu-test-1", "endpoint": "https://h.example.com", **keys})
+    theirs = urlsplit(obstore.sign(store, "GET", "data/a=1/b c.csv", timedelta(hours=1)))
+    query = dict(parse_qsl(theirs.query))
+    moment = datetime.strptime(query["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    base = f"https://h.example.com{theirs.path}"
+    ours = signatures.amazon(base, {}, ("id", "secret/+"), "session/+=", "eu-test-1", moment)
+    assert dict(parse_qsl(urlsplit(ours).query)) == query
+
+
+@pytest.mark.parametrize("answer", ["", "<x/>", "{}", sts(key=""), sts(ends="never"), "<!DOCTYPE x><x/>"])
+def test_keys_that_are_none_are_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    (tmp_path / "token").write_text("canary-of-kubernetes")
+    with token_service(answer) as (url, _):
+        monkeypatch.setattr(amazon, "STS", url)
+        with pytest.raises(BundleError, match="no keys") as caught:
+            amazon.of_role("role", f"{tmp_path}/token", "eu-test-1", "amazonaws.com", LOOPBACK)
+    assert caught.value.reason == "AccessDenied"
+
+
+def test_the_agent_of_eks_is_asked_with_its_token_and_by_its_address_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text("canary-of-kubernetes")
+    said = {"AccessKeyId": "a", "SecretAccessKey": "b", "Token": "c", "Expiration": "2099-01-01T00:00:00Z"}
+    with token_service(json.dumps(said)) as (url, seen):
+        keys = amazon.of_agent(f"{url}/v1/credentials", f"{tmp_path}/token", Web())
+        assert keys[:3] == ("a", "b", "c")
+        assert "Authorization: canary-of-kubernetes" in seen[0]
+    with token_service(json.dumps(said | {"Token": None})) as (url, _), pytest.raises(BundleError, match="no keys"):
+        amazon.of_agent(f"{url}/v1/credentials", f"{tmp_path}/token", Web())
 
 
 @pytest.mark.parametrize(
