@@ -86,6 +86,10 @@ bench-router: venv ## What the router and the way to another revision cost a req
 bench-decisions: venv ## How often the statistics decide wrongly, and how soon rightly (simulated); the last line is JSON
 	@$(PY) -m bench.bench_decisions $(ARGUMENTS)
 
+.PHONY: bench-drift
+bench-drift: venv ## How often drift and lost accuracy are called wrongly, how soon rightly, beside peers; the last line is JSON
+	@$(PY) -m bench.bench_drift $(ARGUMENTS)
+
 .PHONY: bench-overload
 bench-overload: venv ## Twice as many requests as a server can answer; the last line is JSON
 	@$(PY) -m bench.overload

@@ -66,7 +66,7 @@ class Scenario:
 
     Attributes:
         estimator: with its parameters, as in a TrainingJob.
-        covariate: only inputs change, not what they mean: what an estimate without labels promises to follow.
+        covariate: only inputs change, at once, and not what they mean. Estimates without labels promise to follow.
     """
 
     name: str

@@ -13,7 +13,7 @@ import numpy as np
 from bench.drift.rows import AFTER, BEFORE, DAY, PER_DAY, WARM, Array, Episode, Rows, Scenario
 from numpy.random import Generator
 
-BOOSTED = {"name": "HistGradientBoostingClassifier", "parameters": {"max_iter": "60", "max_leaf_nodes": "15"}}
+BOOSTED = {"name": "HistGradientBoostingClassifier"}
 TRAINING_TICKS = 4 * 7 * DAY
 _AMOUNT, _AGE, _LOAD, _COLOUR, _TENURE, _INCOME, _COUNTRY, _DEVICE, _HISTORY = range(9)
 _ALIKE = 0.8  # of a row's variance is its session's
@@ -146,16 +146,17 @@ def changing() -> tuple[Scenario, ...]:
         make = partial(_episode, world=world, then=then, creeping=creeping, labelled=labelled)
         return Scenario(f"service: {name}", make, BOOSTED, covariate)
 
-    close = replace(STEADY, moved=((_AMOUNT, 1.4),))
+    clear = replace(STEADY, moved=((_AMOUNT, 1.4), (_LOAD, 0.8), (_INCOME, -0.8)))
+    close = ((_AMOUNT, 0.4),)
     unclear = ((_HISTORY, -1.0),)
     unimportant = ((_COLOUR, 0.8), (_TENURE, -0.7))
     return (
         scenario("cases are less clear", STEADY, covariate=True, moved=unclear),
         scenario("cases are less clear, sessions and cycles", CYCLES, covariate=True, moved=unclear),
-        scenario("cases are less clear, creeping, sessions", SESSIONS, covariate=True, creeping=True, moved=unclear),
-        scenario("cases come closer to the line", close, covariate=True, moved=((_AMOUNT, 0.2),)),
-        scenario("cases come closer to the line, cycles", replace(close, daily=1.0, weekly=0.8), covariate=True,
-                 moved=((_AMOUNT, 0.2),)),
+        scenario("cases are less clear, creeping, sessions", SESSIONS, creeping=True, moved=unclear),
+        scenario("cases come closer to the line", clear, covariate=True, moved=close),
+        scenario("cases come closer to the line, cycles", replace(clear, daily=1.0, weekly=0.8), covariate=True,
+                 moved=close),
         scenario("cases are clearer", STEADY, covariate=True, moved=((_HISTORY, 1.0),)),
         scenario("unimportant inputs move", STEADY, covariate=True, moved=unimportant),
         scenario("unimportant inputs move, sessions and cycles, labels", CYCLES, covariate=True, labelled=0.2,

@@ -214,10 +214,12 @@ def _performance(
         else None
         for counts, is_sound in zip(confidence.windows, sound or [True] * len(confidence.windows), strict=True)
     )
-    # The newest labels, or, where these are few, all of the last windows.
-    newest, together = signal.labels[:1], signal.labels
-    for labels in (newest, together):
-        right, wrong = sum(each.right for each in labels), sum(each.wrong for each in labels)
-        if labels and (found := performance.measured(calibration, right, wrong, confidence.effect)):
-            return estimated, found, True
-    return estimated, None, True
+    newest, together = (_measured(calibration, labels, confidence) for labels in (signal.labels[:1], signal.labels))
+    # Of a small loss only the labels of all windows are certain.
+    loss = together and together.fell(wanted.max_drop) and not (newest and newest.fell(wanted.max_drop))
+    return estimated, together if loss or newest is None else newest, True
+
+
+def _measured(calibration: performance.Calibration, labels: Sequence[Labels], confidence: Series) -> Accuracy | None:
+    right, wrong = sum(each.right for each in labels), sum(each.wrong for each in labels)
+    return performance.measured(calibration, right, wrong, confidence.effect)

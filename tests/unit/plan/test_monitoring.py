@@ -269,6 +269,16 @@ def test_labels_that_are_right_beat_an_estimate_that_is_not() -> None:
     assert quality(at) == ("False", "EstimatedDrop")
 
 
+def test_a_loss_that_one_window_of_labels_is_not_certain_of_is_seen_in_all_of_them() -> None:
+    at = world()
+    look(at, signal(labels=Labels(628, 72)))
+    assert quality(at) == ("False", "MeasuredDrop")
+    assert at.status["performance"]["labels"] == 2100
+    look(at, signal(labels=Labels(665, 35)))
+    assert quality(at) == ("True", "WithinTolerance")
+    assert at.status["performance"]["labels"] == 700
+
+
 def test_few_labels_of_each_window_count_together() -> None:
     at = world()
     look(at, signal(labels=Labels(20, 20)))
