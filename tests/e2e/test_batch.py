@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.kube import JsonObject, Kube
 from tests.e2e.models import RESTRICTED_CONTAINER, RESTRICTED_POD, TRAINING_IMAGE
 
-COPIES = 400
+COPIES = 1000
 ROWS = 178 * COPIES
 CLAIM: JsonObject = {
     "apiVersion": "v1",

@@ -209,7 +209,7 @@ def _under_way(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:
         return Verdict("Unknown", last.reason, f"{last.message}; it is tried again")
     if failures := int(job.status.get("failed") or 0):
         said = f": {last.message}" if last else ""
-        return Verdict("Unknown", Reason.RETRYING, f"{failures} tries failed{said}")
+        return Verdict("Unknown", Reason.RETRYING, f"{failures} {'try' if failures == 1 else 'tries'} failed{said}")
     return Verdict("Unknown", Reason.PENDING, f"Job {job.name} waits for its pods")
 
 

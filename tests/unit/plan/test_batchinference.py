@@ -137,7 +137,7 @@ REASONS: dict[str, tuple[Callable[[], World], str, str | None, str]] = {
     # reason: (how it comes, Succeeded, Reconciling or Stalled, words in the message)
     "Pending": (begun, "Unknown", "Reconciling", "is about to start"),
     "Running": (running, "Unknown", "Reconciling", "3 of 4 pods run, 4 of 16 shards are done"),
-    "Retrying": (retrying, "Unknown", "Reconciling", "1 tries failed: timeout"),
+    "Retrying": (retrying, "Unknown", "Reconciling", "1 try failed: timeout"),
     "Suspended": (suspended, "Unknown", None, "set it to false to go on"),
     "ModelNotReady": (without_model, "Unknown", "Reconciling", "ModelDeployment wine does not exist"),
     "ImagePullFailed": (lambda: waiting(**NO_IMAGE), "Unknown", "Reconciling", "no such image"),

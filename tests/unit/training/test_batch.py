@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +35,24 @@ START = """
 import sys
 from pathlib import Path
 from holdfast_training.__main__ import main
-sys.exit(main(["batch"], claims=Path(sys.argv[1]), termination_log=Path(sys.argv[2])))
+sys.exit(main(["batch"], claims=Path(sys.argv[1]), termination_log=Path(sys.argv[2]), progress_port=0))
 """
+KILLED = """
+import os, signal
+from holdfast_training.batch.parts import ClaimParts
+publish = ClaimParts._publish
+
+def killed(self, path, name):
+    if WHEN == "after":
+        publish(self, path, name)
+    if name == "part-00002.parquet":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if WHEN == "before":
+        publish(self, path, name)
+
+ClaimParts._publish = killed
+"""
+"""A pod that is killed just before or just after its third file appears."""
 
 
 @dataclass
@@ -248,40 +263,34 @@ def test_the_pod_that_finds_all_shards_says_success_and_no_other(scoring: Scorin
     assert scoring.log == [("found", scoring.log[0][1])]
 
 
-def test_a_killed_pod_goes_on_where_it_was_and_scores_no_shard_twice(scoring: Scoring, table: str) -> None:
-    path = scoring.claim.root / "rows.csv"
-    header, *rows = path.read_text().splitlines(keepends=True)
-    path.write_text(header + "".join(rows) * 40)
-    document = json.dumps(scoring.document(table, shards=40, batchRows=1))
+@pytest.mark.parametrize(("when", "done"), [("before", 2), ("after", 3)])
+def test_a_killed_pod_goes_on_where_it_was_and_scores_no_shard_twice(
+    scoring: Scoring, table: str, when: str, done: int
+) -> None:
     log = scoring.claim.claims / "last-word"
     log.touch()
+    document = json.dumps(scoring.document(table, shards=6))
 
-    def start() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-c", START, str(scoring.claim.claims), str(log)],
+    def run(code: str) -> tuple[int, list[str]]:
+        ended = subprocess.run(
+            [sys.executable, "-c", code, str(scoring.claim.claims), str(log)],
             env={**os.environ, "HOLDFAST_BATCH": document, "JOB_COMPLETION_INDEX": "0"},
             stdout=subprocess.PIPE,
             text=True,
+            timeout=120,
         )
+        return ended.returncode, [json.loads(line)["event"] for line in ended.stdout.splitlines()]
 
-    first = start()
-    deadline = time.monotonic() + 60
-    while len(scoring.parts()) < 2 and first.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-    done = {path: path.stat().st_ino for path in scoring.parts()}
-    assert 2 <= len(done) < 40, "the pod was not killed in the middle"
+    assert run(f"WHEN = {when!r}{KILLED}{START}")[0] == -signal.SIGKILL
+    there = {path: path.stat().st_ino for path in scoring.parts()}
+    assert len(there) == done
     assert not (scoring.folder / "_SUCCESS").exists()
-    second = start()
-    stdout, _ = second.communicate(timeout=120)
-    assert second.returncode == 0
-    events = [json.loads(line)["event"] for line in stdout.splitlines()]
-    assert events.count("skipped") == len(done)
-    assert events.count("scored") == 40 - len(done)
-    assert {path: path.stat().st_ino for path in done} == done
-    assert json.loads(log.read_text())["rowsWritten"] == 40 * 569
-    assert scoring.answers().num_rows == 40 * 569
+    code, events = run(START)
+    assert code == 0
+    assert (events.count("skipped"), events.count("scored")) == (done, 6 - done)
+    assert {path: path.stat().st_ino for path in there} == there
+    assert json.loads(log.read_text())["rowsWritten"] == 569
+    assert scoring.answers().num_rows == 569
     assert not [*scoring.folder.glob(".*")]
 
 
