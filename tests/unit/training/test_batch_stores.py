@@ -1,7 +1,8 @@
-"""A batch from a real object store into it, with a Secret for each place."""
+"""A batch from a real object store into it, with a Secret for each place; and from a web server."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.unit.bundle.loopback import LOOPBACK
+from tests.unit.bundle.loopback import LOOPBACK, answer, serve
 from tests.unit.serving import models
 from tests.unit.stores import servers
 
@@ -21,7 +22,7 @@ from holdfast_bundle.fetch import fetch_file
 from holdfast_bundle.listing import listing
 from holdfast_bundle.uris import parse
 from holdfast_training.access import Access
-from holdfast_training.batch import spec
+from holdfast_training.batch import source, spec
 from holdfast_training.batch.parts import parts_at
 from holdfast_training.batch.score import score
 from holdfast_training.errors import TrainingError
@@ -151,3 +152,45 @@ def test_keys_that_the_store_does_not_take_are_told_by_place(pod: Pod, place: st
         pod.run(0)
     assert ended.value.reason == reason
     assert "wrong" not in ended.value.message
+
+
+def rows_of(url: str, scratch: Path, shards: int = 3) -> list[str]:
+    """The ids in all shards of what a web server gives, each read by a pod of its own."""
+    found = []
+    for shard in range(shards):
+        own = scratch / f"pod-{len(list(scratch.glob('pod-*')))}"
+        own.mkdir()
+        there = source.locate(url, None, None, scratch=own, web=LOOPBACK)
+        assert there.is_unchanged()
+        found += [name for chunk in there.shard(shard, shards, ["id"]) for name in chunk.table["id"].to_pylist()]
+    return found
+
+
+TABLE = b"id,a\n" + b"".join(b"%d,x\n" % number for number in range(50))
+
+
+@pytest.mark.parametrize("headers", [(), ('ETag: "1"',), ("Last-Modified: Thu, 26 Nov 2026 00:00:00 GMT",)])
+def test_a_file_of_a_web_server_is_cut_whether_or_not_it_tells_its_version(
+    tmp_path: Path, headers: tuple[str, ...]
+) -> None:
+    with serve() as origin:
+        origin.pages["/rows.csv"] = answer(TABLE, "200 OK", *headers)
+        assert rows_of(origin.url("/rows.csv"), tmp_path) == [str(number) for number in range(50)]
+        before = source.locate(origin.url("/rows.csv"), None, None, scratch=tmp_path, web=LOOPBACK).version
+        changed = [header.replace("1", "2").replace("26", "27") for header in headers]
+        origin.pages["/rows.csv"] = answer(TABLE.replace(b"x", b"y"), "200 OK", *changed)
+        (tmp_path / "input-0").unlink(missing_ok=True)
+        assert source.locate(origin.url("/rows.csv"), None, None, scratch=tmp_path, web=LOOPBACK).version != before
+
+
+def test_a_folder_of_a_web_server_has_the_files_of_its_manifest(tmp_path: Path) -> None:
+    listed = [{"name": "b.csv"}, {"name": "a.csv", "sha256": hashlib.sha256(TABLE).hexdigest()}]
+    with serve() as origin:
+        origin.pages["/rows/_manifest.json"] = answer(json.dumps({"files": listed}).encode())
+        origin.pages["/rows/a.csv"] = answer(TABLE)
+        origin.pages["/rows/b.csv"] = answer(b"id,a\nlast,x\n")
+        assert rows_of(origin.url("/rows/"), tmp_path) == [*map(str, range(50)), "last"]
+        origin.pages["/rows/a.csv"] = answer(TABLE.replace(b"x", b"y"))
+        with pytest.raises(TrainingError) as ended:
+            rows_of(origin.url("/rows/"), tmp_path)
+        assert ended.value.reason == "ChecksumMismatch"
