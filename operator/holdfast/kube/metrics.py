@@ -35,6 +35,9 @@ RESYNCS = Counter("holdfast_resyncs", "Full listings of a kind.", ["kind", "caus
 OBJECTS = Gauge("holdfast_objects", "Objects in the store.", ["kind"], registry=REGISTRY)
 QUEUE_DEPTH = Gauge("holdfast_queue_depth", "Custom resources that wait for a pass or are in one.", registry=REGISTRY)
 QUEUE_SCHEDULED = Gauge("holdfast_queue_scheduled", "Custom resources with a date for a pass.", registry=REGISTRY)
+DATA_EVENTS = Counter(
+    "holdfast_data_events", "Events about new data, by the HTTP status of their answer.", ["status"], registry=REGISTRY
+)
 LEADER = Gauge("holdfast_leader", "1 while this process leads.", registry=REGISTRY)
 WATCH_AGE = Gauge(
     "holdfast_watch_age_seconds", "Since the API server last granted or fed a watch.", ["kind"], registry=REGISTRY
