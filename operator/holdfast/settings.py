@@ -33,6 +33,12 @@ class Settings:
     workers: int
     log_level: int
     health_port: int
+    events_port: int | None
+    """Where pipelines say that there are new data; None: nowhere."""
+    event_keys: Path
+    """Their keys, a file by each namespace's name."""
+    events_peers: str
+    """A name for all replicas' addresses, of which one leads."""
     prometheus: Address | None
     """None: no SLO can be judged."""
     prometheus_seconds: int
@@ -44,6 +50,7 @@ class Settings:
 def read(environment: Mapping[str, str]) -> Settings:
     """Raises SettingsError."""
     reader = _Reader(environment)
+    pod_namespace = reader.text("POD_NAMESPACE", "holdfast-system")
     settings = Settings(
         plan=PlanSettings(
             serving_image=reader.text("HOLDFAST_SERVING_IMAGE"),
@@ -56,10 +63,13 @@ def read(environment: Mapping[str, str]) -> Settings:
         ),
         namespaces=reader.names("HOLDFAST_NAMESPACES"),
         pod_name=reader.text("POD_NAME", socket.gethostname()),
-        pod_namespace=reader.text("POD_NAMESPACE", "holdfast-system"),
+        pod_namespace=pod_namespace,
         workers=reader.number("HOLDFAST_WORKERS", 16, 1, 256),
         log_level=logging.getLevelNamesMapping()[reader.choice("HOLDFAST_LOG_LEVEL", "INFO", LOG_LEVELS)],
         health_port=reader.number("HOLDFAST_HEALTH_PORT", 8081, 1, 65535),
+        events_port=reader.number("HOLDFAST_EVENTS_PORT", 0, 0, 65535) or None,
+        event_keys=reader.file("HOLDFAST_EVENT_KEYS") or Path("/etc/holdfast/event-keys"),
+        events_peers=reader.text("HOLDFAST_EVENTS_PEERS", f"holdfast-operator.{pod_namespace}.svc"),
         prometheus=reader.prometheus("HOLDFAST_PROMETHEUS"),
         prometheus_seconds=reader.number("HOLDFAST_PROMETHEUS_SECONDS", 15, 5, 300),
         drift_window_seconds=reader.number("HOLDFAST_DRIFT_WINDOW_SECONDS", 86_400, 60, 604_800),
@@ -108,7 +118,7 @@ class _Reader:
     def prometheus(self, prefix: str) -> Address | None:
         """By PREFIX_URL, PREFIX_TOKEN_FILE and PREFIX_CA_FILE."""
         url = self._environment.get(f"{prefix}_URL", "").strip().rstrip("/")
-        token, authorities = self._file(f"{prefix}_TOKEN_FILE"), self._file(f"{prefix}_CA_FILE")
+        token, authorities = self.file(f"{prefix}_TOKEN_FILE"), self.file(f"{prefix}_CA_FILE")
         if not url:
             if token or authorities:
                 self.wrong.append(f"{prefix}_TOKEN_FILE and {prefix}_CA_FILE need {prefix}_URL")
@@ -117,7 +127,8 @@ class _Reader:
             self.wrong.append(f"{prefix}_URL must be http(s)://HOST[:PORT][/PATH], without user, query and fragment")
         return Address(url, token, authorities)
 
-    def _file(self, name: str) -> Path | None:
+    def file(self, name: str) -> Path | None:
+        """An absolute path; None where none is set."""
         text = self._environment.get(name, "").strip()
         if text and not Path(text).is_absolute():
             self.wrong.append(f"{name} must be an absolute path, not {text!r}")

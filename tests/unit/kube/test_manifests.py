@@ -74,6 +74,30 @@ def test_two_operators_run_restricted_and_are_probed() -> None:
     assert {"requests", "limits"} <= set(container["resources"])
 
 
+@pytest.mark.parametrize("overlay", ["base", "namespaced"])
+def test_events_find_their_way_to_all_replicas_and_keys_may_be_missing(overlay: str) -> None:
+    settings = read({**one(overlay, "ConfigMap", "holdfast-settings")["data"], "POD_NAME": "operator-0"})
+    pod = one(overlay, "Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert {port["name"]: port["containerPort"] for port in container["ports"]}["events"] == settings.events_port
+    (mount,) = (mount for mount in container["volumeMounts"] if mount["mountPath"] == str(settings.event_keys))
+    (volume,) = (volume for volume in pod["volumes"] if volume["name"] == mount["name"])
+    assert (volume["secret"]["optional"], volume["secret"]["defaultMode"]) == (True, 0o444)
+    service = one(overlay, "Service", "holdfast-events")["spec"]
+    peers = one(overlay, "Service", "holdfast-operator")
+    assert service["ports"] == [{"name": "events", "port": 80, "targetPort": "events"}]
+    assert service["selector"] == peers["spec"]["selector"]
+    name, namespace, _ = settings.events_peers.split(".")
+    assert (name, namespace) == (peers["metadata"]["name"], peers["metadata"]["namespace"])
+    assert peers["spec"]["clusterIP"] == "None"
+    policy = one(overlay, "NetworkPolicy")["spec"]
+    assert policy["podSelector"]["matchLabels"] == service["selector"]
+    management, events = policy["ingress"]
+    assert management == {"ports": [{"port": "management"}]}
+    assert events["ports"] == [{"port": "events"}]
+    assert {"podSelector": {"matchLabels": service["selector"]}} in events["from"]
+
+
 def test_the_lease_that_may_be_written_is_the_one_that_is_used() -> None:
     role = one("base", "Role", "holdfast-operator-lease")
     (named,) = (rule for rule in role["rules"] if "resourceNames" in rule)

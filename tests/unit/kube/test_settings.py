@@ -39,6 +39,16 @@ def test_workers_outside_their_bounds_are_refused(value: str) -> None:
         read({**REQUIRED, "HOLDFAST_WORKERS": value})
 
 
+def test_events_come_to_a_port_only_where_one_is_set() -> None:
+    settings = read({**REQUIRED, "POD_NAMESPACE": "models-system"})
+    assert settings.events_port is None
+    assert settings.event_keys == Path("/etc/holdfast/event-keys")
+    assert settings.events_peers == "holdfast-operator.models-system.svc"
+    assert read({**REQUIRED, "HOLDFAST_EVENTS_PORT": "8082"}).events_port == 8082
+    with pytest.raises(SettingsError, match="HOLDFAST_EVENT_KEYS must be an absolute path"):
+        read({**REQUIRED, "HOLDFAST_EVENT_KEYS": "keys"})
+
+
 def test_prometheus_is_optional_and_asked_every_fifteen_seconds() -> None:
     assert read(REQUIRED).prometheus is None
     settings = read({**REQUIRED, "HOLDFAST_PROMETHEUS_URL": "https://prometheus.example.com:9090/path/"})
