@@ -8,6 +8,7 @@ import logging
 import os
 import uuid
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from kubernetes.aio.client import Configuration
@@ -26,10 +27,13 @@ from holdfast.kube.resync import Resync
 from holdfast.kube.slo import SloWatch
 from holdfast.kube.store import Store
 from holdfast.kube.watches import Scope, Watches
+from holdfast.kube.webhook import DataEvents, Webhook, peers
 from holdfast.kube.workers import PASS_SECONDS, Workers
 from holdfast.settings import Settings
+from holdfast.signals.cloudevents import Refused
 from holdfast.signals.leases import Signer
 from holdfast.signals.routers import Routers
+from holdfast.signals.senders import Senders
 
 LEASE_NAME = "holdfast-operator"
 COALESCE_SECONDS = 0.1
@@ -74,12 +78,21 @@ class Controller:
             self.queue,
         )
         self._routers = Routers(self.elector.guard)
+        self._data_events = DataEvents()
         self._reconciler = Reconciler(
-            self.client, self.store, recorder, settings.plan, self._slo.signal, self._drift.answer, self._routers
+            self.client,
+            self.store,
+            recorder,
+            settings.plan,
+            self._slo.signal,
+            self._drift.answer,
+            self._data_events.last,
+            self._routers,
         )
         self.workers = Workers(self.queue, self._reconciler.reconcile, settings.workers)
         self._ticker = Ticker()
         self._health = HealthServer(settings.health_port, self.judge)
+        self._webhook = self._make_webhook(settings)
         self._tasks: list[asyncio.Task[None]] = []
         self._working = False
         self.kinds: tuple[Kind, ...] = ()
@@ -88,9 +101,11 @@ class Controller:
     # --- Life -------------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Answer probes. Raises OSError when the port is taken."""
+        """Answer probes, and take events. Raises OSError when a port is taken."""
         metrics.REGISTRY.register(ModelCollector(self.store))
         await self._health.start()
+        if self._webhook is not None:
+            await self._webhook.start()
         self._spawn(self._ticker.run(), "ticker")
 
     async def lead(self) -> None:
@@ -128,6 +143,8 @@ class Controller:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._webhook is not None:
+            await self._webhook.stop()
         await self._health.stop()
 
     async def close(self) -> None:
@@ -190,6 +207,25 @@ class Controller:
 
     def _spawn(self, coroutine: Any, name: str) -> None:
         self._tasks.append(asyncio.create_task(coroutine, name=name))
+
+    # --- Events about new data --------------------------------------------------------------------------------------
+
+    def _make_webhook(self, settings: Settings) -> Webhook | None:
+        if settings.events_port is None:
+            return None
+        find = peers(settings.events_peers, settings.events_port)
+        senders = Senders(settings.event_keys)
+        return Webhook(settings.events_port, senders, self._take_event, lambda: self._working, find)
+
+    def _take_event(self, key: Key) -> None:
+        """Have somebody look at a model's data. Raises Refused when nobody would."""
+        resource = self.store.resource(key)
+        if resource is None or resource.deleting or self.store.is_left_alone(key.namespace):
+            raise Refused(404, "there is no such ModelDeployment")
+        retraining: Mapping[str, Any] = resource.spec.get("retraining") or {}
+        if "newData" not in (retraining.get("triggers") or {}):
+            raise Refused(422, "it has no spec.retraining.triggers.newData, so nobody looks at its data")
+        self.queue.add_after(key, self._data_events.note(key, datetime.now(UTC)))
 
     # --- Health -----------------------------------------------------------------------------------------------------
 

@@ -103,9 +103,11 @@ class Reconciler:
         settings: Settings,
         slo: Callable[[Key], SloAnswer],
         monitoring: Callable[[Key], MonitoringAnswer],
+        data_event: Callable[[Key, datetime], datetime | None],
         routers: Routers,
     ) -> None:
-        """`slo`, `monitoring`: what Prometheus says of a ModelDeployment, and of the rows that it sees."""
+        """`slo`, `monitoring`: what Prometheus says of a ModelDeployment, and of the rows that it sees; `data_event`:
+        when somebody said last that it has new data."""
         self._client = client
         self._store = store
         self._applier = Applier(client, store)
@@ -114,6 +116,7 @@ class Reconciler:
         self._settings = settings
         self._slo = slo
         self._monitoring = monitoring
+        self._data_event = data_event
         self._routers = routers
         self._signer: Signer | None = None
         self._obstacles: dict[Key, Obstacles] = {}
@@ -161,9 +164,9 @@ class Reconciler:
     # --- Observing --------------------------------------------------------------------------------------------------
 
     def _observe(self, resource: Resource, children: list[Live], obstacles: Obstacles) -> Observed:
-        key = resource.key
+        key, now = resource.key, datetime.now(UTC)
         observed = Observed(
-            now=datetime.now(UTC),
+            now=now,
             settings=self._settings,
             metadata=Metadata(key.name, key.namespace, resource.uid, resource.generation),
             spec=resource.spec,
@@ -174,6 +177,7 @@ class Reconciler:
             trainings=self._trainings(resource),
             slo=self._slo(key),
             monitoring=self._monitoring(key),
+            data_event=self._data_event(key, now),
             memory=self._memory(resource),
         )
         return _with(observed, children, obstacles)

@@ -140,9 +140,11 @@ class Webhook:
         namespace, name = self._senders.genuine(event, content, headers.get(SIGNATURE.lower(), ""), self._now())
         if not self._leads():
             return await self._relay(request, body)
-        if not self._senders.is_new(namespace, event, self._now()):
+        now = self._now()
+        if not self._senders.is_new(namespace, event, now):
             return 200, "this event has come before"
         self._take(Key(MODEL_DEPLOYMENT.name, namespace, name))
+        self._senders.remember(namespace, event, now)
         return 202, "somebody will look at the data"
 
     async def _relay(self, request: web.Request, body: bytes) -> tuple[int, str]:

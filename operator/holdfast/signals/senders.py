@@ -66,7 +66,7 @@ class Senders:
         return namespace, name
 
     def is_new(self, namespace: str, event: Event, now: datetime) -> bool:
-        """Whether this genuine event has not come before.
+        """Whether this genuine event has not been taken before.
 
         Raises:
             Refused: there are too many of this namespace.
@@ -74,15 +74,17 @@ class Senders:
         seen = self._seen.setdefault(namespace, {})
         for old in [digest for digest, until in seen.items() if until <= now]:
             del seen[old]
-        digest = hashlib.sha256(f"{event.source}\0{event.id}".encode("utf-8", "surrogatepass")).digest()
-        if digest in seen:
+        if _digest(event) in seen:
             return False
         full_at = max(self._full_at.get(namespace, now), now) + timedelta(seconds=1 / RATE)
         if full_at - now > timedelta(seconds=BURST / RATE):
             raise Refused(429, "too many events of this namespace: wait, and send one for many changes")
         self._full_at[namespace] = full_at
-        seen[digest] = now + 2 * WINDOW
         return True
+
+    def remember(self, namespace: str, event: Event, now: datetime) -> None:
+        """This new event has been taken; one that was refused may come again."""
+        self._seen.setdefault(namespace, {})[_digest(event)] = now + 2 * WINDOW
 
     def _keys(self, namespace: str) -> list[bytes]:
         try:
@@ -94,3 +96,7 @@ class Senders:
         if len(keys) < len([line for line in lines if line]):
             log.warning("keys of namespace %s with less than %d bytes are passed over", namespace, MIN_KEY_BYTES)
         return keys
+
+
+def _digest(event: Event) -> bytes:
+    return hashlib.sha256(f"{event.source}\0{event.id}".encode("utf-8", "surrogatepass")).digest()

@@ -105,7 +105,8 @@ async def world(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     routers = Routers(lambda: world.refuse(), int(server.management_url.rpartition(":")[2]))
     planner, store = Planner(), Store()
     recorder = Recorder(client, "test")
-    made = Reconciler(client, store, recorder, Settings("s", "t"), lambda _: None, lambda _: None, routers)
+    nothing = (lambda _: None, lambda _: None, lambda *_: None)
+    made = Reconciler(client, store, recorder, Settings("s", "t"), *nothing, routers)
     made.open(SIGNER)
     monkeypatch.setitem(reconcile.PLANNERS, "ModelDeployment", planner)  # type: ignore[arg-type]
     world = World(server, planner, store, [pod("p1")], made)

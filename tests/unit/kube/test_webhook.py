@@ -113,7 +113,8 @@ async def test_an_event_that_was_changed_on_its_way_is_refused(leader: Replica) 
 
 async def test_an_event_about_no_model_is_said_to_be_so(leader: Replica) -> None:
     message = signed(to_structured(event(subject="team-a/none"), JSONFormat()))
-    assert await leader.send(message) == (404, "there is no such ModelDeployment")
+    for _ in range(2):  # one that was not taken may come again
+        assert await leader.send(message) == (404, "there is no such ModelDeployment")
 
 
 async def test_an_old_event_is_refused(leader: Replica) -> None:
