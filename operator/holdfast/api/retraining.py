@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from holdfast.api.meta import Count, Digest, Model, ShortText, Text, Time, atomic_list, rules, validated
-from holdfast.api.trainingjob import RUN_RULES, Data, RunSpec
+from holdfast.api.trainingjob import RUN_RULES, Rows, RunSpec
 
 TriggerAction = Literal["Notify", "Train", "TrainAndRollout"]
 
@@ -112,7 +112,7 @@ class Gate(Model):
         30, ge=0, le=500, description="Loss on any of template.spec.evaluation.slices that is tolerated."
     )
     max_latency_percent: int = Field(120, ge=50, le=1000, description="p95, against the champion's.")
-    data: Data | None = Field(
+    data: Rows | None = Field(
         None, description="Recent labelled rows. Absent: those of template.spec.data that are held out."
     )
 

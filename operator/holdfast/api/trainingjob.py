@@ -185,8 +185,8 @@ class Checks(Model):
     )
 
 
-class Data(Model):
-    """What to learn from."""
+class Rows(Model):
+    """Rows of a table, or of arrays."""
 
     model_config = validated(KEYLESS)
 
@@ -196,6 +196,11 @@ class Data(Model):
     )
     format: Literal["CSV", "Parquet", "NPZ"] | None = Field(None, description="Absent: by the name's ending.")
     secret_ref: ObjectRef | None = Field(None, description="Secret with the keys to a store or a web server.")
+
+
+class Data(Rows):
+    """What to learn from."""
+
     checks: Checks | None = Field(None, description="What the data must be, or the run fails before it trains.")
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.api.batchinference import BatchInferenceSpec
-from holdfast.api.meta import Model, ObjectRef
+from holdfast.api.meta import ObjectRef
+from holdfast.api.retraining import Gate
 from holdfast.api.trainingjob import OwnContainer, Preprocessing, RunSpec, Split, TrainingJobSpec
 from holdfast.build import labels, names, owntrainer, pod
 from holdfast.build.hashing import canonical_json, with_desired_hash
@@ -50,7 +51,7 @@ def gate_job(
     champion: Source,
     champion_digest: str,
     challenger: tuple[str, str],
-    gate: Model,
+    gate: Gate,
     template: RunSpec,
     image: str,
     pull_policy: str,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.api.meta import Model
+from holdfast.api.retraining import Gate
 from holdfast.api.trainingjob import TrainingJobSpec
 from holdfast.build import job, names, quantities
 from holdfast.build.controllerrevision import controller_revision
@@ -31,16 +31,6 @@ RESOURCES: dict[str, dict[str, str | int]] = {
     "requests": {"cpu": "0.5", "memory": "524288Ki", "ephemeral-storage": "1.5Gi"},
     "limits": {"memory": 1073741824, "example.com/gpu": 1},
 }
-
-
-class Gate(Model):
-    """What a challenger must reach."""
-
-    comparison: str = "NonInferior"
-    max_loss_per_mille: int = 10
-    max_slice_loss_per_mille: int = 30
-    max_latency_percent: int = 120
-    data: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +123,7 @@ def every_manifest(namespace: str = "default", name: str = NAME) -> dict[str, di
             STORE,
             DIGEST,
             ("pvc://models/wine/wine-1c7d20aa4b", DIGEST),
-            Gate(data={"uri": "pvc://labels/recent.csv"}),
+            Gate.parse({"data": {"uri": "pvc://labels/recent.csv"}}),
             training_spec(),
             IMAGE,
             "IfNotPresent",

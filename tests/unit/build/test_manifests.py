@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from tests.unit.build import samples
 
+from holdfast.api.retraining import Gate
 from holdfast.build import job, labels
 from holdfast.build.deployment import Feedback, Tls
 from holdfast.build.hashing import with_desired_hash
@@ -282,7 +283,7 @@ def test_a_gate_finds_the_keys_to_each_of_its_places_in_a_folder_of_their_own() 
     challenger = ("s3://models/wine/wine-1", samples.DIGEST)
     made = job.gate_job(
         "gate", "wine", "default", samples.UID, Source("pvc://models/old", "unused"), samples.DIGEST, challenger,
-        samples.Gate(data=rows), run, samples.IMAGE, "Always",
+        Gate.parse({"data": rows}), run, samples.IMAGE, "Always",
     )  # fmt: skip
     spec = made["spec"]["template"]["spec"]
     [container] = spec["containers"]
