@@ -10,7 +10,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlencode
-from xml.etree import ElementTree
 
 from holdfast_bundle.addresses import Reach
 from holdfast_bundle.errors import BundleError
@@ -48,6 +47,8 @@ def held(ask: Callable[[], Keys]) -> Callable[[], Keys]:
 
 def of_role(role: str, token_file: str, region: str, domain: str, web: Web) -> Keys:
     """For a role that trusts the ServiceAccount. Raises BundleError."""
+    from xml.etree import ElementTree
+
     form = {
         "Action": "AssumeRoleWithWebIdentity",
         "Version": "2011-06-15",

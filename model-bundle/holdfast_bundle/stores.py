@@ -18,7 +18,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
-from xml.etree import ElementTree
 
 from holdfast_bundle import amazon, signatures
 from holdfast_bundle.addresses import Reach
@@ -172,6 +171,8 @@ class _Dialect:
 
     def read(self, uri: Uri, answer: bytes) -> tuple[list[Listed], str]:
         """The objects of a page, and the marker of the next one. Raises BundleError `Invalid`."""
+        from xml.etree import ElementTree  # a server that fetches by name does without
+
         try:
             if b"<!DOCTYPE" in answer:  # entities; no store sends them
                 raise ValueError
@@ -206,8 +207,8 @@ _AZURE = _Dialect(
 )
 
 
-def _text(item: ElementTree.Element, path: str) -> str:
-    text = item.findtext(path)
+def _text(item: Any, path: str) -> str:
+    text: str | None = item.findtext(path)
     if text is None:
         raise ValueError
     return text

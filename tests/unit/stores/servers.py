@@ -64,7 +64,7 @@ def running(command: list[str], port: int, log: Path, environment: Mapping[str, 
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(2)  # azurite waits for clients that keep their connections
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
