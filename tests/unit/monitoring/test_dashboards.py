@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,11 @@ from holdfast.kube import metrics
 from holdfast.kube.models import ModelCollector
 from holdfast.kube.store import Store
 from holdfast.plan.slo import alarms
+from holdfast.signals.drift import Asked, DriftReader
+from holdfast.signals.prometheus import Address, session
+from holdfast.signals.slo import Model
+from holdfast.stats.drift import Reference
+from holdfast.stats.drift import Series as Counted
 
 ROOT = Path(__file__).parents[3] / "manifests" / "monitoring"
 BODY = request(X=("FP32", [1, 4], [5.1, 3.5, 1.4, 0.2]))
@@ -226,3 +232,32 @@ def test_the_operator_s_word_about_models_is_kept(scraped: str) -> None:
     [sample] = value(scraped, 'holdfast_rollout_weight_ratio{namespace="shop", model="wine"}')
     assert sample["metric"]["pod"] == "operator-0"
     assert float(sample["value"][1]) == 0.1
+
+
+async def test_what_is_asked_about_rows_is_what_pods_tell(scraped: str) -> None:
+    """From the counters of real pods to what drift and accuracy are judged by."""
+    wanted = [Asked(Model("shop", "wine"), revision) for revision in (REVISION, TARGET)]
+    reader = DriftReader(60)
+    async with session(Address(scraped)) as questions:
+        seen = await reader.seen(questions)
+        now = replace(seen, end=int(time.time()))  # the last whole minute may be older than the pods
+        found = {asked: signal async for asked, signal in reader.read(questions, wanted, now)}
+    assert seen.profiles == dict.fromkeys(wanted, "complete")
+    for asked in wanted:
+        signal = found[asked]
+        assert signal
+        assert signal.prediction
+        assert signal.confidence
+        assert signal.accuracy == {"0": 0.9, "1": 1.0}
+        sepal = signal.features["sepal"]
+        assert sepal.reference == Reference({"0": 0.2, "1": 0.4, "2": 0.4, "missing": 0.0}, 150)
+        rows, fallen = rows_of(sepal), rows_of(sepal, "1")
+        assert rows == fallen > 0  # all of them are 5.1 long
+        assert rows_of(signal.prediction) == pytest.approx(rows)
+        assert rows_of(signal.confidence) == pytest.approx(rows)
+    assert sum(each.right + each.wrong for signal in found.values() if signal for each in signal.labels) > 0
+
+
+def rows_of(series: Counted, bin_: str | None = None) -> float:
+    """Of all its windows."""
+    return sum(count for window in series.windows for name, count in window.items() if bin_ in (None, name))
