@@ -6,7 +6,7 @@ import functools
 import http.server
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from holdfast_training import gate, spec
 from holdfast_training.access import Access
 from holdfast_training.errors import TrainingError
 from holdfast_training.output import StoreOutput, output_at
+from holdfast_training.poll import poll
 from holdfast_training.train import train
 
 
@@ -196,6 +197,39 @@ def test_the_keys_to_the_data_do_not_open_the_output(pod: Pod) -> None:
 def test_data_that_are_not_there_are_said(pod: Pod) -> None:
     error = pod.failure(pod.document(f"{pod.bucket}/none"))
     assert (error.reason, error.exit_code) == ("DataNotFound", 3)
+
+
+def test_a_bundle_goes_into_googles_store(pod: Pod, tmp_path: Path) -> None:
+    (tmp_path / "google").mkdir()
+    with servers.google(tmp_path / "google") as google:
+        servers.secret(pod.folder / "secrets" / "output", **{"service-account__json": google.key})
+        pod.put("data.parquet", table())
+        document = pod.document(f"{pod.bucket}/data.parquet")
+        document["output"]["uri"] = "gs://models/out"
+        report = pod.train(document)
+        assert report["model"]["uri"] == "gs://models/out/run-1"
+        finished = pod.output(document).finished()
+        assert finished is not None
+        assert finished[0] == report["model"]["digest"]
+
+
+def test_a_poll_of_a_store_reports_what_a_run_does_until_the_data_change(pod: Pod) -> None:
+    pod.put("wine/a.parquet", table())
+    document = pod.document(f"{pod.bucket}/wine")
+    asked = json.dumps({"data": document["data"], "settleSeconds": 60})
+
+    def version(sleep: Callable[[float], None] = lambda _: None) -> Any:
+        return poll(asked, web=LOOPBACK, secrets=pod.folder / "secrets", sleep=sleep)["version"]
+
+    before = version()
+    assert pod.train(document)["data"]["version"] == before
+    with pytest.raises(TrainingError) as caught:
+        version(lambda _: pod.put("wine/b.parquet", table(80)))
+    assert caught.value.reason == "DataChanging"
+    after = version()
+    assert after != before
+    pod.put("wine/b.parquet", table(81))
+    assert version() not in (before, after)
 
 
 # --- a web server, and manifests
