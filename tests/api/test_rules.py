@@ -508,10 +508,18 @@ REFUSED: list[tuple[Json, str, str]] = [
         )
         for place in ("model", "input", "output")
     ),
-    (
-        batch_inference(input={"uri": "pvc://lake/wine"}, output={"uri": "pvc://lake/wine"}),
-        "spec",
-        "output.uri must not be input.uri",
+    *(
+        (
+            batch_inference(input={"uri": source}, output={"uri": place}),
+            "spec",
+            "output.uri must not be input.uri or lie in it: what is written would be read",
+        )
+        for source, place in (
+            ("pvc://lake/wine", "pvc://lake/wine"),
+            ("pvc://lake/wine/", "pvc://lake/wine"),
+            ("s3://lake/wine", "s3://lake/wine/scored"),
+            ("pvc://lake", "pvc://lake/scored/"),
+        )
     ),
 ]
 
@@ -657,6 +665,8 @@ def test_every_rule_of_every_kind_is_among_those_tested() -> None:
         batch_inference(model={"trainingJobRef": {"name": "wine"}}),
         batch_inference(input={"uri": "s3://lake/wine/", "secretRef": {"name": "lake"}}, serviceAccountName="batch"),
         batch_inference(output={"uri": "az://lake/scored", "secretRef": {"name": "lake"}}),
+        batch_inference(input={"uri": "pvc://lake/wine"}, output={"uri": "pvc://lake/wine-scored"}),
+        batch_inference(input={"uri": "pvc://lake/wine/today"}, output={"uri": "pvc://lake/wine"}),
     ],
 )
 def test_what_breaks_no_rule_is_taken(server: Server, body: Json) -> None:

@@ -135,7 +135,10 @@ class BatchInferenceSpec(Model):
     model_config = one_run(
         "BatchInference",
         ("suspend", "ttlSecondsAfterFinished"),
-        ("self.input.uri != self.output.uri", "output.uri must not be input.uri"),
+        (
+            "!(self.output.uri + '/').startsWith(self.input.uri + (self.input.uri.endsWith('/') ? '' : '/'))",
+            "output.uri must not be input.uri or lie in it: what is written would be read",
+        ),
     )
 
     suspend: bool = Field(False, description="Stop the pods; finished shards stay.")
