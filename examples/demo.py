@@ -49,7 +49,7 @@ class Demo:
         """The whole demo."""
         self.step("cluster", start_cluster)
         self.step("images: operator, serving, training, Prometheus", load_images)
-        self.step("operator and Prometheus: kubectl apply -k manifests/monitored", install_operator)
+        self.step("operator and Prometheus: kubectl apply -k examples/cluster", install_operator)
         self.step("data: kubectl apply -k examples/wine/data", provide_data)
         self.step("examples: kubectl apply -k examples/wine", lambda: kubectl_apply("examples/wine"))
         self.step("training: waiting for TrainingJob wine", lambda: wait_for("tjob/wine", "condition=Succeeded"))
@@ -91,7 +91,7 @@ def kubectl_apply(folder: str) -> None:
 
 
 def install_operator() -> None:
-    kubectl_apply("manifests/monitored")
+    kubectl_apply("examples/cluster")
     kubectl(
         "wait",
         "--for=condition=Established",

@@ -39,7 +39,7 @@ def running() -> Iterator[Kube]:
             devcluster("build-image", image)
             devcluster("load-image", image)
         admin = Kube(binaries.kubectl(), Path(devcluster("kubeconfig")), "holdfast-system")
-        admin("apply", "-k", str(ROOT / "manifests/monitored"))
+        admin("apply", "-k", str(ROOT / "examples/cluster"))
         if was_there:  # with an operator of another content under the same name, perhaps
             admin("rollout", "restart", "deploy/holdfast-operator")
         for name in ("holdfast-operator", "prometheus"):
