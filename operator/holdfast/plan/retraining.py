@@ -173,10 +173,15 @@ def _idle(
     asked = list(triggers.holding(view, judged, fresh, schedule))
     told = tuple(_notified(view, each) for each in asked if each.action == "Notify" and _is_news(view, each, fresh))
     dealt_with = next((each.due for each in asked if each.due and each.action == "Notify"), None)
-    acting = next((each for each in asked if each.action != "Notify"), None)
-    if acting is None:
-        return replace(rest, writes=reading.writes, told=told, dealt_with=dealt_with)
-    return replace(_act(view, past, acting, braked, reading, judged), told=told)
+    acting = [each for each in asked if each.action != "Notify"]
+    data = judged.data if judged else None
+    persists = data is not None and data.reason == Reason.DRIFT_PERSISTENT
+    usable = next((each for each in acting if not (persists and each.by_rows)), None)
+    if usable:
+        return replace(_act(view, past, usable, braked, reading, judged), told=told)
+    if data and acting:
+        rest = _Step("False", Reason.DRIFT_PERSISTENT, f"{data.message}; training again would not help")
+    return replace(rest, writes=reading.writes, told=told, dealt_with=dealt_with)
 
 
 def _act(
@@ -188,11 +193,9 @@ def _act(
     judged: Judged | None,
 ) -> _Step:
     """A trigger holds: what keeps it back, or its run."""
-    data = judged.data if judged else None
     if judged and judged.broken:
-        return _Step("False", Reason.UPSTREAM_FAULT, f"{judged.broken}; nothing is learned from such data")
-    if data and data.reason == Reason.DRIFT_PERSISTENT and asked.trigger in (Trigger.DRIFT, Trigger.PERFORMANCE):
-        return _Step("False", Reason.DRIFT_PERSISTENT, f"{data.message}; training again would not help")
+        message = f"{judged.broken}; nothing is learned from such data"
+        return _Step("False", Reason.UPSTREAM_FAULT, message, reading.writes)
     if braked.next_allowed:
         return _Step("False", braked.reason, f"{asked.trigger}: {braked.message}", reading.writes)
     if reading.pending:

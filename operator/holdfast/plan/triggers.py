@@ -16,7 +16,7 @@ from holdfast.plan.trainings import Run
 from holdfast.plan.view import View
 
 DROPS = frozenset({"EstimatedDrop", "MeasuredDrop"})
-DRIFTS = frozenset({"FeatureDrift", "PredictionDrift"})
+DRIFTS = frozenset({"FeatureDrift", "PredictionDrift", "DriftPersistent"})
 FAR = timedelta(days=366 * 8)
 """Nothing is looked for beyond: the 29th of February comes within 8 years."""
 
@@ -30,6 +30,8 @@ class Asked:
     why: str
     due: datetime | None = None
     """Of a schedule."""
+    by_rows: bool = False
+    """Because rows look different, and not because anybody has seen wrong answers, or other data to learn from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,10 @@ def holding(view: View, judged: Judged | None, new_version: str | None, schedule
         return
     performance, data = (judged.performance, judged.data) if judged else (None, None)
     if triggers.performance and performance and performance.reason in DROPS:
-        yield Asked(Trigger.PERFORMANCE, triggers.performance.action, performance.message)
+        estimated = performance.reason == "EstimatedDrop"
+        yield Asked(Trigger.PERFORMANCE, triggers.performance.action, performance.message, by_rows=estimated)
     if triggers.drift and data and data.reason in DRIFTS:
-        yield Asked(Trigger.DRIFT, triggers.drift.action, data.message)
+        yield Asked(Trigger.DRIFT, triggers.drift.action, data.message, by_rows=True)
     if triggers.new_data and new_version:
         yield Asked(Trigger.NEW_DATA, triggers.new_data.action, f"the data are of version {new_version[:19]}…")
     if triggers.schedule and schedule.due:

@@ -454,7 +454,21 @@ def test_a_model_that_drifts_soon_after_it_was_trained_is_not_trained_again() ->
         world.converge()
         polled(world, digest("2"))
     assert len(world.trainings) == 1
-    assert says(world) == ("False", "Idle")
+    assert says(world) == ("False", "DriftPersistent")
+
+
+def test_wrong_answers_that_people_have_seen_are_learned_from_whatever_the_rows_look_like() -> None:
+    world = serving({**NEW_DATA, "performance": {"action": "TrainAndRollout"}})
+    next_poll(world, digest("2"))
+    trained(world, "c", digest("2"))
+    gated(world)
+    rolled_out(world)
+    world.spec["monitoring"] = BOTH
+    world.wait(2 * 86400)
+    look(world, signal(alcohol=(FAR,) * 3, labels=Labels(700, 300)))
+    assert world.says("DataStable") == ("False", "DriftPersistent")
+    polled(world, digest("3"))
+    assert [run.labels[labels.TRIGGER] for run in world.trainings.values()] == ["NewData", "Performance"]
 
 
 NOTHING_KNOWN = [NoSignal("MetricsUnavailable", "words"), NoSignal("PrometheusNotConfigured", "words")]
