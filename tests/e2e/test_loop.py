@@ -116,7 +116,7 @@ def test_a_loss_of_accuracy_trains_compares_tries_and_promotes(loop: Kube) -> No
 def test_rows_that_move_without_a_loss_only_notify(loop: Kube) -> None:
     before = model(loop)["status"]
     live_in(loop, "older")
-    found = loop.wait_reason("mdep", "loans", "DataStable", "DriftPersistent", 8 * WINDOW)
+    found = loop.wait_reason("mdep", "loans", "DataStable", "DriftPersistent", 6 * WINDOW)
     assert "age" in found["message"]
     after = model(loop)
     assert says(after, "PerformanceStable") in {"WithinTolerance", "Settling"}

@@ -180,7 +180,7 @@ def _idle(
     if usable:
         return replace(_act(view, past, usable, braked, reading, judged), told=told)
     if data and acting:
-        rest = _Step("False", Reason.DRIFT_PERSISTENT, f"{data.message}; training again would not help")
+        rest = _Step("False", Reason.DRIFT_PERSISTENT, data.message)
     return replace(rest, writes=reading.writes, told=told, dealt_with=dealt_with)
 
 
