@@ -79,6 +79,7 @@ def test_one_object_trains_and_serves(loop: Kube) -> None:
     assert says(found, "Retraining") == "Idle"
 
 
+@pytest.mark.timeout(1200)
 def test_a_loss_of_accuracy_trains_compares_tries_and_promotes(loop: Kube) -> None:
     live_in(loop, "before")
     loop.wait_reason("mdep", "loans", "PerformanceStable", "WithinTolerance", 5 * WINDOW)
@@ -113,6 +114,7 @@ def test_a_loss_of_accuracy_trains_compares_tries_and_promotes(loop: Kube) -> No
     assert max(worse) < 0.9
 
 
+@pytest.mark.timeout(600)
 def test_rows_that_move_without_a_loss_only_notify(loop: Kube) -> None:
     before = model(loop)["status"]
     live_in(loop, "older")
