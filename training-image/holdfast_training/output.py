@@ -12,8 +12,9 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ NOTES = "_run.json"
 """What a run has to say of itself beside the bundle. It is not sealed: two runs of one recipe give the same bundle."""
 _STARTED = "_started"
 _MAX_NOTES_BYTES = 1 << 20
+_PAUSES_SECONDS = (1.0, 3.0, 10.0, 30.0)
 
 Finished = tuple[str, manifest.Manifest]
 """Digest and manifest of a bundle that lies there."""
@@ -188,7 +190,7 @@ class StoreOutput(Output):
     def finished(self) -> Finished | None:
         with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
             try:
-                fetch_model(self.uri, Path(folder), web=self._web, credentials=self._credentials)
+                _again(lambda: fetch_model(self.uri, Path(folder), web=self._web, credentials=self._credentials))
             except BundleError as error:
                 if error.reason in ("NotFound", "Invalid", "DigestMismatch"):
                     return None
@@ -218,9 +220,22 @@ class StoreOutput(Output):
 
     def _put(self, path: Path, name: str = _STARTED) -> None:
         try:
-            self._bucket.put(name, path)
+            _again(lambda: self._bucket.put(name, path))
         except BundleError as error:
             raise _not_writable(error) from error
+
+
+def _again(ask: Callable[[], object]) -> None:
+    """Ask a store until it answers, for about a minute: what was trained for hours must not be lost to a hiccup."""
+    for pause in _PAUSES_SECONDS:
+        try:
+            ask()
+            return
+        except BundleError as error:
+            if error.reason != "Unreachable":
+                raise
+        time.sleep(pause)
+    ask()
 
 
 def _bundle(folder: Path) -> Finished | None:

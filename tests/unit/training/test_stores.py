@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
 import json
@@ -22,7 +23,7 @@ from tests.unit.stores import servers
 from holdfast_bundle import verify
 from holdfast_bundle.credentials import Credentials
 from holdfast_bundle.fetch import fetch_model
-from holdfast_training import gate, spec
+from holdfast_training import gate, output, spec
 from holdfast_training.access import Access
 from holdfast_training.errors import TrainingError
 from holdfast_training.output import StoreOutput, output_at
@@ -162,6 +163,28 @@ def test_the_manifest_is_the_last_to_be_written(pod: Pod, monkeypatch: pytest.Mo
     pod.put("data.parquet", table())
     pod.train(pod.document(f"{pod.bucket}/data.parquet"))
     assert (written[0], written[-1], len(written)) == ("_started", "manifest.json", 6)
+
+
+def test_a_store_that_is_away_for_a_moment_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server is killed after the data were read, and comes back on the same port."""
+    monkeypatch.setattr(output, "_PAUSES_SECONDS", (0.3,) * 200)
+    with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
+        server = first.enter_context(servers.s3(tmp_path / "server"))
+        pod = Pod(server, tmp_path)
+        pod.put("data.parquet", table())
+        back = threading.Timer(
+            1, lambda: second.enter_context(servers.s3(tmp_path / "server", int(server.url.rpartition(":")[2])))
+        )
+
+        def log(event: str, **_: Any) -> None:
+            if event == "measured":
+                first.close()
+                back.start()
+
+        report = pod.train(pod.document(f"{pod.bucket}/data.parquet"), log=log)
+        back.join()
+        assert "run-1/manifest.json" in pod.objects()
+        assert report["result"] == "Completed"
 
 
 def test_a_missing_secret_waits_for_a_person_and_is_named(pod: Pod, tmp_path: Path) -> None:
