@@ -272,6 +272,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-drift-") as scratch:
         streams = all_watched(wanted, Path(scratch), os.cpu_count() or 1)
         figures = ours(streams)
+        say(f"holdfast: {json.dumps(figures)}")
         said, notes = peers(streams, options.peer_seconds) if options.peer_seconds else ({}, {})
     print(json.dumps({**figures, "others": said, "notes": notes}))
     return 0

@@ -440,7 +440,7 @@ HISTOGRAMS = Row(
 )
 
 ACCURACY = Row(
-    "Accuracy",
+    "Accuracy and retraining",
     (
         Panel(
             "Accuracy",
@@ -460,6 +460,15 @@ ACCURACY = Row(
             width=12,
             description="In an hour.",
         ),
+        Panel(
+            "Training runs",
+            (
+                (f"max(holdfast_retraining_runs{{{MODEL}}})", "in the last 24 hours"),
+                (f"max(holdfast_retraining_failures{{{MODEL}}})", "in a row that came to nothing"),
+            ),
+            width=12,
+        ),
+        Panel("Revisions", ((f"holdfast_model_revision{{{MODEL}}}", ""),), kind="table", width=12),
     ),
 )
 

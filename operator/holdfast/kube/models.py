@@ -1,5 +1,5 @@
 """What the status of every ModelDeployment says, as gauges: conditions, revisions, the evidence of a rollout, budgets,
-how far the data has moved, and accuracy.
+how far the data has moved, accuracy, and runs of retraining.
 
 Made when somebody scrapes, from the store. So there are no series of what is gone, and their number is bounded by that
 of ModelDeployments. A process that stands by knows of none.
@@ -35,6 +35,8 @@ _FAMILIES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "holdfast_slo_budget_left_ratio": ("Share of the error budget that is left.", ("slo",)),
     "holdfast_model_drift_psi": ("Population stability index of the newest window.", ("kind", "feature")),
     "holdfast_model_drift_limit": ("What counts as drift with so many rows.", ("kind", "feature")),
+    "holdfast_retraining_runs": ("Training runs that were started in the last 24 hours.", ()),
+    "holdfast_retraining_failures": ("Training runs in a row that came to nothing.", ()),
     "holdfast_model_accuracy_ratio": ("Share of right predictions, by where it is known from.", ("source",)),
 }
 
@@ -76,6 +78,9 @@ def _samples(status: Mapping[str, Any]) -> Iterator[Sample]:
     for source, field in _ACCURACIES:
         if (share := (status.get("performance") or {}).get(field)) is not None:
             yield "holdfast_model_accuracy_ratio", (source,), share / 1000
+    if retraining := status.get("retraining"):
+        yield "holdfast_retraining_runs", (), retraining["runsInLastDay"]
+        yield "holdfast_retraining_failures", (), retraining["consecutiveFailures"]
     yield from _drift(status.get("drift") or {})
     if rollout := status.get("rollout"):
         yield from _rollout(rollout, status.get("candidateRevision", ""), status.get("stableRevision", ""))

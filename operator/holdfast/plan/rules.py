@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from holdfast.api.modeldeployment import ModelDeploymentCondition
 from holdfast.build import names
 from holdfast.build.rules import rules
 from holdfast.plan import drift, monitoring, slo
 from holdfast.plan.observed import Apply, Delete, Write
 from holdfast.plan.view import View
 from holdfast.plan.wish import name_conflict
-
-RETRAINING = "Retraining"
 
 
 def writes(view: View) -> Iterable[Write]:
@@ -49,4 +48,4 @@ def _alerted(spec: Mapping[str, Any]) -> Iterable[str]:
     if wish and wish.max_drop is not None:
         yield monitoring.PERFORMANCE_STABLE
     if spec.get("retraining"):
-        yield RETRAINING
+        yield ModelDeploymentCondition.RETRAINING

@@ -32,6 +32,7 @@ STATUS = {
         "features": [{"name": "alcohol", "psiPerMille": 412, "limitPerMille": 186}],
         "prediction": {"psiPerMille": 31},
     },
+    "retraining": {"runsInLastDay": 2, "consecutiveFailures": 1},
     "performance": {"metric": "Accuracy", "rows": 2140, "baselinePerMille": 951, "estimatedPerMille": 902},
 }
 
@@ -74,6 +75,8 @@ def test_a_status_is_shown_whole() -> None:
         ("holdfast_model_drift_psi", "alcohol", "feature"): 0.412,
         ("holdfast_model_drift_limit", "alcohol", "feature"): 0.186,
         ("holdfast_model_drift_psi", "", "prediction"): 0.031,
+        ("holdfast_retraining_runs",): 2,
+        ("holdfast_retraining_failures",): 1,
         ("holdfast_model_accuracy_ratio", "held-out"): 0.951,
         ("holdfast_model_accuracy_ratio", "estimated"): 0.902,
     }

@@ -80,3 +80,10 @@ def test_what_is_watched_is_alerted_about_also_without_objectives() -> None:
     world.change(monitoring=None)
     world.converge()
     assert rules_of(world) == set()
+
+
+def test_retraining_is_alerted_about() -> None:
+    data = {"data": {"uri": "pvc://lake/wine.csv"}, "target": "quality", "task": "Classification"}
+    template = {**data, "estimators": [{"name": "GaussianNB"}], "output": {"uri": "pvc://models/wine"}}
+    world = serving(retraining={"template": {"spec": template}})
+    assert "HoldfastRetrainingFailed" in world.children[CONFIG_MAP]["spec"]["data"]["rules.yaml"]
