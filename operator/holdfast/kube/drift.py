@@ -18,9 +18,9 @@ from holdfast.kube.queue import WorkQueue
 from holdfast.kube.slo import LEAST_ROUND_SECONDS, PATIENCE
 from holdfast.kube.store import Store
 from holdfast.plan import drift
-from holdfast.plan.drift import Answer, Findings, NoSignal, Wish
+from holdfast.plan.drift import Answer, Findings, NoSignal, Signal, Wish
 from holdfast.signals.drift import Asked, DriftReader, Seen
-from holdfast.signals.prometheus import Address, Fault, Session, session
+from holdfast.signals.prometheus import Address, Fault, session
 from holdfast.signals.slo import Model
 
 log = logging.getLogger(__name__)
@@ -99,24 +99,28 @@ class DriftWatch:
         return wanted
 
     async def _ask(self, address: Address, wanted: Mapping[Asked, Wish]) -> set[Asked]:
-        """One round. Gives those that there is no want of word about: a long round is cut off, and the next goes on."""
+        """One round. Gives those that there is no want of word about: what it has no time for is left to the next."""
         fault, kind = "", "ok"
         told: set[Asked] = set()
-        due: list[Asked] = []
+        ends = asyncio.get_running_loop().time() + self._round_seconds
         try:
-            async with asyncio.timeout(self._round_seconds), session(address) as questions:
+            async with session(address) as questions:
                 seen = await self._reader.seen(questions)
                 there = wanted.keys() & seen.profiles.keys()
                 due = [asked for asked in wanted if asked in there and self._is_due(asked, wanted[asked], seen)]
+                due.sort(
+                    key=lambda asked: self._missed[asked.model]
+                )  # those that failed last time stand in nobody's way
                 told |= there - set(due)
-                await self._read(questions, due, seen, wanted, told)
+                left = set(due)
+                async for asked, signal in self._reader.read(questions, due, seen, ends):
+                    left.discard(asked)
+                    if signal is not None:
+                        await self._take(asked, wanted[asked], seen, signal)
+                        told.add(asked)
+                told |= left
         except Fault as error:
             fault, kind = str(error), error.kind
-        except TimeoutError:
-            if told & set(due):
-                told |= set(due)
-            else:
-                fault, kind = f"Prometheus did not answer all questions within {self._round_seconds:g} s", "timeout"
         metrics.PROMETHEUS_ROUNDS.labels(kind).inc()
         if fault != self._fault:
             log.warning("%s", fault) if fault else log.info("Prometheus answers again")
@@ -127,16 +131,9 @@ class DriftWatch:
         found = self._found.get(asked.model)
         return found is None or (found.findings.revision, found.wish, found.end) != (asked.revision, wish, seen.end)
 
-    async def _read(
-        self, questions: Session, due: list[Asked], seen: Seen, wanted: Mapping[Asked, Wish], told: set[Asked]
-    ) -> None:
-        async for asked, signal in self._reader.read(questions, due, seen):
-            if signal is None:
-                continue
-            findings = await asyncio.to_thread(drift.found, wanted[asked], signal)
-            now = asyncio.get_running_loop().time()
-            self._found[asked.model] = _Found(wanted[asked], seen.end, now, findings)
-            told.add(asked)
+    async def _take(self, asked: Asked, wish: Wish, seen: Seen, signal: Signal) -> None:
+        findings = await asyncio.to_thread(drift.found, wish, signal)
+        self._found[asked.model] = _Found(wish, seen.end, asyncio.get_running_loop().time(), findings)
 
     def _tell(self, wanted: set[Model], now: float) -> None:
         self._found = {model: found for model, found in self._found.items() if model in wanted}

@@ -6,6 +6,8 @@ remembered between two looks. A model is asked about once for each step, togethe
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,10 +97,16 @@ class DriftReader:
         return Seen(profiles, int(answer.time // self._step) * self._step)
 
     async def read(
-        self, session: Session, wanted: Sequence[Asked], seen: Seen
+        self, session: Session, wanted: Sequence[Asked], seen: Seen, ends: float = math.inf
     ) -> AsyncIterator[tuple[Asked, Signal | None]]:
-        """What is known of each revision; None: a number of it is none. Raises Fault."""
+        """What is known of each revision; None: a number of it is none. Raises Fault.
+
+        ends: of the event loop's clock. After that no batch is begun but the first: however slow Prometheus is, and
+            however much there is to be asked, some are told about.
+        """
         for start in range(0, len(wanted), BATCH):
+            if start and asyncio.get_running_loop().time() > ends:
+                return
             batch = wanted[start : start + BATCH]
             counted = await self._ask(session, batch, seen.end)
             for asked in batch:
