@@ -4,11 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from holdfast_devcluster import ControlPlane, backends, binaries, images, nodejs, packages
 from holdfast_devcluster import control_plane as run_control_plane
 
 TESTS = Path(__file__).parent
+
+# The same examples everywhere, however busy the machine is. `pytest --hypothesis-profile=default` draws others.
+settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("same")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -243,7 +243,7 @@ def must_be_refused(content: bytes) -> bool:
     return any(location != "weights.bin" for location in locations(parsed))
 
 
-@settings(max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=20000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     place=st.sampled_from(sorted(PLACES)),
     location=st.sampled_from(["weights.bin", "../secret", "/etc/passwd"]),
@@ -266,7 +266,7 @@ def test_no_damage_hides_what_protobuf_still_reads(
             check(content, bundle)
 
 
-@settings(max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=20000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=300))
 @example(b"\x3a\x02\x2a\x00")
 def test_no_bytes_end_in_anything_but_an_answer(bundle: Path, content: bytes) -> None:

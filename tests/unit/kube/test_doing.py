@@ -25,7 +25,7 @@ async def pod(answer: bytes, *, hold: bool = False) -> AsyncIterator[int]:
         writer.write(answer)
         await writer.drain()
         if hold:
-            await asyncio.sleep(10)
+            await asyncio.sleep(30)
         writer.close()
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
@@ -65,7 +65,7 @@ async def test_only_words_are_taken(answer: bytes, words: str | None) -> None:
 async def test_who_does_not_answer_at_once_is_not_waited_for() -> None:
     started = time.monotonic()
     assert await asked(b"HTTP/1.1 503 x\r\n", hold=True) is None
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20
 
 
 async def test_only_pods_that_work_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:

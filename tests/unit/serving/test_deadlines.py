@@ -228,7 +228,7 @@ def test_a_deployment_can_ask_for_no_batching(tmp_path: Path) -> None:
         assert server.infer(body(3)).json()["outputs"][0]["data"] == [6.0, 7.0]
 
 
-SLOW = request(x=("FP32", [1, 1], [800_000.0]))
+SLOW = request(x=("FP32", [1, 1], [400_000.0]))
 
 
 def behind_a_run(server: Server, *fields: str) -> int:

@@ -132,10 +132,10 @@ def test_clients_do_not_wait_for_a_shadow_that_hangs(tmp_path: Path) -> None:
     silent = socket.create_server(("127.0.0.1", 0), backlog=512)
     with serving(tmp_path, models.iris(), **KEYS) as server, silent as sock:
         operator = Operator(server, f"127.0.0.1:{sock.getsockname()[1]}")
-        operator.grant("shadow", hedgeMilliseconds=4000)
+        operator.grant("shadow", hedgeMilliseconds=60000)
         began = time.perf_counter()
         assert ask(server, 500, 10) == {(200, REVISION): 500}
-        assert time.perf_counter() - began < 4
+        assert time.perf_counter() - began < 60
         assert operator.outcomes() == {"saturated": 244}  # dropped: 256 are there
         assert operator.outcomes("local") == {"ok": 500}
 

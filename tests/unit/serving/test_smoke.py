@@ -157,13 +157,14 @@ def test_a_target_that_is_never_reached_has_failed(three: Server) -> None:
 
 def test_few_are_under_way_at_once_and_none_is_put_when_the_lease_has_ended(tmp_path: Path) -> None:
     lock, under_way, most = threading.Lock(), 0, 0
+    ended = threading.Event()
 
     def slow(sock: socket.socket, asked: Asked) -> bool:
         nonlocal under_way, most
         with lock:
             under_way += 1
             most = max(most, under_way)
-        time.sleep(0.4)
+        ended.wait(60)
         with lock:
             under_way -= 1
         sock.sendall(answer(asked.rows))
@@ -171,10 +172,14 @@ def test_few_are_under_way_at_once_and_none_is_put_when_the_lease_has_ended(tmp_
 
     with holding(tmp_path, TWELVE) as server, candidate(slow) as target:
         operator = Operator(server, target.address)
-        operator.grant("golden", seconds=0.2)
-        time.sleep(1)
+        operator.grant("golden", seconds=1, hedgeMilliseconds=60000)
+        until(lambda: len(target.asked) == 4, "as many as there may be")
+        until(lambda: operator.read()["lease"] is None, "the end of the lease")
+        ended.set()
+        until(lambda: operator.read()["golden"]["answered"] == 4, "their answers")
+        time.sleep(0.1)  # in which others would be put
         found = operator.read()["golden"]
-        assert (found["asked"], found["answered"], found["done"]) == (4, 4, False)
+        assert (found["asked"], found["done"]) == (4, False)
         assert smoked(operator) == said(asked=12, answered=12, rows=12, disagreeing=12)
         assert len(target.asked) == 12
     assert most == 4

@@ -23,6 +23,8 @@ class Sleeper(session.Model):
     """Its runs take 4 ms, whatever the machine does beside them; with a lock, one after the other."""
 
     turn: AbstractContextManager[Any] = nullcontext()
+    runs = 0
+    """Of all of them."""
 
     def twin(self) -> Self:
         made = super().twin()
@@ -30,6 +32,7 @@ class Sleeper(session.Model):
         return made
 
     def run(self, feeds: Any) -> Any:
+        type(self).runs += 1
         with self.turn:
             time.sleep(0.004)
 
@@ -43,7 +46,7 @@ def file(tmp_path: Path) -> Path:
 
 def sleeper(file: Path, turn: AbstractContextManager[Any]) -> Sleeper:
     model = Sleeper(session.load(file, 1)._session)
-    model.turn = turn
+    model.turn, Sleeper.runs = turn, 0
     return model
 
 
@@ -73,9 +76,8 @@ def test_threads_are_better_where_they_make_a_run_as_much_faster(file: Path) -> 
 @pytest.mark.parametrize(("seconds", "how"), [(0.0001, Topology(processes=2)), (0.3, Topology(threads=2))])
 def test_what_is_tiny_or_long_is_not_tried(file: Path, seconds: float, how: Topology) -> None:
     model = sleeper(file, nullcontext())
-    began = time.perf_counter()
     assert topology.choose(model, file, ROW, seconds, 2)[1] == how
-    assert time.perf_counter() - began < 0.1
+    assert model.runs == 0
 
 
 def test_there_are_no_more_processes_than_memory_for_them() -> None:
@@ -91,9 +93,7 @@ def test_a_trial_ends_though_its_runs_do_not(tmp_path: Path) -> None:
     path.write_bytes(models.endless())
     model = session.load(path, 1)
     row = {"x": np.ones((1, 1), np.float32)}
-    began = time.perf_counter()
-    _, how = topology.choose(model, path, row, 0.05, 2)
-    assert time.perf_counter() - began < 2
+    _, how = topology.choose(model, path, row, 0.05, 2)  # which would not end
     assert how.runs == 1
 
 

@@ -214,7 +214,7 @@ HOSTILE: dict[str, tuple[bytes | float, str]] = {
     "too much": (http("200 OK", b" " * (MAX_BYTES + 1)), "too_large"),
     "much in a small parcel": (http("200 OK", gzip.compress(b" " * (64 << 20)), "Content-Encoding: gzip"), "garbled"),
     "another model": (http("200 OK", b'{"model": "beer", "revision": "1"}'), "foreign"),
-    "silence": (10.0, "no_answer"),
+    "silence": (30.0, "no_answer"),
 }
 
 
@@ -226,23 +226,23 @@ async def test_a_pod_that_does_not_answer_as_a_router_does_has_said_nothing(name
     async with served.asked() as asked:
         began = time.monotonic()
         assert await asked.read(served.pods) == {"p2": None}
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 20
     assert counted(metrics.READS, outcome) == before + 1
 
 
 async def test_pods_that_hang_hold_up_nobody_beyond_a_second(server: Server) -> None:
-    served = Answers(*[10.0] * 20, http("500 Oh", b""))
+    served = Answers(*[30.0] * 20, http("500 Oh", b""))
     async with served.asked() as asked:
         began = time.monotonic()
         assert await asked.read(served.pods) == dict.fromkeys(one.uid for one in served.pods)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 15  # and not 20 times a second
         assert len(served.requests) == 21
 
 
 async def test_an_answer_without_end_is_given_up() -> None:
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-        for _ in range(100):
+        for _ in range(300):
             writer.write(b" ")
             await asyncio.sleep(0.1)
 
@@ -251,7 +251,7 @@ async def test_an_answer_without_end_is_given_up() -> None:
     try:
         began = time.monotonic()
         assert await asked.read([pod()]) == {"p1": None}
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 20
     finally:
         await asked.close()
         listening.close()
