@@ -141,15 +141,15 @@ def test_clients_do_not_wait_for_a_shadow_that_hangs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "outcome"),
-    [(hangs, "timeout"), (says(lambda n: b"HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n"), "failed")],
+    ("fault", "hedge", "outcome"),
+    [(hangs, 50, "timeout"), (says(lambda n: b"HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n"), 60_000, "failed")],
 )
 def test_a_shadow_that_fails_is_counted_and_not_compared(
-    tmp_path: Path, fault: Callable[..., bool | None], outcome: str
+    tmp_path: Path, fault: Callable[..., bool | None], hedge: int, outcome: str
 ) -> None:
     with serving(tmp_path, models.iris(), **KEYS) as server, candidate(fault) as target:
         operator = Operator(server, target.address)
-        operator.grant("shadow", hedgeMilliseconds=50)
+        operator.grant("shadow", hedgeMilliseconds=hedge)
         assert ask(server, 10) == {(200, REVISION): 10}
         until(lambda: operator.outcomes() == {outcome: 10}, "outcomes")
         assert operator.read()["arms"]["comparison"]["rows"] == 0
