@@ -37,7 +37,10 @@ def leader(plane: ControlPlane, request: pytest.FixtureRequest) -> Iterator[Oper
 @pytest.fixture
 def place(plane: ControlPlane, request: pytest.FixtureRequest) -> Place:
     """A namespace of the test's own. It stays: deleting it would only wait."""
-    name = request.node.name.removeprefix("test_").replace("_", "-")[:63].strip("-")
+    wanted = request.node.name.removeprefix("test_").replace("_", "-")[:60].strip("-")
+    taken = {item["metadata"]["name"] for item in Place(plane, "").all("Namespace")}
+    # Tests of two modules may have the same name.
+    name = next(name for name in (wanted, *(f"{wanted}-{n}" for n in range(2, 99))) if name not in taken)
     found = Place(plane, name)
     found.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     return found

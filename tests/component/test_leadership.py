@@ -12,8 +12,10 @@ from tests.component.world import Operator, Place, mutations, operator, stop
 
 from holdfast_devcluster import ControlPlane
 
-KILLED = 17.0
-STOPPED = 3.0
+KILLED = 40.0
+"""Seconds: 17 on a quiet machine, for its Lease has to expire."""
+STOPPED = 10.0
+"""3 on a quiet machine. With an expiry it is longer than 15."""
 
 
 class Succession:
@@ -88,7 +90,7 @@ def test_a_leader_that_was_paused_writes_nothing_after_the_next_one_leads(
     assert late == []
 
 
-def test_a_leader_that_is_killed_is_succeeded_within_seventeen_seconds(succession: Succession, place: Place) -> None:
+def test_a_leader_that_is_killed_is_succeeded_once_its_lease_has_expired(succession: Succession, place: Place) -> None:
     leader, standby = succession.leader, succession.standby()
     leader.send(signal.SIGKILL)
     place.model("wine")
