@@ -85,7 +85,7 @@ def test_what_has_moved_is_said_and_an_outage_of_prometheus_changes_nothing(
         revisions = {model: place.until_ready(model)["status"]["stableRevision"] for model in NAMES}
         data = history(tmp_path, series(place.namespace, revisions), START)
         with prometheus(tmp_path, data, port=port):
-            running.until("all is known", lambda: everything(place) == EXPECTED)
+            running.until("all is known", lambda: everything(place) == EXPECTED, 90)
             moved, stable = (place.get("ModelDeployment", model) or {} for model in ("moved", "stable"))
             message = place.condition("ModelDeployment", "moved", "DataStable")["message"]
             assert message.startswith("alcohol PSI ")
@@ -99,7 +99,7 @@ def test_what_has_moved_is_said_and_an_outage_of_prometheus_changes_nothing(
             assert (performance["baselinePerMille"], performance["measuredPerMille"]) == (775, 500)
             running.until_idle()
         before, written = rounds(running, "unreachable"), len(mutations(plane, "drift"))
-        running.until("it was asked for in vain", lambda: rounds(running, "unreachable") >= before + 2)
+        running.until("it was asked for in vain", lambda: rounds(running, "unreachable") >= before + 2, 60)
         running.until_idle()
         assert everything(place) == EXPECTED
         # Events about what was found may come a moment later than its status.
