@@ -49,6 +49,16 @@ CHANGES: list[Json] = [
     },
     {"tuning": {"trials": 21}},
     {"tuning": None},
+    {
+        "estimators": None,
+        "features": None,
+        "preprocessing": None,
+        "split": None,
+        "tuning": None,
+        "container": {"image": "x"},
+        "distributed": {"workers": 2},
+    },
+    {"calibration": "Sigmoid"},
     {"seed": 4},
     {"seed": None},
     {"evaluation": {"requirements": [{"metric": "F1", "minimum": "0.4"}]}},
@@ -85,6 +95,8 @@ def test_every_field_was_tried() -> None:
         "backoffLimit",
         "activeDeadlineSeconds",
         "container",
+        "distributed",
+        "calibration",
     }
     assert {field.alias for field in TrainingJobSpec.model_fields.values()} == {
         *(field for change in CHANGES for field in change),

@@ -365,11 +365,18 @@ REFUSED: list[tuple[Json, str, str]] = [
         (training_job(estimators=None, container=OWN, **{field: {}}), "spec", NOT_OF_ONES_OWN)
         for field in ("preprocessing", "split", "tuning")
     ),
+    (training_job(estimators=None, container=OWN, calibration="Sigmoid"), "spec", NOT_OF_ONES_OWN),
     (training_job(estimators=None, container=OWN, features={"numeric": ["ash"]}), "spec", NOT_OF_ONES_OWN),
     (
         training_job(estimators=None, container=OWN, data={"uri": "pvc://lake/wine", "checks": {"minRows": 9}}),
         "spec",
         NOT_OF_ONES_OWN,
+    ),
+    (training_job(distributed={"workers": 2}), "spec", "distributed training needs your own container"),
+    (
+        training_job(tuning={"parallelism": 2}, output={"uri": "s3://models/wine"}),
+        "spec",
+        "parallel trials meet on the claim of the output: write to pvc://",
     ),
     (
         training_job(estimators=None, container={"image": "a b"}),
@@ -632,6 +639,8 @@ def test_every_rule_of_every_kind_is_among_those_tested() -> None:
         ),
         training_job(features={"numeric": ["ash"]}),
         training_job(estimators=None, container=OWN),
+        training_job(estimators=None, container=OWN, distributed={"workers": 64}),
+        training_job(tuning={"parallelism": 64}),
         training_job(estimators=None, target=None, task=None, container={"image": "x", "args": ["$(A)", ""]}),
         training_job(features={"excluded": ["id", "quality"]}),
         training_job(features={"numeric": [f"n{n}" for n in range(500)], "categorical": [f"c{n}" for n in range(500)]}),

@@ -56,7 +56,7 @@ def main(
     platform = taken_from(os.environ)
     threads = cpu.threads()
     cpu.limit_libraries(threads)
-    stoppable = Stoppable()
+    stoppable, worker = Stoppable(), int(os.environ.get("JOB_COMPLETION_INDEX", "0"))
 
     def work() -> dict[str, Any]:
         match options.command:
@@ -68,10 +68,12 @@ def main(
                 return _poll(claims, platform)
             case "fetch":
                 return _fetch(claims, platform)
+            case "publish" if worker:
+                return {"result": "TookPart"}
             case "publish":
                 return _publish(threads, claims, stoppable, platform)
             case _:
-                return _train(threads, claims, stoppable, progress_port, platform)
+                return _train(threads, claims, stoppable, progress_port, platform, worker)
 
     payload, code = guarded(work)
     termination.write(payload, termination_log)
@@ -106,7 +108,7 @@ class Stoppable:
 
 
 def _train(
-    threads: int, claims: Path, stoppable: Stoppable, progress_port: int, platform: Mapping[str, str]
+    threads: int, claims: Path, stoppable: Stoppable, progress_port: int, platform: Mapping[str, str], worker: int
 ) -> dict[str, Any]:
     run = spec.parse(os.environ["HOLDFAST_RUN"])
     told = progress.Progress()
@@ -121,7 +123,15 @@ def _train(
     )
     with tempfile.TemporaryDirectory(prefix="holdfast-") as scratch:
         return train(
-            run, output, scratch=Path(scratch), threads=threads, log=log, claims=claims, progress=told, access=access
+            run,
+            output,
+            scratch=Path(scratch),
+            threads=threads,
+            log=log,
+            claims=claims,
+            progress=told,
+            access=access,
+            worker=worker,
         )
 
 

@@ -87,6 +87,11 @@ class TrainingError(Exception):
         self.findings = tuple(findings)
 
     @property
+    def is_permanent(self) -> bool:
+        """Whether trying again cannot help."""
+        return self.reason not in WAITS | MAY_PASS
+
+    @property
     def exit_code(self) -> int:
         """3: permanent; 4: waits for a person; 1: may pass."""
         if self.reason in WAITS:

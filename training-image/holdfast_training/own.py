@@ -26,11 +26,11 @@ from holdfast_bundle.errors import BundleError
 from holdfast_bundle.manifest import Manifest, Tensor
 from holdfast_bundle.uris import CLAIMS
 from holdfast_bundle.web import Web
-from holdfast_training import contender, data, evaluation
+from holdfast_training import checkpoint, contender, data, evaluation
 from holdfast_training.access import Access
 from holdfast_training.errors import TrainingError, listed
 from holdfast_training.listing import PRODUCTION
-from holdfast_training.output import Output, checkpoint_at
+from holdfast_training.output import Finished, Output, checkpoint_at
 from holdfast_training.spec import Requirement, secret_of
 
 INPUT = Path("/mnt/holdfast/input")
@@ -113,9 +113,9 @@ def fetch(
     facts = {"uri": str(found.uri), "digest": found.digest, "files": list(found.names)}
     facts |= {"version": found.version} if found.version else {}
     (folder / DATA).write_bytes(manifest.canonical_json(facts))
-    if checkpoint := checkpoint_at(run.output_uri, run.output_folder, claims):
+    if kept := checkpoint_at(run.output_uri, run.output_folder, claims):
         with _writable(run.output_uri):
-            checkpoint.mkdir(parents=True, exist_ok=True)
+            kept.mkdir(parents=True, exist_ok=True)
     log("fetched", uri=facts["uri"], digest=found.digest, files=len(found.names))
     return {"result": "Fetched"}
 
@@ -155,6 +155,15 @@ def publish(
     if finished := output.finished():
         log("found", message="the bundle of this run is already there", uri=str(output.uri))
         return _report(output, *finished, read)
+    beside = checkpoint_at(run.output_uri, run.output_folder, claims)
+    with checkpoint.kept(beside):
+        digest, bundle = _publish(run, output, folder, read, threads)
+    log("published", uri=str(output.uri), digest=digest)
+    checkpoint.discard(beside)
+    return _report(output, digest, bundle, read)
+
+
+def _publish(run: OwnRun, output: Output, folder: Path, read: Mapping[str, Any], threads: int) -> Finished:
     try:
         left = look_at(folder, threads)
     except BundleError as error:
@@ -162,7 +171,7 @@ def publish(
     _check(run.requirements, left.metrics)
     recipe = {"image": run.image, "seed": run.seed, "target": run.target, "task": run.task}
     with output.staging():
-        digest, bundle = output.publish(
+        return output.publish(
             left.files,
             framework=left.framework,
             opset=left.opset,
@@ -175,10 +184,6 @@ def publish(
                 "dataDigest": read["digest"],
             },
         )
-    log("published", uri=str(output.uri), digest=digest)
-    if checkpoint := checkpoint_at(run.output_uri, run.output_folder, claims):
-        shutil.rmtree(checkpoint, ignore_errors=True)
-    return _report(output, digest, bundle, read)
 
 
 def look_at(folder: Path, threads: int = 1) -> Left:

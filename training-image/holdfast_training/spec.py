@@ -67,6 +67,7 @@ class Tuning:
     """How to choose among candidates."""
 
     trials: int
+    parallelism: int
     metric: str
     folds: int
     sampler: Literal["TPE", "Random", "Grid", "CMAES"]
@@ -213,6 +214,7 @@ def _tuning(document: Mapping[str, Any]) -> Tuning | None:
         return None
     return Tuning(
         trials=tuning.get("trials", 20),
+        parallelism=tuning.get("parallelism", 1),
         metric=tuning.get("metric", "RMSE" if document["task"] == "Regression" else "Accuracy"),
         folds=tuning.get("folds", 5),
         sampler=_one_of(tuning, "sampler", "TPE", "Random", "Grid", "CMAES"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
@@ -15,13 +16,23 @@ import numpy.typing as npt
 from holdfast_bundle import manifest
 from holdfast_bundle.uris import CLAIMS
 from holdfast_bundle.web import Web
-from holdfast_training import calibration, checks, conversion, data, estimators, evaluation, fitting, reference
+from holdfast_training import (
+    calibration,
+    checkpoint,
+    checks,
+    conversion,
+    data,
+    estimators,
+    evaluation,
+    fitting,
+    reference,
+)
 from holdfast_training.access import Access
 from holdfast_training.columns import Examples, Frame
 from holdfast_training.errors import MAX_FINDINGS
 from holdfast_training.listing import PRODUCTION
 from holdfast_training.model import Model
-from holdfast_training.output import Output
+from holdfast_training.output import Output, checkpoint_at
 from holdfast_training.progress import Progress
 from holdfast_training.spec import Candidate, Method, Run, Tuning
 from holdfast_training.table import examples_of
@@ -46,19 +57,24 @@ def train(
     web: Web = PRODUCTION,
     progress: Progress | None = None,
     access: Access | None = None,
+    worker: int = 0,
 ) -> dict[str, Any]:
     """Carry out the run and return what goes into the termination message.
+
+    worker: which of the processes this is that share the trials of a search; 0 leads, and does all the rest alone.
 
     Raises:
         TrainingError: with any of its reasons; then nothing was published.
     """
+    folder = checkpoint_at(run.output_uri, run.output_folder, claims)
     if finished := output.finished():
         log("found", message="the bundle of this run is already there", uri=str(output.uri))
+        checkpoint.discard(folder)
         return _report(output, *finished)
     progress = progress or Progress()
     for candidate in run.estimators:  # what is wrong with them need not wait for the data
         estimators.build(candidate.name, candidate.parameters, seed=run.seed, threads=threads)
-    with output.staging():
+    with nullcontext() if worker else output.staging(), checkpoint.kept(folder):
         progress.say("reading the data")
         source = data.locate(
             run.data_uri,
@@ -85,7 +101,12 @@ def train(
         train_features = examples.features.take(training)
         chosen, tuned = run.estimators[0], dict[str, Any]()
         if run.tuning is not None:
-            chosen, tuned = _search(run, run.tuning, examples, training, threads, log, progress)
+            name = source.digest.removeprefix("sha256:")[:16]
+            meeting = checkpoint.Meeting(folder, name, worker, lambda: output.finished() is not None)
+            found = _search(run, run.tuning, examples, training, threads, log, progress, meeting)
+            if found is None:
+                return {"result": "TookPart"}
+            chosen, tuned = found
         progress.say(f"fitting {chosen.name}")
         started = time.monotonic()
         target = examples.target[training]
@@ -136,6 +157,7 @@ def train(
             },
         )
     log("published", uri=str(output.uri), digest=digest)
+    checkpoint.discard(folder)
     return _report(output, digest, bundle)
 
 
@@ -147,15 +169,35 @@ def _search(
     threads: int,
     log: Log,
     progress: Progress,
-) -> tuple[Candidate, dict[str, Any]]:
-    """The best candidate, and what is to be said of the search in the lineage."""
+    meeting: checkpoint.Meeting,
+) -> tuple[Candidate, dict[str, Any]] | None:
+    """The best candidate, and what is to be said of the search in the lineage; None: another process says that."""
     from holdfast_training.search import Search  # loads Optuna
 
-    features, target = examples.features.take(training), examples.target[training]
-    order = None if examples.order is None else examples.order[training]
+    storage = meeting.storage()
+    if meeting.worker and not meeting.is_invited():
+        return None
     search = Search(
-        run, tuning, examples.columns, features, target, threads=threads, log=log, progress=progress, order=order
+        run,
+        tuning,
+        examples.columns,
+        examples.features.take(training),
+        examples.target[training],
+        threads=threads,
+        log=log,
+        progress=progress,
+        order=None if examples.order is None else examples.order[training],
+        storage=storage,
+        worker=meeting.worker,
     )
+    if meeting.worker:
+        try:
+            search.take_part()
+        except Exception:
+            if not meeting.is_over():  # or what it shared with the leader is gone, as it should be
+                raise
+        return None
+    meeting.invite()
     outcome = search.outcome()
     return outcome.candidate, {
         "tuning": {
@@ -165,6 +207,7 @@ def _search(
             "sampler": tuning.sampler,
             "pruner": tuning.pruner,
             "trials": search.total,
+            **({"parallelism": tuning.parallelism} if tuning.parallelism > 1 else {}),
             "pruned": outcome.pruned,
             "failed": outcome.failed,
             "estimators": [asdict(candidate) for candidate in run.estimators],

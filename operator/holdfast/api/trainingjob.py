@@ -309,6 +309,7 @@ class Tuning(Model):
     """Choice among estimators and search over their parameters, by cross-validation within the training rows."""
 
     trials: int = Field(20, ge=1, le=1000, description="How many are tried; fewer when there are no more to try.")
+    parallelism: int = Field(1, ge=1, le=64, description="Pods that share the trials.")
     metric: MetricName | None = Field(None, description="What to choose by. Absent: Accuracy or RMSE.")
     folds: int = Field(5, ge=2, le=20, description="Parts of the cross-validation.")
     sampler: Literal["TPE", "Random", "Grid", "CMAES"] = Field("TPE", description="What to try next.")
@@ -328,6 +329,13 @@ class OwnContainer(Model):
         None, description="Arguments. Absent: the image's."
     )
     env: EnvVars | None = Field(None, description="Environment variables of the container.")
+
+
+class Distributed(Model):
+    """One training over several pods, each with one process."""
+
+    workers: int = Field(ge=2, le=64, description="Pods.")
+    engine: Literal["Torch"] = Field("Torch", description="How they find each other: by what torchrun reads.")
 
 
 class Requirement(Model):
@@ -411,6 +419,11 @@ RUN_RULES = (
         "!has(self.tuning) || !has(self.estimators) || self.tuning.trials >= self.estimators.size()",
         "tuning.trials must not be smaller than the number of estimators: each is tried at least once",
     ),
+    ("!has(self.distributed) || has(self.container)", "distributed training needs your own container"),
+    (
+        "!has(self.tuning) || self.tuning.parallelism == 1 || self.output.uri.startsWith('pvc://')",
+        "parallel trials meet on the claim of the output: write to pvc://",
+    ),
     (
         "!has(self.tuning) || !has(self.estimators) || self.tuning.sampler != 'Grid'"
         " || self.estimators.all(e, !has(e.search) || e.search.all(s, has(s.values)))",
@@ -455,6 +468,7 @@ class RunSpec(Model):
         None, description="How a classifier's probabilities are made to hold what they say. Absent: None."
     )
     container: OwnContainer | None = Field(None, description="A trainer of your own, in place of estimators.")
+    distributed: Distributed | None = Field(None, description="One training over several pods. Absent: one pod.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of every random choice.")
     evaluation: Evaluation | None = Field(None, description="What the model must reach on held-out rows.")
     output: Output = Field(description="Where the bundle goes.")

@@ -104,16 +104,28 @@ def training_job(
     resources = _dumped(spec.resources)
     if spec.container:
         made = _own_pod(name, job_name, spec, spec.container, variables, places, image, pull_policy)
+        made |= {"subdomain": job_name} if spec.distributed else {}
     else:
         made = trainer_pod("train", [], variables, places, spec, image, pull_policy, resources, writable=output)
     manifest = _job(job_name, namespace, labels.training(name), labels.owner("TrainingJob", name, uid), made)
     # What is waited for ends at the deadline, which a helper does not have.
-    manifest["spec"]["podFailurePolicy"]["rules"].append(on_exit(pod.WAITING_FOR_A_PERSON, "Ignore"))
+    disruption = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    manifest["spec"]["podFailurePolicy"]["rules"] += [on_exit(pod.WAITING_FOR_A_PERSON, "Ignore"), disruption]
     manifest["spec"] |= {
         "backoffLimit": spec.backoff_limit,
         "activeDeadlineSeconds": spec.active_deadline_seconds,
     }
+    if spec.tuning and spec.tuning.parallelism > 1:
+        manifest["spec"] |= _led_by_the_first(spec.tuning.parallelism)
+    if spec.distributed:
+        manifest["spec"] |= _led_by_the_first(spec.distributed.workers)
     return manifest
+
+
+def _led_by_the_first(pods: int) -> dict[str, Any]:
+    """The part of a Job's spec by which so many pods work together, and the end of the first is the end of all."""
+    ended = {"rules": [{"succeededIndexes": "0"}]}
+    return {"completionMode": "Indexed", "completions": pods, "parallelism": pods, "successPolicy": ended}
 
 
 def _own_pod(
@@ -134,7 +146,7 @@ def _own_pod(
     publish = trainer_pod(
         "publish", ["publish"], variables, writes, spec, image, pull_policy, counted, writable=writable
     )
-    return owntrainer.pod_of_steps(fetch, publish, name, spec, own, pull_policy, checkpoint)
+    return owntrainer.pod_of_steps(fetch, publish, name, job_name, spec, own, pull_policy, checkpoint)
 
 
 def poll_job(

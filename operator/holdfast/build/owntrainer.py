@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from holdfast.api.trainingjob import OwnContainer, RunSpec
-from holdfast.build import pod
+from holdfast.build import pod, rendezvous
 from holdfast.build.hashing import canonical_json
 
 OWN_TRAINER = "train"
@@ -53,6 +53,7 @@ def pod_of_steps(
     fetch: Mapping[str, Any],
     publish: Mapping[str, Any],
     name: str,
+    job_name: str,
     spec: RunSpec,
     own: OwnContainer,
     pull_policy: str,
@@ -69,7 +70,7 @@ def pod_of_steps(
         **publish,
         "initContainers": [
             _with(first, _mount("input"), _mount("output")),
-            _own(name, spec, own, pull_policy, checkpoint),
+            _own(name, job_name, spec, own, pull_policy, checkpoint),
         ],
         "containers": [_with(last, _mount("input", read_only=True), _mount("output", read_only=True))],
         "volumes": list(volumes.values()),
@@ -77,7 +78,7 @@ def pod_of_steps(
 
 
 def _own(
-    name: str, spec: RunSpec, own: OwnContainer, pull_policy: str, checkpoint: Mapping[str, Any] | None
+    name: str, job_name: str, spec: RunSpec, own: OwnContainer, pull_policy: str, checkpoint: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     mounts = [_mount("input", read_only=True), _mount("output"), *([checkpoint] if checkpoint else [])]
     resources = None if spec.resources is None else spec.resources.to_json()
@@ -89,6 +90,8 @@ def _own(
     home = [] if any(variable["name"] == "HOME" for variable in given) else [{"name": "HOME", "value": "/tmp"}]  # noqa: S108
     told = _variables(name, spec) | ({"HOLDFAST_CHECKPOINT": CHECKPOINT} if checkpoint else {})
     made["env"] = [*home, *(_literal(variable) for variable in given), *pod.environment(told)]
+    if spec.distributed:
+        made["env"] += rendezvous.variables(job_name, spec.distributed.workers)
     return made
 
 

@@ -12,11 +12,13 @@ from holdfast.api.trainingjob import TrainingJobSpec, TrainingJobStatus
 from holdfast.build import names, owntrainer
 from holdfast.build.job import training_job
 from holdfast.build.pod import claim_of
+from holdfast.build.rendezvous import headless_service
 from holdfast.plan import conditions, jobs, progress, runs, trouble
 from holdfast.plan.conditions import RECONCILING, STALLED, Condition, Status
-from holdfast.plan.observed import Amend, Child, Create, Delete, Needs, Observed, Plan, Pod, Write
+from holdfast.plan.observed import Amend, Apply, Child, Create, Delete, Needs, Observed, Plan, Pod, Write
 from holdfast.plan.trouble import Trouble
 
+INDEX = "batch.kubernetes.io/job-completion-index"
 REASONS = frozenset(Reason)
 RESULTS = ("model", "metrics", "data", "findings", "packages")
 """Parts of the trainer's report that go into the status as they are."""
@@ -68,7 +70,17 @@ def plan(observed: Observed) -> Plan:
     status = render_status(observed, verdict)
     events = runs.events(observed, verdict.status, verdict.reason, verdict.message)
     requeue = runs.requeue(observed, job, verdict.reason, final=verdict.final)
-    return Plan(status, verdict.writes, events, requeue, progress.memory(observed))
+    writes = (*_meeting_place(observed, verdict), *verdict.writes)
+    return Plan(status, writes, events, requeue, progress.memory(observed))
+
+
+def _meeting_place(observed: Observed, verdict: Verdict) -> tuple[Write, ...]:
+    """The Service of a distributed training, before there are pods that look for each other."""
+    if verdict.final or verdict.reason == Reason.SUSPENDED or "distributed" not in observed.spec:
+        return ()
+    metadata = observed.metadata
+    job_name = names.training_job(metadata.name, metadata.uid)
+    return (Apply(headless_service(metadata.name, metadata.namespace, metadata.uid, job_name)),)
 
 
 def judge(observed: Observed) -> Verdict:
@@ -99,8 +111,10 @@ def _not_created(observed: Observed) -> Verdict:
     metadata, settings = observed.metadata, observed.settings
     name = names.training_job(metadata.name, metadata.uid)
     for foreign in observed.foreign:
-        if (foreign.kind, foreign.name) == ("Job", name):
-            message = f"Job {name} exists and belongs to {foreign.owner}; remove it and give the run a new name"
+        if foreign.name == name:
+            message = (
+                f"{foreign.kind} {name} exists and belongs to {foreign.owner}; remove it and give the run a new name"
+            )
             return Verdict("False", Reason.NAME_CONFLICT, message)
     spec = TrainingJobSpec.parse(observed.spec)
     if spec.container and not owntrainer.is_allowed(spec.container.image, settings.own_images):
@@ -144,7 +158,8 @@ def _under_way(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:
 
 
 def _succeeded(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:
-    ended = [pod for pod in pods if pod.phase == "Succeeded"]  # a step of somebody's own may say what it likes
+    # A step of somebody's own may say what it likes; and of pods that work together the first says what came of it.
+    ended = [pod for pod in pods if pod.phase == "Succeeded" and pod.labels.get(INDEX, "0") == "0"]
     said = next((r for r in map(trouble.report, ended) if r.get("result") == "Completed"), None)
     if not ended:
         # Its pod, and what it said, are gone. The next one finds the bundle by the run's uid and reports it again.

@@ -311,7 +311,7 @@ def test_a_run_is_told_how_to_choose_and_to_calibrate() -> None:
     }
     told = job.run(samples.training_spec(**asked), "folder")
     assert told["estimators"] == asked["estimators"]
-    defaults = {"folds": 5, "sampler": "TPE", "pruner": "None"}
+    defaults = {"folds": 5, "parallelism": 1, "sampler": "TPE", "pruner": "None"}
     assert told["tuning"] == {"trials": 7, "metric": "LogLoss", **defaults}
     assert told["calibration"] == "Sigmoid"
 

@@ -11,6 +11,7 @@ from tests.unit.plan.world import World
 
 from holdfast.api.trainingjob import TrainingJobReason as Reason
 from holdfast.api.trainingjob import TrainingJobStatus
+from holdfast.plan.trainingjob import INDEX
 
 COMPLETED: dict[str, Any] = {
     "result": "Completed",
@@ -468,3 +469,33 @@ def test_a_bundle_without_an_estimator_and_held_out_rows_is_completed_without_th
     del report["model"]["estimator"]
     world = ended(report, None, first=own())
     assert world.message("Succeeded") == "Accuracy 0.972, 40 s; pvc://models/wine/run"
+
+
+def test_a_distributed_training_has_its_service_before_its_pods_and_as_long_as_it_runs() -> None:
+    world = own(distributed={"workers": 2, "engine": "Torch"})
+    [job] = world.jobs
+    assert list(world.children) == [("Service", job), ("Job", job)]
+    del world.children["Service", job]
+    world.converge()
+    assert ("Service", job) in world.children
+    ended(COMPLETED, None, first=world)
+    del world.children["Service", job]
+    world.converge()
+    assert ("Service", job) not in world.children
+
+
+def test_the_first_of_several_pods_says_what_came_of_the_run() -> None:
+    world = begun()
+    [job] = world.jobs
+    world.end_job(job, COMPLETED)
+    [leader] = world.pods[job]
+    took_part = json.dumps({"result": "TookPart"})
+    other = replace(leader, name="x2", labels={**leader.labels, INDEX: "1"}, termination_message=took_part)
+    world.pods[job] = [other]
+    world.step()
+    assert world.says("Succeeded") == ("Unknown", "Retrying")
+    world.step()
+    world.end_job(job, COMPLETED)
+    world.pods[job] = [other, replace(leader, owner_uid=world.children["Job", job]["uid"], labels={INDEX: "0"})]
+    world.converge()
+    assert world.says("Succeeded") == ("True", "Completed")
