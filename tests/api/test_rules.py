@@ -652,6 +652,7 @@ def test_every_rule_of_every_kind_is_among_those_tested() -> None:
         ),
         training_job(evaluation={}, preprocessing={}, split={}, resources={}),
         training_job(calibration="Isotonic"),
+        training_job(evaluation={"slices": [f"c{n}" for n in range(8)]}),
         training_job(task="Regression", estimators=[{"name": "Ridge"}], calibration="None"),
         tuned([{"name": "SVC"}]),
         tuned([{"name": name, "search": [C_VALUES]} for name in ("SVC", "LogisticRegression")], sampler="Grid"),

@@ -27,7 +27,8 @@ ORDER = CLASSIFICATION + REGRESSION
 SMALLER_IS_BETTER = frozenset({"LogLoss", "RMSE", "MAE", "MAPE"})
 
 MIN_ROWS = 10
-_LARGEST = 1e12  # status.metrics takes 12 digits before the point
+LARGEST = 1e12
+"""status.metrics takes 12 digits before the point."""
 
 Rows = npt.NDArray[np.intp]
 
@@ -225,7 +226,14 @@ def measure_numbers(truth: npt.NDArray[np.float64], predicted: npt.NDArray[np.fl
     }
     if np.all(truth != 0):
         values["MAPE"] = metrics.mean_absolute_percentage_error(truth, predicted)
-    return {name: float(value) for name, value in values.items() if abs(value) < _LARGEST}
+    return {name: float(value) for name, value in values.items() if abs(value) < LARGEST}
+
+
+def chosen_by(run: Run, measured: Mapping[str, float]) -> str:
+    """The metric that decides: that of the search, or the first of the task."""
+    if run.tuning is not None and run.tuning.metric in measured:
+        return run.tuning.metric
+    return next(name for name in ORDER if name in measured)
 
 
 def required(metric: str, measured: Mapping[str, float], estimator: str) -> float:

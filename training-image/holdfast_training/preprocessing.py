@@ -56,6 +56,12 @@ class Preprocessor:
         numeric = frame.numeric if self.imputer is None else self.imputer.transform(frame.numeric)
         return Frame(numeric, frame.categorical)
 
+    def widths(self, columns: Columns) -> list[int]:
+        """How many features each column becomes, in the order of `columns.names`."""
+        one_hot = isinstance(self.encoder, OneHotEncoder)
+        categories = [] if self.encoder is None else self.encoder.categories_
+        return [*([1] * len(columns.numeric)), *(len(known) if one_hot else 1 for known in categories)]
+
     def to_onnx(self, inputs: Columns, output: str, prefix: str) -> tuple[list[NodeProto], list[TensorProto]]:
         """Nodes and constants from one [N, 1] input per column to the FP32 matrix `output`.
 

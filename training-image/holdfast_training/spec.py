@@ -125,6 +125,7 @@ class Run:
     calibration: Method | None
     seed: int
     requirements: tuple[Requirement, ...]
+    slices: tuple[str, ...]
     output_uri: str
     output_folder: str
     data_secret: str = ""
@@ -169,6 +170,7 @@ def of(document: Mapping[str, Any]) -> Run:
         else method,
         seed=document.get("seed", 0),
         requirements=tuple(Requirement(**requirement) for requirement in document.get("requirements", [])),
+        slices=tuple(document.get("slices", ())),
         output_uri=output["uri"],
         output_folder=output["folder"],
         data_secret=secret_of(data),

@@ -18,14 +18,17 @@ from holdfast_bundle.uris import CLAIMS
 from holdfast_bundle.web import Web
 from holdfast_training import (
     calibration,
+    card,
     checkpoint,
     checks,
     conversion,
     data,
     estimators,
     evaluation,
+    explanation,
     fitting,
     reference,
+    slices,
 )
 from holdfast_training.access import Access
 from holdfast_training.columns import Examples, Frame
@@ -42,6 +45,8 @@ PACKAGES = (
     *("scipy", "skl2onnx", "xgboost-cpu"),
 )
 """Versions that shape the model."""
+
+MAX_METRICS = 32
 
 Log = Callable[..., None]
 
@@ -87,6 +92,7 @@ def train(
         )
         log("located", uri=str(source.uri), digest=source.digest, files=len(source.files))
         examples = examples_of(source, run)
+        slices.check(run.slices, examples.columns)
         training, held_out = evaluation.split(examples, run)
         log(
             "read",
@@ -124,37 +130,55 @@ def train(
         metrics = {name: evaluation.formatted(measured[name]) for name in evaluation.ORDER if name in measured}
         log("measured", **metrics)
         evaluation.check(run.requirements, measured, chosen.name, len(held_out))
+        parts = slices.measure(run.slices, model, train_features, test_features, answers, truth)
 
         progress.say("converting to ONNX")
         converted = conversion.convert(model)
         worst = conversion.check_parity(model, converted, test_features, answers, threads)
         log("converted", sizeBytes=len(converted.onnx), largestDifference=worst)
 
+        progress.say("explaining")
+        by = evaluation.chosen_by(run, measured)
+        explained = explanation.explain(model, by, test_features, truth, run.seed)
+
         progress.say("publishing")
+        lineage = {
+            **_recipe(run, chosen),
+            **tuned,
+            "dataDigest": source.digest,
+            "rows": len(examples.target),
+            "testRows": len(held_out),
+            "columns": len(source.columns),
+            "findings": [finding.to_json() for finding in (*examples.findings, *notes)][:MAX_FINDINGS],
+            "packages": _packages(),
+        }
+        if parts:
+            lineage["slices"] = [
+                {"name": by, "value": evaluation.formatted(part.metrics[by]), "slice": part.name}
+                for part in parts
+                if by in part.metrics
+            ]
+        labels = tuple(map(str, model.classes.tolist()))
+        files = {
+            manifest.MODEL: converted.onnx,
+            "golden.json": manifest.canonical_json(
+                reference.golden(model, converted.inputs, converted.outputs, test_features, truth)
+            ),
+            "profile.json": manifest.canonical_json(reference.profile(model, test_features, truth, answers)),
+            "explanation.json": manifest.canonical_json(explained),
+            "card.md": card.write(output.model_name, lineage, metrics, parts, explained, labels).encode(),
+        }
+        if parts:
+            files["slices.json"] = manifest.canonical_json([part.to_json() for part in parts])
         digest, bundle = output.publish(
-            {
-                manifest.MODEL: converted.onnx,
-                "golden.json": manifest.canonical_json(
-                    reference.golden(model, converted.inputs, converted.outputs, test_features, truth)
-                ),
-                "profile.json": manifest.canonical_json(reference.profile(model, test_features, truth, answers)),
-            },
+            files,
             notes={"dataVersion": source.version} if source.version else None,
             framework="scikit-learn",
             opset=conversion.OPSET,
             inputs=converted.inputs,
             outputs=converted.outputs,
             metrics=metrics,
-            lineage={
-                **_recipe(run, chosen),
-                **tuned,
-                "dataDigest": source.digest,
-                "rows": len(examples.target),
-                "testRows": len(held_out),
-                "columns": len(source.columns),
-                "findings": [finding.to_json() for finding in (*examples.findings, *notes)][:MAX_FINDINGS],
-                "packages": _packages(),
-            },
+            lineage=lineage,
         )
     log("published", uri=str(output.uri), digest=digest)
     checkpoint.discard(folder)
@@ -268,7 +292,7 @@ def _report(output: Output, digest: str, bundle: manifest.Manifest) -> dict[str,
             "estimator": lineage["estimator"],
             "sizeBytes": sum(file.size for file in bundle.files.values()),
         },
-        "metrics": [{"name": name, "value": bundle.metrics[name]} for name in _ordered(bundle)],
+        "metrics": _metrics(bundle),
         "data": {
             "digest": lineage["dataDigest"],
             **({"version": version} if version else {}),
@@ -281,7 +305,9 @@ def _report(output: Output, digest: str, bundle: manifest.Manifest) -> dict[str,
     }
 
 
-def _ordered(bundle: manifest.Manifest) -> list[str]:
-    """Names of the metrics: the one that the model was chosen by, then as always."""
+def _metrics(bundle: manifest.Manifest) -> list[dict[str, str]]:
+    """The one that the model was chosen by, then as always, then those of slices: what is cut is cut at the end."""
     first = bundle.lineage.get("tuning", {}).get("metric")
-    return sorted(bundle.metrics, key=lambda name: (name != first, evaluation.ORDER.index(name)))
+    names = sorted(bundle.metrics, key=lambda name: (name != first, evaluation.ORDER.index(name)))
+    whole = [{"name": name, "value": bundle.metrics[name]} for name in names]
+    return [*whole, *bundle.lineage.get("slices", ())][:MAX_METRICS]

@@ -354,6 +354,9 @@ class Evaluation(Model):
     requirements: Annotated[tuple[Requirement, ...], list_map("metric", 16)] | None = Field(
         None, description="All must hold, or the run fails and nothing is published."
     )
+    slices: Annotated[tuple[ColumnName, ...], set_list(8)] | None = Field(
+        None, description="Features by whose values held-out rows are also measured in parts."
+    )
 
 
 class Output(Model):
@@ -523,6 +526,9 @@ class Metric(Model):
 
     name: ShortText = Field(description="Metric.")
     value: MetricValue = Field(description="Its value, a decimal.")
+    slice: Annotated[str, Field(max_length=128)] | None = Field(
+        None, description="The part of the rows, column=index. Absent: all of them."
+    )
 
 
 class DataRead(Model):

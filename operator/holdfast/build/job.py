@@ -244,6 +244,8 @@ def run(spec: RunSpec, folder: str) -> dict[str, Any]:
         told["calibration"] = spec.calibration
     if spec.tuning:
         told["tuning"] = spec.tuning.to_json()
+    if spec.evaluation and spec.evaluation.slices:
+        told["slices"] = list(spec.evaluation.slices)
     if spec.evaluation and spec.evaluation.requirements:
         told["requirements"] = [requirement.to_json() for requirement in spec.evaluation.requirements]
     return told

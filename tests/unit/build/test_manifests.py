@@ -308,12 +308,13 @@ def test_a_run_is_told_how_to_choose_and_to_calibrate() -> None:
         "estimators": [{"name": "SVC", "search": search}, {"name": "GaussianNB"}],
         "tuning": {"trials": 7, "metric": "LogLoss"},
         "calibration": "Sigmoid",
+        "evaluation": {"slices": ["region"]},
     }
     told = job.run(samples.training_spec(**asked), "folder")
     assert told["estimators"] == asked["estimators"]
     defaults = {"folds": 5, "parallelism": 1, "sampler": "TPE", "pruner": "None"}
     assert told["tuning"] == {"trials": 7, "metric": "LogLoss", **defaults}
-    assert told["calibration"] == "Sigmoid"
+    assert (told["calibration"], told["slices"]) == ("Sigmoid", ["region"])
 
 
 def test_dollars_in_names_reach_the_programs_as_they_are() -> None:

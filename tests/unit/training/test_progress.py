@@ -53,4 +53,11 @@ def test_a_run_tells_where_it_is(claim: Any, shipped: Any) -> None:
 
     uri = claim.text("data.csv", (shipped / "wine.csv").read_bytes())
     claim.train(claim.spec(uri, "cultivar", "Classification", "GaussianNB"), progress=Listening())
-    assert told == ["reading the data", "fitting GaussianNB", "measuring", "converting to ONNX", "publishing"]
+    assert told == [
+        "reading the data",
+        "fitting GaussianNB",
+        "measuring",
+        "converting to ONNX",
+        "explaining",
+        "publishing",
+    ]

@@ -1,0 +1,102 @@
+"""What the model looks at, on held-out rows.
+
+Permutation importance holds for every estimator: how much worse a metric gets when one column is shuffled. XGBoost and
+LightGBM also give exact SHAP values themselves. The package `shap` is not needed for that, and would add a compiler
+(numba, llvmlite) to the image for estimates about the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from holdfast_training import evaluation
+from holdfast_training.columns import Frame
+from holdfast_training.model import Model
+
+REPEATS = 5
+MAX_ROWS = 2000
+MAX_ANSWERS = 500_000
+"""Of the model, for all columns: the slowest estimators give some ten thousand a second."""
+
+
+def explain(model: Model, metric: str, held_out: Frame, truth: npt.NDArray[Any], seed: int) -> dict[str, Any]:
+    """The document `explanation.json`: per column the loss of the metric when it is shuffled, the greatest first.
+
+    `importance` is a mean over repeats, on the scale of the metric, positive when the column helps; `deviation` is that
+    of the repeats. `shap` is the mean of the absolute contributions to the raw score.
+    """
+    names = model.columns.names
+    random = np.random.RandomState(seed)
+    rows = min(len(held_out), MAX_ROWS, max(100, MAX_ANSWERS // (REPEATS * len(names))))
+    chosen = np.sort(random.permutation(len(held_out))[:rows])
+    frame, truth = held_out.take(chosen), truth[chosen]
+    sign = -1.0 if metric in evaluation.SMALLER_IS_BETTER else 1.0
+    whole = _value(model, metric, frame, truth)
+    shap = _shap(model, frame)
+    features: list[dict[str, Any]] = []
+    for place, name in enumerate(names):
+        losses = [
+            (whole - _value(model, metric, _shuffled(frame, place, random.permutation(rows)), truth)) * sign
+            for _ in range(REPEATS)
+        ]
+        told: dict[str, Any] = {
+            "name": name,
+            "importance": _rounded(np.mean(losses)),
+            "deviation": _rounded(np.std(losses)),
+        }
+        features.append(told if shap is None else {**told, "shap": _rounded(shap[place])})
+    features.sort(key=lambda told: -told["importance"])  # of equals the first column first
+    return {
+        "metric": metric,
+        "value": evaluation.formatted(whole),
+        "rows": rows,
+        "repeats": REPEATS,
+        "features": features,
+    }
+
+
+def _value(model: Model, metric: str, frame: Frame, truth: npt.NDArray[Any]) -> float:
+    worst = evaluation.LARGEST if metric in evaluation.SMALLER_IS_BETTER else -evaluation.LARGEST
+    return evaluation.measure(model, model.answer(frame), truth).get(metric, worst)
+
+
+def _shuffled(frame: Frame, place: int, order: npt.NDArray[np.intp]) -> Frame:
+    numeric = frame.numeric.shape[1]
+    if place < numeric:
+        numbers = frame.numeric.copy()
+        numbers[:, place] = numbers[order, place]
+        return replace(frame, numeric=numbers)
+    texts = frame.categorical.copy()
+    texts[:, place - numeric] = texts[order, place - numeric]
+    return replace(frame, categorical=texts)
+
+
+def _shap(model: Model, frame: Frame) -> npt.NDArray[np.float64] | None:
+    """One number per column; of several classes the mean over classes. None for estimators that do not give them."""
+    estimator: Any = model.estimator
+    features = model.preprocessor.transform(frame)
+    name = type(estimator).__name__
+    if name.startswith("XGB"):
+        import xgboost
+
+        given = estimator.get_booster().predict(xgboost.DMatrix(features), pred_contribs=True)
+    elif name.startswith("LGBM"):
+        given = estimator.booster_.predict(features, pred_contrib=True)
+    else:
+        return None
+    width = features.shape[1] + 1  # the last is the bias
+    contributions = np.asarray(given, np.float64).reshape(len(frame), -1, width)[:, :, :-1]
+    groups = model.preprocessor.widths(model.columns)
+    ends = np.cumsum([0, *groups])[:-1]
+    by_column = np.add.reduceat(contributions, ends, axis=2)
+    mean: npt.NDArray[np.float64] = np.abs(by_column).mean(axis=(0, 1))
+    return mean
+
+
+def _rounded(value: Any) -> float:
+    """To six digits: the last bits of a sum are nobody's business."""
+    return float(f"{float(value):.6g}") + 0.0
