@@ -148,7 +148,9 @@ def refused(view: View, name: str) -> tuple[Reason, str] | None:
 def template(view: View) -> dict[str, Any]:
     """The spec of a run by the template of now."""
     spec = dict(view.observed.spec["retraining"]["template"]["spec"])
-    return spec | {"split": {"testPercent": 20, "method": HELD_OUT} | (spec.get("split") or {})}
+    split = spec.get("split") or {}
+    method = {} if "orderColumn" in split else {"method": HELD_OUT}
+    return spec | {"split": {"testPercent": 20, **method, **split}}
 
 
 def superfluous(view: View, found: list[Run]) -> list[Delete]:

@@ -802,8 +802,9 @@ def test_the_cause_of_a_run_is_on_it() -> None:
 
 def test_runs_hold_out_the_same_rows_unless_the_template_says_otherwise() -> None:
     made = []
-    for split in ({}, {"split": {"testPercent": 30, "method": "Random"}}):
+    last_rows = {"testPercent": 20, "orderColumn": "day"}
+    for split in ({}, {"split": {"testPercent": 30, "method": "Random"}}, {"split": last_rows}):
         world = from_template(template=split)
         manifests = [write.manifest for write in world.plan().writes if isinstance(write, Create)]
         made.append(manifests[0]["spec"]["split"])
-    assert made == [{"testPercent": 20, "method": "RowDigest"}, {"testPercent": 30, "method": "Random"}]
+    assert made == [{"testPercent": 20, "method": "RowDigest"}, {"testPercent": 30, "method": "Random"}, last_rows]
