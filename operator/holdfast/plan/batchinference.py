@@ -236,8 +236,10 @@ def _succeeded(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:
     reports = [trouble.report(pod) for pod in pods if pod.phase == "Succeeded"]
     said = next((report for report in reports if report.get("result") == "Completed"), None)
     if said is None and all(report.get("result") == "Partial" for report in reports):
-        # Its pod is gone, or each of the last ones looked before the others' files could be seen.
-        return Verdict("Unknown", Reason.RETRYING, "the report of the run is lost", writes=(_delete(job),))
+        # Its pod is gone, or each of the last ones looked before the others' files could be seen. The Job may go only
+        # once the status has the model, too.
+        writes = (_delete(job),) if observed.status.get("model") else ()
+        return Verdict("Unknown", Reason.RETRYING, "the report of the run is lost", writes=writes)
     results = _results(observed, job, said or {})
     if said is None or results is None:
         message = "the pods ended well, but what they reported cannot be read: is their image the operator's own?"

@@ -364,6 +364,19 @@ def test_a_report_that_is_lost_is_got_again_by_another_job_with_the_same_model(l
     assert ended(COMPLETED, None, first=world).says("Succeeded") == ("True", "Completed")
 
 
+def test_a_job_is_not_made_again_before_its_model_is_on_record() -> None:
+    world = begun()
+    uid = the_job(world)["uid"]
+    world.end_job(world.jobs[0], PARTIAL)
+    world.status = {}
+    world.step()
+    assert the_job(world)["uid"] == uid
+    assert world.status["model"]["uri"] == "pvc://models/wine/3"
+    world.step()
+    world.step()
+    assert the_job(world)["uid"] != uid
+
+
 @pytest.mark.parametrize(
     "said", [None, {}, {"result": "Completed"}, {**COMPLETED, "rowsRead": -1}, {**COMPLETED, "drift": {"rows": "x"}}]
 )
