@@ -347,8 +347,9 @@ def test_the_program_says_why_two_models_could_not_be_compared(trained: Bench) -
     code, said, _ = program(trained, asked)
     assert (code, said["reason"]) == (3, "DigestMismatch")
     assert said["message"].startswith("champion: manifest.json is sha256:")
-    code, said, _ = program(trained, {**trained.ask("better", "good"), "data": {"uri": "pvc://models/none.csv"}})
-    assert (code, said["reason"]) == (3, "DataNotFound")
+    with pytest.raises(TrainingError) as failed:
+        trained.judge("better", "good", data={"uri": "pvc://models/none.csv"})
+    assert (failed.value.reason, failed.value.exit_code) == ("DataNotFound", 3)
 
 
 def test_rows_that_were_held_out_by_their_order_are_found_again(bench: Bench, shipped: Path) -> None:
