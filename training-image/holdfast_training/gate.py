@@ -8,7 +8,7 @@ counts against it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +19,9 @@ import numpy.typing as npt
 from holdfast_bundle.credentials import Credentials
 from holdfast_bundle.uris import CLAIMS
 from holdfast_bundle.web import Web
-from holdfast_training import comparison, contender, data, evaluation, latency, paired, signature, spec, unseen
+from holdfast_training import comparison, contender, data, evaluation, latency, paired, signature, slices, spec, unseen
 from holdfast_training.access import NOBODY, Access
+from holdfast_training.columns import Columns, Frame
 from holdfast_training.comparison import MIN_ROWS, Row
 from holdfast_training.contender import Contender, Golden, Said
 from holdfast_training.data import Data
@@ -62,6 +63,7 @@ class Gate:
     Attributes:
         rows: labelled data as a spec names them; None for those that the challenger's run held out.
         learned: the data of the challenger's run, as a spec names them.
+        slices: columns that part the rows.
         run: that run; None for a trainer of somebody's own.
         secret, service_account: what that run's pod was given for its output, and was.
         max_loss, max_slice_loss: as `paired` counts losses.
@@ -72,6 +74,7 @@ class Gate:
     challenger: Pinned
     rows: Mapping[str, Any] | None
     learned: Mapping[str, Any]
+    slices: tuple[str, ...]
     run: Run | None
     target: str | None
     task: Task | None
@@ -94,6 +97,7 @@ def parse(text: str) -> Gate:
         challenger=_pinned(document["challenger"]),
         rows=document.get("data"),
         learned=training["data"],
+        slices=tuple(training.get("slices", ())),
         run=None if "container" in training else spec.of(training),
         target=training.get("target"),
         task=training.get("task"),
@@ -179,7 +183,10 @@ def judge(
     table.append(_latency(gate.max_latency, champion, challenger, feeds))
     table += judged.others()
     table.append(Row("SizeBytes", "Skipped", champion.size, challenger.size))
-    table += comparison.slices(pair, judged.parts(), gate.max_slice_loss)
+    known = unseen.unseen(challenger.manifest, target, task, run, learned, learned.digests)
+    taught = learned.examples.features.take(np.flatnonzero(~known)) if known is not None else examples.features
+    parts = _slices(gate.slices, METRICS[task], examples.columns, taught, examples.features.take(picked))
+    table += comparison.slices(pair, [*judged.classes(), *parts], gate.max_slice_loss)
     log("compared", **{row.name: row.result for row in table})
     fair = unseen.unseen(champion.manifest, target, task, run, learned, rows.digests)
     who = "neither has learned from" if fair is not None and fair[picked].all() else _CHALLENGER_ONLY
@@ -271,8 +278,8 @@ class _Answered:
         made = paired.numbers if self.task == "Regression" else paired.labels
         return made(self.truth, self.champion.values, self.challenger.values)
 
-    def parts(self) -> list[tuple[str, Mask]]:
-        """Parts of the rows that are judged by themselves: those of each class, by its number in sorted order."""
+    def classes(self) -> list[tuple[str, Mask]]:
+        """The rows of each class, which are judged by themselves; by its number in sorted order."""
         if self.task == "Regression":
             return []
         classes = np.unique(self.truth)
@@ -290,6 +297,19 @@ class _Answered:
             return evaluation.measure_classes(self.truth, said.values, said.probabilities, said.classes)
         classes = np.unique(np.concatenate([self.truth, self.champion.values, self.challenger.values]))
         return evaluation.measure_classes(self.truth, said.values, None, classes)
+
+
+def _slices(
+    names: Sequence[str], metric: str, columns: Columns, taught: Frame, judged: Frame
+) -> Iterator[tuple[str, Mask]]:
+    """Parts of the rows that are judged by themselves, as the trainer makes and numbers them."""
+    slices.check(names, columns)
+    for name in names:
+        for index, _, rows in slices.parts(name, columns, taught, judged):
+            if len(rows):
+                part = np.zeros(len(judged), bool)
+                part[rows] = True
+                yield _part(metric, name, index), part
 
 
 def _part(metric: str, column: str, index: int) -> str:

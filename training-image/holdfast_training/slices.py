@@ -63,15 +63,15 @@ def measure(
     """Every slice of these columns that has a held-out row. A category that no training row had is in none."""
     found = []
     for name in names:
-        for index, text, rows in _parts(name, model, training, held_out):
+        for index, text, rows in parts(name, model.columns, training, held_out):
             metrics = _metrics(model, answers, truth, rows) if len(rows) >= MIN_ROWS else {}
             if len(rows):
                 found.append(Slice(name, index, text, len(rows), metrics))
     return found
 
 
-def _parts(name: str, model: Model, training: Frame, held_out: Frame) -> Iterator[tuple[int, str, evaluation.Rows]]:
-    columns = model.columns
+def parts(name: str, columns: Columns, training: Frame, held_out: Frame) -> Iterator[tuple[int, str, evaluation.Rows]]:
+    """Index, text and held-out rows of each part that the training rows make of a column; there may be no rows."""
     if name in columns.categorical:
         place = columns.categorical.index(name)
         for index, category in enumerate(np.unique(training.categorical[:, place].astype(str))):

@@ -170,6 +170,29 @@ def test_a_challenger_that_has_forgotten_a_class_fails_on_its_rows(bench: Bench,
     assert report["message"].startswith("Recall digit=3 is ")
 
 
+def test_a_challenger_that_is_lost_on_a_part_of_the_rows_fails_there(claim: Claim) -> None:
+    bench, random = Bench(claim, "y", "Classification"), np.random.default_rng(3)
+    colours = random.choice(["blue", "green", "red", ""], 3000, p=[0.1, 0.3, 0.5, 0.1])
+    sizes = random.normal(size=3000)
+    truth = (sizes > 0) ^ (colours == "green")
+    rows = [[f"{size:.5f}", colour, int(y)] for size, colour, y in zip(sizes, colours, truth, strict=True)]
+    uri = claim.rows("data.csv", ["size", "colour", "y"], rows)
+    more: dict[str, Any] = {"slices": ["colour", "size"], "parameters": {"max_depth": "4"}}
+    bench.train("champion", uri, "DecisionTreeClassifier", **more)
+    blind = [[size, "red" if colour == "green" else colour, y] for size, colour, y in rows if colour != "green"]
+    learned = claim.rows("blind.csv", ["size", "colour", "y"], [*blind, *([["0.5", "green", 1]] * 3)])
+    bench.train("challenger", learned, "DecisionTreeClassifier", **more)
+    bench.documents["challenger"]["data"] = {"uri": learned}
+    report = bench.judge("champion", "challenger", data={"uri": uri}, maxLossPerMille=500)
+    assert report["passed"] is False
+    assert results(report)["Accuracy colour=2"] == "Failed"  # after "", which is missing, and blue
+    assert "Accuracy colour=2 is " in report["message"]
+    assert "green" not in json.dumps(report)
+    bench.documents["challenger"]["slices"] = []
+    report = bench.judge("champion", "challenger", data={"uri": uri}, maxLossPerMille=500)
+    assert not [name for name in results(report) if name.startswith("Accuracy ")]
+
+
 def test_a_slow_challenger_fails_by_its_latency_alone(trained: Bench) -> None:
     uri = trained.documents["better"]["data"]["uri"]
     trained.train("slow", uri, "KNeighborsClassifier")
