@@ -48,7 +48,7 @@ class Row:
 def non_inferior(pair: Paired, loss: float) -> list[Row]:
     """No more lost than is tolerated, and rows enough to rule out much more."""
     limit, tolerated = pair.limit(loss), loss + RESOLUTION[pair.metric]
-    ruled_out = pair.p_loss(tolerated) < paired.LEVEL
+    holds, ruled_out = within(pair, loss), pair.p_loss(tolerated) < paired.LEVEL
     largest = paired.largest_loss(pair)
     words = (
         f"{pair.metric} is {formatted(pair.challenger)}, worse than {formatted(limit)} "
@@ -59,13 +59,13 @@ def non_inferior(pair: Paired, loss: float) -> list[Row]:
         "give more labelled rows"
     )
     return [
-        _judged(pair.metric, within(pair, loss), pair, limit, words),
+        _judged(pair.metric, holds, pair, limit, words),
         Row(
             f"{pair.metric}Bound",
             "Passed" if ruled_out else "Failed",
             challenger=pair.limit(largest),
             limit=pair.limit(tolerated),
-            words=few,
+            words=few if holds else "",
         ),
     ]
 

@@ -329,7 +329,7 @@ def _answered(target: str, task: Task, truth: npt.NDArray[Any], champion: Said, 
 def _report(table: Sequence[Row], rows: int, where: str) -> dict[str, Any]:
     failed = [row for row in table if row.result == "Failed"]
     if failed:
-        message = "; ".join(row.words for row in failed) + (f" ({where})" if where else "")
+        message = "; ".join(row.words for row in failed if row.words) + (f" ({where})" if where else "")
     else:
         main = table[1]
         challenger, champion = (formatted(value or 0) for value in (main.challenger, main.champion))
