@@ -245,7 +245,7 @@ def all_watched(scenarios: Sequence[tuple[Scenario, int]], folder: Path, process
 
 def peers(streams: Sequence[Watched], seconds: float) -> tuple[dict[str, Any], dict[str, str]]:
     """(figures, notes) by peer, of one stream of each scenario, at the same time."""
-    firsts = list({stream.scenario: stream for stream in reversed(streams)}.values())
+    firsts = list({stream.scenario: stream for stream in reversed(streams)}.values())[::-1]
     files = [stream.file for stream in firsts]
     found: dict[str, Any] = dict.fromkeys(others.PEERS)
     notes: dict[str, str] = {}
