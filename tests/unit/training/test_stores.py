@@ -20,7 +20,7 @@ from obstore.store import S3Store
 from tests.unit.bundle.loopback import LOOPBACK
 from tests.unit.stores import servers
 
-from holdfast_bundle import verify
+from holdfast_bundle import manifest, verify
 from holdfast_bundle.credentials import Credentials
 from holdfast_bundle.fetch import fetch_model
 from holdfast_training import gate, output, spec
@@ -118,10 +118,9 @@ def test_a_run_reads_a_folder_of_a_store_and_publishes_into_a_store(pod: Pod) ->
     credentials = pod.access.to("output", "models-write")
     path = fetch_model(report["model"]["uri"], folder, web=LOOPBACK, credentials=credentials)
     assert verify.verify(path, report["model"]["digest"]) == report["model"]["digest"]
-    assert pod.objects() == [
-        f"run-1/{name}"
-        for name in ("_run.json", "_started", "golden.json", "manifest.json", "model.onnx", "profile.json")
-    ]
+    sealed = manifest.read(path).files
+    assert {"model.onnx", "golden.json", "profile.json", "card.md", "explanation.json"} == set(sealed)
+    assert pod.objects() == sorted(f"run-1/{name}" for name in (*sealed, "_run.json", "_started", "manifest.json"))
 
 
 def test_a_finished_bundle_in_a_store_is_reported_again_with_the_version_of_its_data(pod: Pod) -> None:
@@ -162,7 +161,7 @@ def test_the_manifest_is_the_last_to_be_written(pod: Pod, monkeypatch: pytest.Mo
     monkeypatch.setattr(StoreOutput, "_put", noting)
     pod.put("data.parquet", table())
     pod.train(pod.document(f"{pod.bucket}/data.parquet"))
-    assert (written[0], written[-1], len(written)) == ("_started", "manifest.json", 6)
+    assert (written[0], written[-1], len(written)) == ("_started", "manifest.json", 8)
 
 
 def test_a_store_that_is_away_for_a_moment_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
