@@ -9,6 +9,7 @@ from holdfast.build import job, names, quantities
 from holdfast.build.controllerrevision import controller_revision
 from holdfast.build.deployment import Feedback, RevisionManifest, Tls, deployment
 from holdfast.build.poddisruptionbudget import pod_disruption_budget
+from holdfast.build.rendezvous import headless_service
 from holdfast.build.service import candidate_service, service
 from holdfast.build.source import Source
 
@@ -76,6 +77,16 @@ def training_spec(**changes: Any) -> TrainingJobSpec:
     return TrainingJobSpec.parse(given | changes)
 
 
+def own_training_spec() -> TrainingJobSpec:
+    """A trainer of one's own, in two pods."""
+    variables = [
+        {"name": "COST", "value": "$5"},
+        {"name": "L", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}},
+    ]
+    own = {"image": "trainer:1", "command": ["python"], "args": ["$(HOLDFAST_INPUT)"], "env": variables}
+    return training_spec(estimators=None, container=own, distributed={"workers": 2})
+
+
 def every_manifest(namespace: str = "default", name: str = NAME) -> dict[str, dict[str, Any]]:
     """One of each child, by what it is."""
     return {
@@ -129,6 +140,8 @@ def every_manifest(namespace: str = "default", name: str = NAME) -> dict[str, di
             "IfNotPresent",
         ),
         "training job": job.training_job(name, namespace, UID, training_spec(), IMAGE, "Always"),
+        "own training job": job.training_job(f"o{name[1:]}", namespace, UID, own_training_spec(), IMAGE, "Always"),
+        "headless service": headless_service(name, namespace, UID, names.training_job(name, UID)),
         "training job on a store": job.training_job(
             f"s{name[1:]}", namespace, UID, training_spec(**ON_A_STORE), IMAGE, "IfNotPresent"
         ),
