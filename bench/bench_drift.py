@@ -15,7 +15,7 @@ plans decide, four times a day, about windows of a day. Beside it Evidently and 
   right answers in all days before the change, or in all days after it, where only inputs change, at once.
 
 The last line on standard output is one JSON object. `others` says the same of peers; a peer that cannot be installed is
-null there, and `notes` says why.
+null there, and `notes` says why, and which has not come to all streams in its time.
 """
 
 from __future__ import annotations
@@ -253,10 +253,13 @@ def peers(streams: Sequence[Watched], seconds: float) -> tuple[dict[str, Any], d
         futures = {name: pool.submit(partial(others.days, name, files, seconds)) for name in others.PEERS}
         for name, future in futures.items():
             try:
-                found[name] = peer(firsts, future.result())
+                said = future.result()
+                if len(said) < len(files):
+                    notes[name] = f"{len(said)} of {len(files)} streams in {seconds:g} s"
+                found[name] = peer(firsts, said)
             except (others.OtherError, subprocess.CalledProcessError) as error:
                 notes[name] = str(error)
-            say(f"{name}: {notes.get(name) or found[name]}")
+            say(f"{name}: {found[name]} {notes.get(name, '')}")
     return found, notes
 
 
