@@ -186,7 +186,8 @@ def judge(
     known = unseen.unseen(challenger.manifest, target, task, run, learned, learned.digests)
     taught = learned.examples.features.take(np.flatnonzero(~known)) if known is not None else examples.features
     parts = _slices(gate.slices, METRICS[task], examples.columns, taught, examples.features.take(picked))
-    table += comparison.slices(pair, [*judged.classes(), *parts], gate.max_slice_loss)
+    table += comparison.slices(pair, parts, gate.max_slice_loss)
+    table += judged.recalls()
     log("compared", **{row.name: row.result for row in table})
     fair = unseen.unseen(champion.manifest, target, task, run, learned, rows.digests)
     who = "neither has learned from" if fair is not None and fair[picked].all() else _CHALLENGER_ONLY
@@ -278,12 +279,17 @@ class _Answered:
         made = paired.numbers if self.task == "Regression" else paired.labels
         return made(self.truth, self.champion.values, self.challenger.values)
 
-    def classes(self) -> list[tuple[str, Mask]]:
-        """The rows of each class, which are judged by themselves; by its number in sorted order."""
+    def recalls(self) -> list[Row]:
+        """Of each class, by its number in sorted order. They decide nothing: when a class has become more frequent than
+        it was, a better model misses more of the others."""
         if self.task == "Regression":
             return []
-        classes = np.unique(self.truth)
-        return [(_part("Recall", self.target, index), self.truth == name) for index, name in enumerate(classes)]
+        rows = []
+        for index, name in enumerate(np.unique(self.truth)):
+            own = self.truth == name
+            theirs, its = (float(np.mean(said.values[own] == name)) for said in (self.champion, self.challenger))
+            rows.append(Row(_part("Recall", self.target, index), "Skipped", theirs, its))
+        return rows
 
     def others(self) -> list[Row]:
         """Metrics that decide nothing."""

@@ -121,7 +121,7 @@ def test_a_better_challenger_passes_with_a_table_of_what_was_compared(trained: B
         "GoldenAnswers": "Skipped",
         "LatencyP95Milliseconds": "Passed",
         **dict.fromkeys(["BalancedAccuracy", "F1", "ROCAUC", "LogLoss", "SizeBytes"], "Skipped"),
-        **{row["name"]: "Passed" for row in report["gate"][11:]},
+        **{row["name"]: "Skipped" for row in report["gate"][11:]},
     }
     assert len(report["gate"]) == 16
     assert len(json.dumps(report).encode()) < 4096
@@ -158,39 +158,20 @@ def test_a_loss_that_is_tolerated_passes(trained: Bench) -> None:
     assert trained.judge("better", "good", **{**tolerant, "maxLossPerMille": 10})["passed"] is False
 
 
-def test_a_challenger_that_has_forgotten_a_class_fails_on_its_rows(bench: Bench, shipped: Path) -> None:
+def test_what_a_challenger_forgets_of_a_class_is_shown_and_decides_nothing_by_itself(
+    bench: Bench, shipped: Path
+) -> None:
     header, lines = digits(shipped)
     uri = bench.claim.text("digits.csv", "".join([header, *lines]))
     bench.train("champion", uri, "LogisticRegression")
     weights = json.dumps({"3": 0.001})
     bench.train("challenger", uri, "LogisticRegression", parameters={"class_weight": weights})
     report = bench.judge("champion", "challenger", maxLossPerMille=500)
-    assert report["passed"] is False
-    assert {name for name, result in results(report).items() if result == "Failed"} == {"Recall digit=3"}
-    assert report["message"].startswith("Recall digit=3 is ")
-
-
-def test_a_challenger_that_is_lost_on_a_part_of_the_rows_fails_there(claim: Claim) -> None:
-    bench, random = Bench(claim, "y", "Classification"), np.random.default_rng(3)
-    colours = random.choice(["blue", "green", "red", ""], 3000, p=[0.2, 0.1, 0.5, 0.2])
-    sizes = random.normal(size=3000)
-    truth = (sizes > 0) ^ (colours == "green")
-    rows = [[f"{size:.5f}", colour, int(y)] for size, colour, y in zip(sizes, colours, truth, strict=True)]
-    uri = claim.rows("data.csv", ["size", "colour", "y"], rows)
-    more: dict[str, Any] = {"slices": ["colour", "size"], "parameters": {"max_depth": "4"}}
-    bench.train("champion", uri, "DecisionTreeClassifier", **more)
-    turned = [[size, colour, 1 - y if colour == "green" else y] for size, colour, y in rows]
-    learned = claim.rows("turned.csv", ["size", "colour", "y"], turned)
-    bench.train("challenger", learned, "DecisionTreeClassifier", **more)
-    bench.documents["challenger"]["data"] = {"uri": learned}
-    report = bench.judge("champion", "challenger", data={"uri": uri}, maxLossPerMille=500)
-    assert report["passed"] is False
-    assert results(report)["Accuracy colour=2"] == "Failed"  # after "", which is missing, and blue
-    assert "Accuracy colour=2 is " in report["message"]
-    assert "green" not in json.dumps(report)
-    bench.documents["challenger"]["slices"] = []
-    report = bench.judge("champion", "challenger", data={"uri": uri}, maxLossPerMille=500)
-    assert not [name for name in results(report) if name.startswith("Accuracy ")]
+    (row,) = [row for row in report["gate"] if row["name"] == "Recall digit=3"]
+    assert float(row["challenger"]) < float(row["champion"])
+    assert row["result"] == "Skipped"
+    assert report["passed"] is True
+    assert bench.judge("champion", "challenger")["passed"] is False  # by all rows
 
 
 def test_a_slow_challenger_fails_by_its_latency_alone(trained: Bench) -> None:
