@@ -16,6 +16,7 @@ compile operator.txt pyproject.toml -c requirements/dev.txt
 compile serving.txt serving-image/pyproject.toml -c requirements/dev.txt
 compile training.txt training-image/pyproject.toml -c requirements/dev.txt
 compile triton-client.txt --group pyproject.toml:triton-client
+compile mlflow.txt --group pyproject.toml:mlflow
 compile schemathesis.txt --group pyproject.toml:schemathesis
 compile fuzz.txt --group pyproject.toml:fuzz
 

@@ -171,6 +171,19 @@ REFUSED: list[tuple[Json, str, str]] = [
         "give either method or orderColumn",
     ),
     (training_job(split={"orderColumn": "quality"}), "spec", "split.orderColumn must not be the target"),
+    *(
+        (
+            training_job(tracking={"uri": uri}),
+            "spec.tracking.uri",
+            "a tracking server is named http(s)://HOST[:PORT][/PATH], without user name, password or query",
+        )
+        for uri in ("mlflow:5000", "sqlite:///mlflow.db", "http://me:word@mlflow:5000", "https://mlflow/?token=x")
+    ),
+    (
+        training_job(tracking={"uri": "http://mlflow.tools:5000", "alias": "champion"}),
+        "spec.tracking",
+        "alias needs registeredModel",
+    ),
     (training_job(data={"uri": "pvc://lake/wine", "secretRef": {"name": "lake"}}), "spec.data", KEYLESS),
     (training_job(output={"uri": "pvc://lake/wine", "secretRef": {"name": "lake"}}), "spec.output", KEYLESS),
     (output("https://h/wine"), "spec.output.uri", NO_OUTPUT),
@@ -641,6 +654,15 @@ def test_every_rule_of_every_kind_is_among_those_tested() -> None:
         training_job(estimators=None, container=OWN),
         training_job(estimators=None, container=OWN, distributed={"workers": 64}),
         training_job(tuning={"parallelism": 64}),
+        training_job(
+            tracking={
+                "uri": "https://mlflow.tools:5000/below",
+                "experiment": "My Wines/2",
+                "registeredModel": "wine of mine",
+                "alias": "champion",
+                "secretRef": {"name": "mlflow"},
+            }
+        ),
         training_job(estimators=None, target=None, task=None, container={"image": "x", "args": ["$(A)", ""]}),
         training_job(features={"excluded": ["id", "quality"]}),
         training_job(features={"numeric": [f"n{n}" for n in range(500)], "categorical": [f"c{n}" for n in range(500)]}),

@@ -149,9 +149,10 @@ def _publish(threads: int, claims: Path, stoppable: Stoppable, platform: Mapping
     from holdfast_training.output import output_at
 
     run = own.parse(os.environ["HOLDFAST_RUN"])
-    credentials = Access(run.service_account, platform).to("output", run.output_secret)
+    access = Access(run.service_account, platform)
+    credentials = access.to("output", run.output_secret)
     output = stoppable.output = output_at(run.output_uri, run.output_folder, claims=claims, credentials=credentials)
-    return own.publish(run, output, threads=threads, log=log, claims=claims)
+    return own.publish(run, output, threads=threads, access=access, log=log, claims=claims)
 
 
 def _poll(claims: Path, platform: Mapping[str, str]) -> dict[str, Any]:

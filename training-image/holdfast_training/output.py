@@ -31,7 +31,7 @@ from holdfast_training.listing import PRODUCTION
 NOTES = "_run.json"
 """What a run has to say of itself beside the bundle. It is not sealed: two runs of one recipe give the same bundle."""
 _STARTED = "_started"
-_MAX_NOTES_BYTES = 1 << 20
+_MAX_SMALL_BYTES = 1 << 20
 _PAUSES_SECONDS = (1.0, 3.0, 10.0, 30.0)
 
 Finished = tuple[str, manifest.Manifest]
@@ -80,8 +80,16 @@ class Output(ABC):
         """
 
     @abstractmethod
+    def small(self, name: str) -> bytes:
+        """A file that was published with the bundle, of at most 1 MiB; empty where it cannot be read."""
+
     def notes(self) -> dict[str, Any]:
         """What the run that published the bundle said beside it; empty where that is lost."""
+        try:
+            notes = json.loads(self.small(NOTES))
+        except ValueError:
+            return {}
+        return notes if isinstance(notes, dict) else {}
 
     @contextmanager
     def staging(self) -> Iterator[None]:
@@ -153,8 +161,8 @@ class ClaimOutput(Output):
         with _in_words(self.uri):
             return _bundle(self._final) if self._final.exists() else None
 
-    def notes(self) -> dict[str, Any]:
-        return _read_notes(self._final / NOTES)
+    def small(self, name: str) -> bytes:
+        return _read(self._final / name)
 
     def _prepared(self) -> Path:
         with _in_words(self.uri):
@@ -197,14 +205,14 @@ class StoreOutput(Output):
                 raise _not_writable(error) from error
             return _bundle(Path(folder))
 
-    def notes(self) -> dict[str, Any]:
+    def small(self, name: str) -> bytes:
         with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
-            path, uri = Path(folder) / NOTES, self.uri.join(NOTES)
+            path, uri = Path(folder) / "file", self.uri.join(name)
             try:
-                fetch_file(uri, path, limit=_MAX_NOTES_BYTES, web=self._web, credentials=self._credentials)
+                fetch_file(uri, path, limit=_MAX_SMALL_BYTES, web=self._web, credentials=self._credentials)
             except BundleError:
-                return {}
-            return _read_notes(path)
+                return b""
+            return _read(path)
 
     def _prepared(self) -> Path:
         staging = Path(tempfile.mkdtemp(prefix="holdfast-"))
@@ -245,12 +253,13 @@ def _bundle(folder: Path) -> Finished | None:
         return None
 
 
-def _read_notes(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> bytes:
     try:
-        notes = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return notes if isinstance(notes, dict) else {}
+        with open(path, "rb") as file:
+            content = file.read(_MAX_SMALL_BYTES + 1)
+    except OSError:
+        return b""
+    return content if len(content) <= _MAX_SMALL_BYTES else b""
 
 
 def _not_writable(error: BundleError) -> TrainingError:

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import stat
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,12 +27,12 @@ from holdfast_bundle.errors import BundleError
 from holdfast_bundle.manifest import Manifest, Tensor
 from holdfast_bundle.uris import CLAIMS
 from holdfast_bundle.web import Web
-from holdfast_training import checkpoint, contender, data, evaluation
+from holdfast_training import checkpoint, contender, data, evaluation, tracking
 from holdfast_training.access import Access
 from holdfast_training.errors import TrainingError, listed
 from holdfast_training.listing import PRODUCTION
 from holdfast_training.output import Finished, Output, checkpoint_at
-from holdfast_training.spec import Requirement, secret_of
+from holdfast_training.spec import Requirement, Tracking, secret_of, tracking_of
 
 INPUT = Path("/mnt/holdfast/input")
 OUTPUT = Path("/mnt/holdfast/output")
@@ -65,6 +66,7 @@ class OwnRun:
     output_folder: str
     output_secret: str
     service_account: str
+    tracking: Tracking | None = None
 
 
 def parse(text: str) -> OwnRun:
@@ -84,6 +86,7 @@ def parse(text: str) -> OwnRun:
         output_folder=output["folder"],
         output_secret=secret_of(output),
         service_account=document.get("serviceAccountName", ""),
+        tracking=tracking_of(document),
     )
 
 
@@ -143,24 +146,32 @@ def publish(
     input_folder: Path = INPUT,
     folder: Path = OUTPUT,
     threads: int = 1,
+    access: Access | None = None,
     log: Log = lambda event, **facts: None,
     claims: Path = CLAIMS,
+    web: Web = PRODUCTION,
 ) -> dict[str, Any]:
     """Publish what the trainer left in a folder and return what goes into the termination message.
 
     Raises:
         TrainingError: `ContractViolated` with what is missing or wrong, `RequirementNotMet`, `OutputNotWritable`.
     """
+    began = time.time()
     read: dict[str, Any] = json.loads((input_folder / DATA).read_bytes())
+
+    def ended(digest: str, bundle: Manifest) -> dict[str, Any]:
+        told = tracking.Told(output, run.data_uri, _report(output, digest, bundle, read), bundle, began)
+        return tracking.tracked(run.tracking, told, access=access or Access(), web=web, log=log)
+
     if finished := output.finished():
         log("found", message="the bundle of this run is already there", uri=str(output.uri))
-        return _report(output, *finished, read)
+        return ended(*finished)
     beside = checkpoint_at(run.output_uri, run.output_folder, claims)
     with checkpoint.kept(beside):
         digest, bundle = _publish(run, output, folder, read, threads)
     log("published", uri=str(output.uri), digest=digest)
     checkpoint.discard(beside)
-    return _report(output, digest, bundle, read)
+    return ended(digest, bundle)
 
 
 def _publish(run: OwnRun, output: Output, folder: Path, read: Mapping[str, Any], threads: int) -> Finished:

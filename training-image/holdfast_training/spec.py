@@ -108,6 +108,17 @@ class Checks:
 
 
 @dataclass(frozen=True, slots=True)
+class Tracking:
+    """An MLflow server that is told of the run. Empty names for none; of `secret` too."""
+
+    uri: str
+    experiment: str = ""
+    registered_model: str = ""
+    alias: str = ""
+    secret: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One training run."""
 
@@ -133,6 +144,7 @@ class Run:
     service_account: str = ""
     order_column: str = ""
     checks: Checks = Checks()
+    tracking: Tracking | None = None
 
 
 def parse(text: str) -> Run:
@@ -178,6 +190,20 @@ def of(document: Mapping[str, Any]) -> Run:
         service_account=document.get("serviceAccountName", ""),
         order_column=split.get("orderColumn", ""),
         checks=checks_of(data.get("checks", {})),
+        tracking=tracking_of(document),
+    )
+
+
+def tracking_of(document: Mapping[str, Any]) -> Tracking | None:
+    """The server of a run's `tracking`."""
+    if (told := document.get("tracking")) is None:
+        return None
+    return Tracking(
+        told["uri"],
+        told.get("experiment", ""),
+        told.get("registeredModel", ""),
+        told.get("alias", ""),
+        secret_of(told),
     )
 
 

@@ -29,6 +29,7 @@ from holdfast_training import (
     fitting,
     reference,
     slices,
+    tracking,
 )
 from holdfast_training.access import Access
 from holdfast_training.columns import Examples, Frame
@@ -71,11 +72,17 @@ def train(
     Raises:
         TrainingError: with any of its reasons; then nothing was published.
     """
+    began, access = time.time(), access or Access()
     folder = checkpoint_at(run.output_uri, run.output_folder, claims)
+
+    def ended(digest: str, bundle: manifest.Manifest) -> dict[str, Any]:
+        checkpoint.discard(folder)
+        told = tracking.Told(output, run.data_uri, _report(output, digest, bundle), bundle, began)
+        return tracking.tracked(None if worker else run.tracking, told, access=access, web=web, log=log)
+
     if finished := output.finished():
         log("found", message="the bundle of this run is already there", uri=str(output.uri))
-        checkpoint.discard(folder)
-        return _report(output, *finished)
+        return ended(*finished)
     progress = progress or Progress()
     for candidate in run.estimators:  # what is wrong with them need not wait for the data
         estimators.build(candidate.name, candidate.parameters, seed=run.seed, threads=threads)
@@ -88,7 +95,7 @@ def train(
             scratch=scratch,
             claims=claims,
             web=web,
-            credentials=(access or Access()).to("data", run.data_secret),
+            credentials=access.to("data", run.data_secret),
         )
         log("located", uri=str(source.uri), digest=source.digest, files=len(source.files))
         examples = examples_of(source, run)
@@ -181,8 +188,7 @@ def train(
             lineage=lineage,
         )
     log("published", uri=str(output.uri), digest=digest)
-    checkpoint.discard(folder)
-    return _report(output, digest, bundle)
+    return ended(digest, bundle)
 
 
 def _search(

@@ -368,6 +368,36 @@ class Output(Model):
     secret_ref: ObjectRef | None = Field(None, description="Secret with the keys to a store.")
 
 
+_TRACKING_URI = rules(
+    (
+        "self.matches('^https?://[^\\\\s/?#@]+(/[^\\\\s?#]*)?$')",
+        "a tracking server is named http(s)://HOST[:PORT][/PATH], without user name, password or query",
+    )
+)
+_NAMED_PLAINLY = r"^[^\s/:][^/:\x00-\x1f\x7f]*$"
+"""Of models and experiments that a URI can name."""
+
+
+class Tracking(Model):
+    """An MLflow server that is told of the run, once its model is published."""
+
+    model_config = validated(("!has(self.alias) || has(self.registeredModel)", "alias needs registeredModel"))
+
+    uri: str = Field(max_length=1024, description="Where it is.", json_schema_extra=_TRACKING_URI)
+    experiment: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
+        None, description="Experiment of the run, made if there is none. Absent: last segment of output.uri."
+    )
+    registered_model: Annotated[str, Field(max_length=256, pattern=_NAMED_PLAINLY)] | None = Field(
+        None, description="Registered model that gets the bundle as a version, made if there is none."
+    )
+    alias: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z_-][A-Za-z0-9_-]*$")] | None = Field(
+        None, description="Alias that points to that version then."
+    )
+    secret_ref: ObjectRef | None = Field(
+        None, description="Secret with username and password, or token, and ca.crt, for that server."
+    )
+
+
 _REGRESSORS = ",".join(f"'{name}'" for name in get_args(Regressor))
 _REGRESSION_METRICS = ",".join(f"'{name}'" for name in get_args(RegressionMetric))
 
@@ -475,6 +505,7 @@ class RunSpec(Model):
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of every random choice.")
     evaluation: Evaluation | None = Field(None, description="What the model must reach on held-out rows.")
     output: Output = Field(description="Where the bundle goes.")
+    tracking: Tracking | None = Field(None, description="An MLflow server that is told of the run. Absent: none.")
     resources: Resources | None = Field(None, description="Compute resources of the pod, as in a Pod.")
     node_selector: NodeSelector | None = Field(None, description="Labels that a node must carry.")
     tolerations: Tolerations | None = Field(None, description="Taints that the pod tolerates, as in a Pod.")
@@ -559,6 +590,13 @@ class Package(Model):
     version: ShortText = Field(description="Version.")
 
 
+class Tracked(Model):
+    """What a tracking server made of the run."""
+
+    run_id: ShortText = Field(description="Its run.")
+    model_version: ShortText | None = Field(None, description="Version of the registered model.")
+
+
 class TrainingJobStatus(Model):
     """What happened. Written by the operator alone."""
 
@@ -581,6 +619,7 @@ class TrainingJobStatus(Model):
     findings: Annotated[tuple[Finding, ...], atomic_list(16)] | None = Field(
         None, description="What was wrong with the data; names and counts, never values."
     )
+    tracking: Tracked | None = Field(None, description="What spec.tracking's server made of it; absent: not told.")
     packages: Annotated[tuple[Package, ...], list_map("name", 24)] | None = Field(
         None, description="Versions that matter for doing it again."
     )

@@ -95,11 +95,15 @@ def training_job(
 ) -> dict[str, Any]:
     """The run of a TrainingJob."""
     job_name = names.training_job(name, uid)
-    places = (
+    places: tuple[Place, ...] = (
         Place("data", spec.data.uri, spec.data.secret_ref),
         Place("output", spec.output.uri, spec.output.secret_ref),
     )
-    variables = {"HOLDFAST_RUN": pod.literal(canonical_json(run(spec, job_name)))}
+    told = run(spec, job_name)
+    if spec.tracking:
+        told["tracking"] = spec.tracking.to_json()
+        places += (Place("tracking", spec.tracking.uri, spec.tracking.secret_ref),)
+    variables = {"HOLDFAST_RUN": pod.literal(canonical_json(told))}
     output = pod.claim_of(spec.output.uri)
     resources = _dumped(spec.resources)
     if spec.container:
@@ -134,14 +138,17 @@ def _own_pod(
     spec: RunSpec,
     own: OwnContainer,
     variables: Mapping[str, str],
-    places: tuple[Place, Place],
+    places: tuple[Place, ...],
     image: str,
     pull_policy: str,
 ) -> dict[str, Any]:
-    """places: of the data and of the output. The checkpoint lies beside the bundle, where that is on a claim."""
+    """places: of the data, of the output, and of a tracking server if there is one.
+
+    The checkpoint lies beside the bundle, where that is on a claim.
+    """
     checkpoint = owntrainer.checkpoint_of(spec.output.uri, job_name)
     writable, counted = pod.claim_of(spec.output.uri), _counted(_dumped(spec.resources))
-    reads, writes = places if checkpoint else places[:1], places[1:]
+    reads, writes = places[:2] if checkpoint else places[:1], places[1:]
     fetch = trainer_pod("fetch", ["fetch"], variables, reads, spec, image, pull_policy, counted, writable=writable)
     publish = trainer_pod(
         "publish", ["publish"], variables, writes, spec, image, pull_policy, counted, writable=writable

@@ -20,7 +20,7 @@ from holdfast.plan.trouble import Trouble
 
 INDEX = "batch.kubernetes.io/job-completion-index"
 REASONS = frozenset(Reason)
-RESULTS = ("model", "metrics", "data", "findings", "packages")
+RESULTS = ("model", "metrics", "data", "findings", "packages", "tracking")
 """Parts of the trainer's report that go into the status as they are."""
 WAITING = frozenset(
     {

@@ -7,6 +7,7 @@ import pytest
 from tests.unit.build import samples
 
 from holdfast.api.retraining import Gate
+from holdfast.api.trainingjob import TrainingJobSpec
 from holdfast.build import job, labels
 from holdfast.build.deployment import Feedback, Tls
 from holdfast.build.hashing import with_desired_hash
@@ -91,6 +92,26 @@ def test_a_run_on_stores_has_each_secret_in_a_folder_of_its_own_and_is_who_it_is
     told = json.loads({variable["name"]: variable["value"] for variable in container["env"]}["HOLDFAST_RUN"])
     assert (told["data"]["secretRef"], told["output"]["secretRef"]) == ({"name": "lake-read"}, {"name": "models-write"})
     assert told["serviceAccountName"] == "wine"
+
+
+def test_the_keys_to_a_tracking_server_are_mounted_for_what_publishes_and_for_nothing_else() -> None:
+    tracking = {"uri": "http://mlflow.tools:5000", "registeredModel": "wine", "secretRef": {"name": "mlflow"}}
+    spec = samples.training_spec(tracking=tracking)
+    made = job.training_job("wine", "default", samples.UID, spec, samples.IMAGE, "Always")
+    built_in = made["spec"]["template"]["spec"]
+    assert secrets(built_in) == {"mlflow": "/mnt/secrets/tracking"}
+    [container] = built_in["containers"]
+    told = json.loads({variable["name"]: variable["value"] for variable in container["env"]}["HOLDFAST_RUN"])
+    assert told["tracking"] == tracking
+
+    without = ("estimators", "evaluation")
+    document = {name: value for name, value in spec.to_json().items() if name not in without}
+    own = TrainingJobSpec.parse(document | {"container": {"image": "registry.example.com/trainer:1"}})
+    made = job.training_job("wine", "default", samples.UID, own, samples.IMAGE, "Always")
+    steps = made["spec"]["template"]["spec"]
+    for container in (*steps["initContainers"], *steps["containers"]):
+        mounted = [mount["mountPath"] for mount in container["volumeMounts"]]
+        assert ("/mnt/secrets/tracking" in mounted) is (container["name"] == "publish")
 
 
 def test_a_poll_sees_the_data_and_nothing_else() -> None:

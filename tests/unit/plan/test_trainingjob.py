@@ -20,6 +20,7 @@ COMPLETED: dict[str, Any] = {
     "data": {"digest": worlds.OTHER, "rows": 178, "testRows": 36, "columns": 14},
     "findings": [],
     "packages": [{"name": "scikit-learn", "version": "1.9.1"}],
+    "tracking": {"runId": "0a1b2c", "modelVersion": "3"},
 }
 FINDINGS = [{"column": "ash", "rule": "constant", "message": "one value", "rows": 3}]
 NO_IMAGE = {"phase": "Pending", "waiting_reason": "ErrImagePull", "waiting_message": "no such image"}
@@ -258,7 +259,7 @@ def test_a_job_that_is_refused_is_created_once_there_is_room() -> None:
 
 def test_results_of_the_trainer_are_in_the_status() -> None:
     world = ended(COMPLETED, None)
-    for part in ("model", "metrics", "data", "packages"):
+    for part in ("model", "metrics", "data", "packages", "tracking"):
         assert world.status[part] == COMPLETED[part]
     assert world.status["image"] == "localhost/training@sha256:aa"
     assert world.status["startTime"] == "2026-11-24T12:00:00Z"

@@ -48,12 +48,18 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(command: list[str], port: int, log: Path, environment: Mapping[str, str] | None = None) -> Iterator[None]:
-    """A server that listens on the port."""
+def running(
+    command: list[str],
+    port: int,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    seconds: float = 60,
+) -> Iterator[None]:
+    """A server that listens on the port, after so many seconds at most."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + seconds
         while True:
             assert process.poll() is None, log.read_text()
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
