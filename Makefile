@@ -62,6 +62,12 @@ test-e2e: venv ## Real pods on a real node, the operator in the cluster with its
 	@echo "== e2e"
 	@$(PY) -m pytest -q tests/e2e
 
+.PHONY: test-torch
+test-torch: venv ## Estimators of PyTorch, with Debian's package of it (large; not part of `make test`)
+	@echo "== torch"
+	@$(PY) -c 'from holdfast_devcluster import packages; packages.require(["torch"], print)'
+	@$(PY) -m pytest -q tests/pytorch
+
 .PHONY: bench-operator
 bench-operator: venv ## 1,000 ModelDeployments on KWOK nodes; the last line is JSON
 	@$(PY) bench/bench_operator.py

@@ -55,6 +55,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         plan=PlanSettings(
             serving_image=reader.text("HOLDFAST_SERVING_IMAGE"),
             training_image=reader.text("HOLDFAST_TRAINING_IMAGE"),
+            torch_image=reader.optional("HOLDFAST_TRAINING_TORCH_IMAGE"),
             poll_seconds=reader.number("HOLDFAST_POLL_SECONDS", 2, 1, 60),
             own_images=reader.prefixes("HOLDFAST_OWN_TRAINERS"),
             max_trainings=reader.number("HOLDFAST_MAX_TRAININGS", 8, 1, 1000),
@@ -89,6 +90,9 @@ class _Reader:
         if not value:
             self.wrong.append(f"{name} must be set")
         return value
+
+    def optional(self, name: str) -> str:
+        return self._environment.get(name, "").strip()
 
     def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
         value = self.text(name, default)

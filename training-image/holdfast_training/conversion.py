@@ -2,7 +2,7 @@
 
 The graph takes one [N, 1] tensor per column (FP32, or BYTES for categories) and gives `label` and, where the
 estimator has them, `probabilities`; or `prediction`. skl2onnx (for XGBoost and LightGBM with converters of onnxmltools)
-converts the estimator, `preprocessing` the rest.
+converts the estimator (PyTorch's write their own nodes), `preprocessing` the rest.
 """
 
 from __future__ import annotations
@@ -195,15 +195,22 @@ def _graph(model: Model) -> onnx.ModelProto:
         inner += "_"
     matrix = f"{inner}features"
     nodes, constants = model.preprocessor.to_onnx(model.columns, matrix, f"{inner}p")
-    estimator = compose.add_prefix(_convert_estimator(model), f"{inner}e")
-    in_fp64 = type(model.estimator).__name__ in _IN_FP64
-    entry = estimator.graph.input[0].name
-    to = TensorProto.DOUBLE if in_fp64 else TensorProto.FLOAT
-    nodes.append(helper.make_node("Cast", [matrix], [entry], name=f"{inner}in", to=to))
-    nodes.extend(estimator.graph.node)
-    constants.extend(estimator.graph.initializer)
     outputs = _outputs(model)
-    answers = [output.name for output in estimator.graph.output]
+    if type(model.estimator).__module__ == "holdfast_training.networks":
+        network = Graph(f"{inner}e")
+        estimator: Any = model.estimator
+        answers = [*estimator.to_onnx(network, network.node("Cast", matrix, to=TensorProto.FLOAT))]
+        nodes.extend(network.nodes)
+        constants.extend(network.constants)
+    else:
+        converted = compose.add_prefix(_convert_estimator(model), f"{inner}e")
+        in_fp64 = type(model.estimator).__name__ in _IN_FP64
+        entry = converted.graph.input[0].name
+        to = TensorProto.DOUBLE if in_fp64 else TensorProto.FLOAT
+        nodes.append(helper.make_node("Cast", [matrix], [entry], name=f"{inner}in", to=to))
+        nodes.extend(converted.graph.node)
+        constants.extend(converted.graph.initializer)
+        answers = [output.name for output in converted.graph.output]
     loss = model.estimator.get_params(deep=False).get("loss")
     if type(model.estimator).__name__ == "HistGradientBoostingRegressor" and loss in ("poisson", "gamma"):
         # skl2onnx 1.20 forgets the link function of these losses.

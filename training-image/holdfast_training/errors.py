@@ -17,6 +17,7 @@ Reason = Literal[
     "ChecksumMismatch",
     "ColumnNotFound",
     "DataInvalid",
+    "TrainerNotInstalled",
     "ParametersInvalid",
     "TuningFailed",
     "ContractViolated",

@@ -1,4 +1,4 @@
-"""Estimators of scikit-learn, XGBoost and LightGBM by an allow-list of names, with parameters as text.
+"""Estimators of scikit-learn, XGBoost, LightGBM and PyTorch by an allow-list of names, with parameters as text.
 
 A parameter's text is read as JSON if it is JSON, so a value is a number, a text, a truth value, null, or lists and
 objects of these: nothing that can be called, imported or opened. Parameters of nested objects (`estimator__…`) and
@@ -47,6 +47,7 @@ CLASSIFIERS = {
     "RidgeClassifier": "linear_model",
     "SGDClassifier": "linear_model",
     "SVC": "svm",
+    "TorchMLPClassifier": "networks",
     "XGBClassifier": "boosting",
 }
 REGRESSORS = {
@@ -67,8 +68,12 @@ REGRESSORS = {
     "Ridge": "linear_model",
     "SGDRegressor": "linear_model",
     "SVR": "svm",
+    "TorchMLPRegressor": "networks",
     "XGBRegressor": "boosting",
 }
+
+_OURS = ("boosting", "networks")
+"""Modules of this package; the others are scikit-learn's."""
 
 REFUSED = {
     "random_state": "spec.seed sets it",
@@ -93,13 +98,12 @@ def build(name: str, parameters: Mapping[str, str], *, seed: int, threads: int) 
 
     Raises:
         TrainingError: `ParametersInvalid` for a name that is not allowed, or a parameter it does not have or that
-            may not be set. Values are checked by the estimator in `fit`.
+            may not be set; `TrainerNotInstalled`. Values are checked by the estimator in `fit`.
     """
     module = (CLASSIFIERS | REGRESSORS).get(name)
     if module is None:
         raise TrainingError("ParametersInvalid", f"estimator {name} is not one that can be trained here")
-    package = "holdfast_training" if module == "boosting" else "sklearn"
-    estimator: Estimator = getattr(importlib.import_module(f"{package}.{module}"), name)()
+    estimator: Estimator = getattr(_imported(name, module), name)()
     known = set(estimator.get_params(deep=False))
     for parameter in sorted(parameters):
         if parameter in REFUSED and parameter in known:
@@ -113,6 +117,16 @@ def build(name: str, parameters: Mapping[str, str], *, seed: int, threads: int) 
     if "n_jobs" in known:
         estimator.set_params(n_jobs=threads)
     return estimator
+
+
+def _imported(name: str, module: str) -> Any:
+    try:
+        return importlib.import_module(f"{'holdfast_training' if module in _OURS else 'sklearn'}.{module}")
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        message = f"{name} needs PyTorch, which this image does not have; is HOLDFAST_TRAINING_TORCH_IMAGE one with it?"
+        raise TrainingError("TrainerNotInstalled", message) from error
 
 
 def fit(estimator: Estimator, features: Floats, target: npt.NDArray[Any]) -> list[Finding]:

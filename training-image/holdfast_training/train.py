@@ -157,7 +157,7 @@ def train(
             "testRows": len(held_out),
             "columns": len(source.columns),
             "findings": [finding.to_json() for finding in (*examples.findings, *notes)][:MAX_FINDINGS],
-            "packages": _packages(),
+            "packages": _packages(chosen),
         }
         if parts:
             lineage["slices"] = [
@@ -180,7 +180,7 @@ def train(
         digest, bundle = output.publish(
             files,
             notes={"dataVersion": source.version} if source.version else None,
-            framework="scikit-learn",
+            framework="PyTorch" if _is_of_torch(chosen) else "scikit-learn",
             opset=conversion.OPSET,
             inputs=converted.inputs,
             outputs=converted.outputs,
@@ -283,8 +283,17 @@ def _recipe(run: Run, chosen: Candidate) -> dict[str, Any]:
     }
 
 
-def _packages() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+def _packages(chosen: Candidate) -> dict[str, str]:
+    found = {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+    if _is_of_torch(chosen):
+        import torch  # some distributions of it have no metadata
+
+        found["torch"] = str(torch.__version__)
+    return found
+
+
+def _is_of_torch(candidate: Candidate) -> bool:
+    return candidate.name.startswith("Torch")
 
 
 def _report(output: Output, digest: str, bundle: manifest.Manifest) -> dict[str, Any]:

@@ -75,6 +75,7 @@ class TrainingJobReason(StrEnum):
     IMAGE_NOT_ALLOWED = "ImageNotAllowed"
     CONTRACT_VIOLATED = "ContractViolated"
     # The model.
+    TRAINER_NOT_INSTALLED = "TrainerNotInstalled"
     PARAMETERS_INVALID = "ParametersInvalid"
     TUNING_FAILED = "TuningFailed"
     REQUIREMENT_NOT_MET = "RequirementNotMet"
@@ -106,6 +107,7 @@ Classifier = Literal[
     "MLPClassifier",
     "XGBClassifier",
     "LGBMClassifier",
+    "TorchMLPClassifier",
 ]
 Regressor = Literal[
     "LinearRegression",
@@ -126,6 +128,7 @@ Regressor = Literal[
     "PoissonRegressor",
     "XGBRegressor",
     "LGBMRegressor",
+    "TorchMLPRegressor",
 ]
 ClassificationMetric = Literal["Accuracy", "BalancedAccuracy", "F1", "Precision", "Recall", "ROCAUC", "LogLoss"]
 RegressionMetric = Literal["R2", "MAE", "RMSE", "MAPE"]

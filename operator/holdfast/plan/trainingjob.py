@@ -119,9 +119,11 @@ def _not_created(observed: Observed) -> Verdict:
     spec = TrainingJobSpec.parse(observed.spec)
     if spec.container and not owntrainer.is_allowed(spec.container.image, settings.own_images):
         return Verdict("False", Reason.IMAGE_NOT_ALLOWED, _not_allowed(spec.container.image, settings.own_images))
-    manifest = training_job(
-        metadata.name, metadata.namespace, metadata.uid, spec, settings.training_image, settings.image_pull_policy
-    )
+    torch = next((e.name for e in spec.estimators or () if e.name.startswith("Torch")), None)
+    if torch and not settings.torch_image:
+        return Verdict("False", Reason.TRAINER_NOT_INSTALLED, _not_installed(torch))
+    image = settings.torch_image if torch else settings.training_image
+    manifest = training_job(metadata.name, metadata.namespace, metadata.uid, spec, image, settings.image_pull_policy)
     create = (Create(manifest),)
     if refused := observed.create_errors.get(("Job", name)):
         deadline = timedelta(seconds=spec.active_deadline_seconds)
@@ -134,6 +136,13 @@ def _not_created(observed: Observed) -> Verdict:
 def _not_allowed(image: str, prefixes: Sequence[str]) -> str:
     what = f"only those that begin with {', '.join(prefixes)}" if prefixes else "none"
     return f"image {image} is not allowed: this operator's administrator lets trainers of your own be {what}"
+
+
+def _not_installed(estimator: str) -> str:
+    return (
+        f"{estimator} needs PyTorch: ask the operator's administrator to set HOLDFAST_TRAINING_TORCH_IMAGE,"
+        " and create the run again"
+    )
 
 
 def _under_way(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:

@@ -101,3 +101,8 @@ def test_images_of_trainers_of_ones_own_can_be_limited_and_switched_off(value: s
 def test_none_beside_prefixes_is_refused() -> None:
     with pytest.raises(SettingsError, match="HOLDFAST_OWN_TRAINERS must be none alone"):
         read({**REQUIRED, "HOLDFAST_OWN_TRAINERS": "none,ghcr.io/x"})
+
+
+def test_there_is_no_image_with_pytorch_unless_one_is_named() -> None:
+    assert read(REQUIRED).plan.torch_image == ""
+    assert read({**REQUIRED, "HOLDFAST_TRAINING_TORCH_IMAGE": " torch:1 "}).plan.torch_image == "torch:1"

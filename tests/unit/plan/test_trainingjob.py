@@ -141,6 +141,12 @@ def not_allowed() -> World:
     return world
 
 
+def without_torch() -> World:
+    world = worlds.training_job(estimators=[{"name": "TorchMLPClassifier"}])
+    world.converge()
+    return world
+
+
 def told(reason: str) -> Callable[[], World]:
     return lambda: ended({"reason": reason, "message": f"words about {reason}", "findings": FINDINGS})
 
@@ -169,6 +175,7 @@ REASONS: dict[str, tuple[Callable[[], World], str, str | None, str]] = {
         "Ridge, Accuracy 0.972 on 36 held-out rows, 40 s; pvc://",
     ),
     "ImageNotAllowed": (not_allowed, "False", "Stalled", "begin with registry.example.com/other/"),
+    "TrainerNotInstalled": (without_torch, "False", "Stalled", "set HOLDFAST_TRAINING_TORCH_IMAGE"),
     "ContractViolated": (lambda: ended(None, first=own()), "False", "Stalled", "ended with 3"),
     "OutOfMemory": (out_of_memory, "False", "Stalled", "raise resources"),
     "DeadlineExceeded": (lambda: ended(None, "DeadlineExceeded", 143), "False", "Stalled", "activeDeadlineSeconds"),
@@ -500,3 +507,14 @@ def test_the_first_of_several_pods_says_what_came_of_the_run() -> None:
     world.pods[job] = [other, replace(leader, owner_uid=world.children["Job", job]["uid"], labels={INDEX: "0"})]
     world.converge()
     assert world.says("Succeeded") == ("True", "Completed")
+
+
+def test_an_estimator_of_pytorch_runs_in_its_image_and_the_others_in_the_usual_one() -> None:
+    images = []
+    for names in (["RandomForestClassifier"], ["RandomForestClassifier", "TorchMLPClassifier"]):
+        world = worlds.training_job(estimators=[{"name": name} for name in names], tuning={"trials": 2})
+        world.settings = replace(world.settings, torch_image="registry.example.com/training-torch:1")
+        world.step()
+        [container] = world.children["Job", world.jobs[0]]["spec"]["template"]["spec"]["containers"]
+        images.append(container["image"])
+    assert images == [worlds.training_job().settings.training_image, "registry.example.com/training-torch:1"]

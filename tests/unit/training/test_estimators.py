@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -27,6 +28,7 @@ SMALL = {
     "HistGradientBoostingRegressor": ITERATIONS,
     **dict.fromkeys(("LGBMClassifier", "LGBMRegressor", "XGBClassifier", "XGBRegressor"), TREES),
 }
+OPTIONAL = {"TorchMLPClassifier", "TorchMLPRegressor"}  # tests/pytorch
 WITHOUT_PROBABILITIES = {"LinearSVC", "RidgeClassifier", "SGDClassifier", "SVC"}
 
 
@@ -51,7 +53,7 @@ def replay(folder: Any) -> int:
     return len(golden["requests"])
 
 
-@pytest.mark.parametrize("estimator", sorted(CLASSIFIERS))
+@pytest.mark.parametrize("estimator", sorted(CLASSIFIERS.keys() - OPTIONAL))
 @pytest.mark.parametrize("dataset", ["wine", "breast-cancer"])
 def test_every_classifier_is_trained_converted_and_checked(
     claim: Any, mixed: Callable[[str], Any], estimator: str, dataset: str
@@ -71,7 +73,7 @@ def test_every_classifier_is_trained_converted_and_checked(
     assert replay(claim.last) == 8
 
 
-@pytest.mark.parametrize("estimator", sorted(REGRESSORS))
+@pytest.mark.parametrize("estimator", sorted(REGRESSORS.keys() - OPTIONAL))
 def test_every_regressor_is_trained_converted_and_checked(
     claim: Any, mixed: Callable[[str], Any], estimator: str
 ) -> None:
@@ -88,6 +90,17 @@ def test_every_regressor_is_trained_converted_and_checked(
 def test_the_api_and_the_trainer_allow_the_same_estimators() -> None:
     assert set(CLASSIFIERS) == set(get_args(api.Classifier))
     assert set(REGRESSORS) == set(get_args(api.Regressor))
+
+
+def test_an_estimator_whose_library_the_image_lacks_says_which_setting_brings_it(
+    claim: Any, shipped: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "holdfast_training.networks", raising=False)
+    uri = claim.text("data.csv", (shipped / "wine.csv").read_bytes())
+    error = claim.failure(claim.spec(uri, "cultivar", "Classification", "TorchMLPClassifier"))
+    assert error.reason == "TrainerNotInstalled"
+    assert "HOLDFAST_TRAINING_TORCH_IMAGE" in error.message
 
 
 @pytest.mark.parametrize("scale", ["Standard", "MinMax", "Robust", "None"])
