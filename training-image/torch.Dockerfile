@@ -7,11 +7,10 @@ FROM ${BASE_IMAGE} AS torch
 ARG TORCH_INDEX
 ARG TORCH="torch>=2.3,<3"
 RUN python3 -m pip install --index-url "${TORCH_INDEX:?name an index with wheels of PyTorch for the CPU}" \
-        --target /opt/torch --only-binary :all: --no-cache-dir --no-compile -q "${TORCH}"
+        --target /opt/torch --only-binary :all: --no-cache-dir --no-compile -q "${TORCH}" \
+    && echo /opt/torch >/opt/torch.pth
 
 FROM ${TRAINING_IMAGE}
 COPY --from=torch /opt/torch /opt/torch
 # Looked at last: of what both have, the trainer's own locked version counts.
-COPY <<EOF /opt/holdfast/lib/python3.11/site-packages/torch.pth
-/opt/torch
-EOF
+COPY --from=torch /opt/torch.pth /opt/holdfast/lib/python3.11/site-packages/
