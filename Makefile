@@ -66,6 +66,7 @@ test-e2e: venv ## Real pods on a real node, the operator in the cluster with its
 test-torch: venv ## Estimators of PyTorch, with Debian's package of it (large; not part of `make test`)
 	@echo "== torch"
 	@$(PY) -c 'from holdfast_devcluster import packages; packages.require(["torch"], print)'
+	@$(PY) -W ignore -c 'import tests.pytorch.conftest, torch; print("PyTorch", torch.__version__)'
 	@$(PY) -m pytest -q tests/pytorch
 
 .PHONY: bench-operator
