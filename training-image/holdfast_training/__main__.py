@@ -1,5 +1,6 @@
 """`python -m holdfast_training`: one training run; `gate`: a challenger against the champion; `batch`: a pod's share
-of a scoring run; `poll`: are there new data; `dataset NAME --output FILE`: a data set to try it with.
+of a scoring run; `poll`: are there new data; `verify-run URI`: train again and compare; `dataset NAME --output FILE`: a
+data set to try it with.
 
 Only light imports here: thread counts must be set, and SIGTERM be waited for, before numpy is loaded.
 """
@@ -50,6 +51,9 @@ def main(
     commands.add_parser("gate", help="compare a challenger with the champion, as HOLDFAST_GATE says")
     commands.add_parser("batch", help="score the rows of a table, as HOLDFAST_BATCH says")
     commands.add_parser("poll", help="report the version of the data that HOLDFAST_POLL names")
+    verify = commands.add_parser("verify-run", help="train again what a bundle was made from, and compare")
+    verify.add_argument("uri", metavar="URI", help="the bundle's")
+    verify.add_argument("--data", default="", metavar="URI", help="where the data are now, if they have moved")
     options = parser.parse_args(arguments)
     if options.command == "dataset":
         return _write_dataset(options.name, options.output)
@@ -64,6 +68,8 @@ def main(
                 return _gate(threads, claims, platform)
             case "batch":
                 return _score(threads, claims, stoppable, progress_port, platform)
+            case "verify-run":
+                return _verify(options.uri, options.data, threads, claims, platform)
             case "poll":
                 return _poll(claims, platform)
             case "fetch":
@@ -132,6 +138,22 @@ def _train(
             progress=told,
             access=access,
             worker=worker,
+        )
+
+
+def _verify(uri: str, data_uri: str, threads: int, claims: Path, platform: Mapping[str, str]) -> dict[str, Any]:
+    from holdfast_training.access import Access
+    from holdfast_training.again import verify_run
+
+    with tempfile.TemporaryDirectory(prefix="holdfast-") as scratch:
+        return verify_run(
+            uri,
+            data_uri,
+            scratch=Path(scratch),
+            threads=threads,
+            log=log,
+            claims=claims,
+            access=Access(platform=platform),
         )
 
 

@@ -32,5 +32,9 @@ class Access:
         """Credentials for a place (`data`, `output`, …) whose Secret has this name; empty for none."""
         return Credentials(secret, self.secrets / place, self.service_account, self.platform)
 
+    def mounted(self, place: str) -> str:
+        """A name for the Secret that is mounted for a place, by whoever wrote the pod; empty where none is."""
+        return place if (self.secrets / place).is_dir() else ""
+
 
 NOBODY = Access()

@@ -31,7 +31,7 @@ from holdfast_training.listing import PRODUCTION
 NOTES = "_run.json"
 """What a run has to say of itself beside the bundle. It is not sealed: two runs of one recipe give the same bundle."""
 _STARTED = "_started"
-_MAX_SMALL_BYTES = 1 << 20
+MAX_SMALL_BYTES = 1 << 20
 _PAUSES_SECONDS = (1.0, 3.0, 10.0, 30.0)
 
 Finished = tuple[str, manifest.Manifest]
@@ -60,7 +60,16 @@ def output_at(
 def checkpoint_at(uri: str, folder: str, claims: Path = CLAIMS) -> Path | None:
     """Where a run keeps what its next attempt goes on from: beside its bundle. None where that lies on no claim."""
     where = parse(uri)
-    return local_path(where, claims) / f".checkpoint-{folder}" if where.scheme == "pvc" else None
+    return _beside(local_path(where, claims) / folder) if where.scheme == "pvc" else None
+
+
+def notes_in(content: bytes) -> dict[str, Any]:
+    """What the file `NOTES` says; empty where it is damaged."""
+    try:
+        notes = json.loads(content)
+    except ValueError:
+        return {}
+    return notes if isinstance(notes, dict) else {}
 
 
 class Output(ABC):
@@ -71,6 +80,11 @@ class Output(ABC):
         self.model_name = parent.name or parent.host
         self._staging: Path | None = None
         self._publishing = threading.Lock()
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """As `checkpoint_at`."""
+        return None
 
     @abstractmethod
     def finished(self) -> Finished | None:
@@ -85,11 +99,7 @@ class Output(ABC):
 
     def notes(self) -> dict[str, Any]:
         """What the run that published the bundle said beside it; empty where that is lost."""
-        try:
-            notes = json.loads(self.small(NOTES))
-        except ValueError:
-            return {}
-        return notes if isinstance(notes, dict) else {}
+        return notes_in(self.small(NOTES))
 
     @contextmanager
     def staging(self) -> Iterator[None]:
@@ -157,6 +167,10 @@ class ClaimOutput(Output):
         self._parent = path
         self._final = path / folder
 
+    @property
+    def checkpoint(self) -> Path:
+        return _beside(self._final)
+
     def finished(self) -> Finished | None:
         with _in_words(self.uri):
             return _bundle(self._final) if self._final.exists() else None
@@ -209,7 +223,7 @@ class StoreOutput(Output):
         with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
             path, uri = Path(folder) / "file", self.uri.join(name)
             try:
-                fetch_file(uri, path, limit=_MAX_SMALL_BYTES, web=self._web, credentials=self._credentials)
+                fetch_file(uri, path, limit=MAX_SMALL_BYTES, web=self._web, credentials=self._credentials)
             except BundleError:
                 return b""
             return _read(path)
@@ -231,6 +245,10 @@ class StoreOutput(Output):
             _again(lambda: self._bucket.put(name, path))
         except BundleError as error:
             raise _not_writable(error) from error
+
+
+def _beside(bundle: Path) -> Path:
+    return bundle.with_name(f".checkpoint-{bundle.name}")
 
 
 def _again(ask: Callable[[], object]) -> None:
@@ -256,10 +274,10 @@ def _bundle(folder: Path) -> Finished | None:
 def _read(path: Path) -> bytes:
     try:
         with open(path, "rb") as file:
-            content = file.read(_MAX_SMALL_BYTES + 1)
+            content = file.read(MAX_SMALL_BYTES + 1)
     except OSError:
         return b""
-    return content if len(content) <= _MAX_SMALL_BYTES else b""
+    return content if len(content) <= MAX_SMALL_BYTES else b""
 
 
 def _not_writable(error: BundleError) -> TrainingError:

@@ -166,7 +166,7 @@ def publish(
     if finished := output.finished():
         log("found", message="the bundle of this run is already there", uri=str(output.uri))
         return ended(*finished)
-    beside = checkpoint_at(run.output_uri, run.output_folder, claims)
+    beside = output.checkpoint
     with checkpoint.kept(beside):
         digest, bundle = _publish(run, output, folder, read, threads)
     log("published", uri=str(output.uri), digest=digest)

@@ -29,6 +29,11 @@ class Features:
         """Whether the spec names the features; otherwise they are found by type."""
         return bool(self.numeric or self.categorical)
 
+    def to_json(self) -> dict[str, list[str]]:
+        """As in the spec."""
+        named = {"numeric": self.numeric, "categorical": self.categorical, "excluded": self.excluded}
+        return {kind: list(names) for kind, names in named.items() if names}
+
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
@@ -145,6 +150,8 @@ class Run:
     order_column: str = ""
     checks: Checks = Checks()
     tracking: Tracking | None = None
+    image: str = ""
+    """That trains, by the name that the operator has for it."""
 
 
 def parse(text: str) -> Run:
@@ -191,6 +198,7 @@ def of(document: Mapping[str, Any]) -> Run:
         order_column=split.get("orderColumn", ""),
         checks=checks_of(data.get("checks", {})),
         tracking=tracking_of(document),
+        image=document.get("image", ""),
     )
 
 

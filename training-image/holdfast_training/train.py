@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from holdfast_training import (
     evaluation,
     explanation,
     fitting,
+    provenance,
     reference,
     slices,
     tracking,
@@ -36,16 +35,10 @@ from holdfast_training.columns import Examples, Frame
 from holdfast_training.errors import MAX_FINDINGS
 from holdfast_training.listing import PRODUCTION
 from holdfast_training.model import Model
-from holdfast_training.output import Output, checkpoint_at
+from holdfast_training.output import Output
 from holdfast_training.progress import Progress
 from holdfast_training.spec import Candidate, Method, Run, Tuning
 from holdfast_training.table import examples_of
-
-PACKAGES = (
-    *("cmaes", "lightgbm", "numpy", "onnx", "onnxmltools", "onnxruntime", "optuna", "pyarrow", "scikit-learn"),
-    *("scipy", "skl2onnx", "xgboost-cpu"),
-)
-"""Versions that shape the model."""
 
 MAX_METRICS = 32
 
@@ -73,7 +66,7 @@ def train(
         TrainingError: with any of its reasons; then nothing was published.
     """
     began, access = time.time(), access or Access()
-    folder = checkpoint_at(run.output_uri, run.output_folder, claims)
+    folder = output.checkpoint
 
     def ended(digest: str, bundle: manifest.Manifest) -> dict[str, Any]:
         checkpoint.discard(folder)
@@ -157,7 +150,8 @@ def train(
             "testRows": len(held_out),
             "columns": len(source.columns),
             "findings": [finding.to_json() for finding in (*examples.findings, *notes)][:MAX_FINDINGS],
-            "packages": _packages(chosen),
+            "packages": provenance.packages(torch=_is_of_torch(chosen)),
+            "code": provenance.code(run.image),
         }
         if parts:
             lineage["slices"] = [
@@ -179,7 +173,7 @@ def train(
             files["slices.json"] = manifest.canonical_json([part.to_json() for part in parts])
         digest, bundle = output.publish(
             files,
-            notes={"dataVersion": source.version} if source.version else None,
+            notes={"dataUri": run.data_uri, **({"dataVersion": source.version} if source.version else {})},
             framework="PyTorch" if _is_of_torch(chosen) else "scikit-learn",
             opset=conversion.OPSET,
             inputs=converted.inputs,
@@ -268,6 +262,9 @@ def _recipe(run: Run, chosen: Candidate) -> dict[str, Any]:
     return {
         "target": run.target,
         "task": run.task,
+        **({"features": features} if (features := run.features.to_json()) else {}),
+        **({"dataFormat": run.data_format} if run.data_format else {}),
+        **({"sliceColumns": list(run.slices)} if run.slices else {}),
         "splitMethod": run.split_method,
         "testPercent": run.test_percent,
         **({"orderColumn": run.order_column} if run.order_column else {}),
@@ -281,15 +278,6 @@ def _recipe(run: Run, chosen: Candidate) -> dict[str, Any]:
             "encodeCategorical": run.preprocessing.encode_categorical,
         },
     }
-
-
-def _packages(chosen: Candidate) -> dict[str, str]:
-    found = {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
-    if _is_of_torch(chosen):
-        import torch  # some distributions of it have no metadata
-
-        found["torch"] = str(torch.__version__)
-    return found
 
 
 def _is_of_torch(candidate: Candidate) -> bool:

@@ -103,6 +103,8 @@ def training_job(
     if spec.tracking:
         told["tracking"] = spec.tracking.to_json()
         places += (Place("tracking", spec.tracking.uri, spec.tracking.secret_ref),)
+    if not spec.container:
+        told["image"] = image
     variables = {"HOLDFAST_RUN": pod.literal(canonical_json(told))}
     output = pod.claim_of(spec.output.uri)
     resources = _dumped(spec.resources)
