@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import loop
 import rollouts
 from steps import NAMESPACE, ROOT, StepError, devcluster, indent, kubectl, run, wait_for
 
@@ -62,6 +63,11 @@ class Demo:
         self.step("back to the better model, as git revert would do", rollouts.revert)
         show()
         rollouts.show_users()
+        story = loop.Story()
+        self.step("the loop: one object trains its first model, serves it and watches it", story.start)
+        self.step("the world changes: it grows worse, is trained again, compared, tried and promoted", story.change)
+        self.step("rows move without any loss: a notice, and nothing else", story.move)
+        story.tell()
         print(f"\nDone in {time.monotonic() - self.started:.0f} s.")
 
 
