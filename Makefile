@@ -103,6 +103,7 @@ bench-overload: venv ## Twice as many requests as a server can answer; the last 
 
 .PHONY: campaign
 campaign: venv ## Long proofs: crashes at every moment and after every write, outages, 50 rollouts of the same; the last line is JSON
+	@HOLDFAST_CAMPAIGN=1 $(PY) -m pytest -q tests/e2e/test_loop.py
 	@$(PY) -m bench.campaign $(ARGUMENTS)
 
 .PHONY: fuzz

