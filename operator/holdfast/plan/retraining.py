@@ -75,6 +75,21 @@ class _Step:
     told: tuple[Decision, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """All that a look is made from."""
+
+    view: View
+    past: list[Run]
+    """Newest first."""
+    judged: Judged | None
+    braked: Brakes
+    schedule: Schedule
+    reading: Reading
+    learned: str | None
+    """The version of the data that is not new."""
+
+
 def needs(view: View) -> Needs:
     """Reports of helpers that have ended, and how many runs there are where one more may be started."""
     if view.spec.retraining is None:
@@ -93,35 +108,27 @@ def retraining(view: View, found: Revision | Obstacle, judged: Judged | None) ->
     braked = brakes(view, past, given.limits)
     schedule = _schedule(view, past)
     reading = polling.reading(view, _polls(view, past, braked, judged, schedule))
-    learned = _learned(view, past, reading)
-    step = _step(view, found, past, judged, braked, reading, learned, schedule)
+    seen = _Seen(view, past, judged, braked, schedule, reading, _learned(view, past, reading))
+    step = _step(seen, found)
     helpers = challenger.unneeded_helpers(view, step.run if step.reason == Reason.EVALUATING else None)
     return Loop(
         condition=Condition("Retraining", step.status, step.reason, step.message),
-        status=_status(view, past, step, braked, reading, learned, schedule),
+        status=_status(seen, step),
         handled=_handled(view, past),
         writes=() if view.spec.suspend else (
             *step.writes, *trainings.superfluous(view, past), *(Delete("Job", job.name, job.uid) for job in helpers)
         ),
         decisions=(*_told(view, past), *step.told, *_skipped(view, step)),
-        poll=_poll(view, step, braked, reading, schedule),
+        poll=_poll(seen, step),
     )  # fmt: skip
 
 
 # --- Steps ----------------------------------------------------------------------------------------------------------
 
 
-def _step(
-    view: View,
-    found: Revision | Obstacle,
-    past: list[Run],
-    judged: Judged | None,
-    braked: Brakes,
-    reading: Reading,
-    learned: str | None,
-    schedule: Schedule,
-) -> _Step:
-    newest = past[0] if past else None
+def _step(seen: _Seen, found: Revision | Obstacle) -> _Step:
+    view = seen.view
+    newest = seen.past[0] if seen.past else None
     came_to = trainings.outcome(view, newest) if newest else None
     if view.spec.suspend:
         return _Step("False", Reason.SUSPENDED, "spec.suspend is true: no run is started")
@@ -135,7 +142,7 @@ def _step(
         return _evaluating(view, newest)
     if found.name != view.stable.name:
         return _rolling_out(view, found, newest)
-    return _idle(view, past, judged, braked, reading, learned, schedule)
+    return _idle(seen)
 
 
 def _evaluating(view: View, run: Run) -> _Step:
@@ -155,44 +162,31 @@ def _rolling_out(view: View, found: Revision, newest: Run | None) -> _Step:
     return _Step("False", Reason.IDLE, f"revision {found.name} is on its way; no run is started meanwhile")
 
 
-def _idle(
-    view: View,
-    past: list[Run],
-    judged: Judged | None,
-    braked: Brakes,
-    reading: Reading,
-    learned: str | None,
-    schedule: Schedule,
-) -> _Step:
-    rest = _rest(view, past, judged, schedule)
-    if said := triggers.manual(view, past):
-        return _start(view, past, Asked(Trigger.MANUAL, "TrainAndRollout", "a person said retrain"), said, "")
+def _idle(seen: _Seen) -> _Step:
+    view, reading, schedule = seen.view, seen.reading, seen.schedule
+    rest = _rest(seen)
+    if said := triggers.manual(view, seen.past):
+        return _start(seen, Asked(Trigger.MANUAL, "TrainAndRollout", "a person said retrain"), said, "")
     if schedule.problem:
         rest = _Step("False", Reason.SCHEDULE_INVALID, schedule.problem)
-    fresh = reading.version if reading.version and reading.version != learned else None
-    asked = list(triggers.holding(view, judged, fresh, schedule))
+    fresh = reading.version if reading.version and reading.version != seen.learned else None
+    asked = list(triggers.holding(view, seen.judged, fresh, schedule))
     told = tuple(_notified(view, each) for each in asked if each.action == "Notify" and _is_news(view, each, fresh))
     dealt_with = next((each.due for each in asked if each.due and each.action == "Notify"), None)
     acting = [each for each in asked if each.action != "Notify"]
-    data = judged.data if judged else None
+    data = seen.judged.data if seen.judged else None
     persists = data is not None and data.reason == Reason.DRIFT_PERSISTENT
     usable = next((each for each in acting if not (persists and each.by_rows)), None)
     if usable:
-        return replace(_act(view, past, usable, braked, reading, judged), told=told)
+        return replace(_act(seen, usable), told=told)
     if data and acting:
         rest = _Step("False", Reason.DRIFT_PERSISTENT, data.message)
     return replace(rest, writes=reading.writes, told=told, dealt_with=dealt_with)
 
 
-def _act(
-    view: View,
-    past: list[Run],
-    asked: Asked,
-    braked: Brakes,
-    reading: Reading,
-    judged: Judged | None,
-) -> _Step:
+def _act(seen: _Seen, asked: Asked) -> _Step:
     """A trigger holds: what keeps it back, or its run."""
+    view, past, judged, braked, reading = seen.view, seen.past, seen.judged, seen.braked, seen.reading
     if judged and judged.broken:
         message = f"{judged.broken}; nothing is learned from such data"
         return _Step("False", Reason.UPSTREAM_FAULT, message, reading.writes)
@@ -214,10 +208,11 @@ def _act(
         return _Step("False", Reason.BREAKER_OPEN, message, reading.writes)
     assert view.stable
     key = rfc3339(asked.due) if asked.due else f"{view.stable.name}\0{reading.version}"
-    return _start(view, past, asked, key, reading.version)
+    return _start(seen, asked, key, reading.version)
 
 
-def _start(view: View, past: list[Run], asked: Asked, key: str, version: str) -> _Step:
+def _start(seen: _Seen, asked: Asked, key: str, version: str) -> _Step:
+    view, past = seen.view, seen.past
     assert view.stable
     running, most = view.observed.running_trainings, view.observed.settings.max_trainings
     if running >= most:
@@ -236,8 +231,9 @@ def _start(view: View, past: list[Run], asked: Asked, key: str, version: str) ->
     return _Step("True", Reason.TRAINING, message, (write,), dealt_with=asked.due)
 
 
-def _rest(view: View, past: list[Run], judged: Judged | None, schedule: Schedule) -> _Step:
+def _rest(seen: _Seen) -> _Step:
     """Nothing asks for a run: how the last one ended."""
+    view, past, judged, schedule = seen.view, seen.past, seen.judged, seen.schedule
     next_ = f"next run {rfc3339(schedule.next)} (schedule)" if schedule.next else ""
     if not past:
         return _Step("False", Reason.IDLE, next_ or "no run yet")
@@ -359,15 +355,8 @@ def _handled(view: View, past: list[Run]) -> str | None:
 # --- Status ---------------------------------------------------------------------------------------------------------
 
 
-def _status(
-    view: View,
-    past: list[Run],
-    step: _Step,
-    braked: Brakes,
-    reading: Reading,
-    learned: str | None,
-    schedule: Schedule,
-) -> dict[str, Any]:
+def _status(seen: _Seen, step: _Step) -> dict[str, Any]:
+    view, past, braked, reading = seen.view, seen.past, seen.braked, seen.reading
     newest = past[0] if past else None
     before = (view.status.get("retraining") or {}).get("lastScheduleTime")
     clocked = view.spec.retraining and view.spec.retraining.triggers and view.spec.retraining.triggers.schedule
@@ -377,14 +366,14 @@ def _status(
         "lastTrainingJobName": newest.name if newest else None,
         "lastTrigger": newest.trigger if newest else None,
         "lastDataVersion": reading.version,
-        "learnedDataVersion": learned,
+        "learnedDataVersion": seen.learned,
         "lastPollTime": rfc3339(reading.time) if reading.time else None,
         "dataProblem": reading.problem or None,
         "lastScheduleTime": dealt_with if clocked else None,
         "runsInLastDay": braked.runs_in_day,
         "consecutiveFailures": braked.failures,
         "nextAllowedTime": rfc3339(braked.next_allowed) if braked.next_allowed else None,
-        "nextScheduleTime": rfc3339(schedule.next) if schedule.next else None,
+        "nextScheduleTime": rfc3339(seen.schedule.next) if seen.schedule.next else None,
         "gate": _gate(view, newest) if newest else None,
     }
     return {name: value for name, value in said.items() if value is not None}
@@ -395,12 +384,13 @@ def _gate(view: View, run: Run) -> list[Mapping[str, Any]] | None:
     return next(recorded, None)
 
 
-def _poll(view: View, step: _Step, braked: Brakes, reading: Reading, schedule: Schedule) -> float | None:
+def _poll(seen: _Seen, step: _Step) -> float | None:
     """No event tells that time has passed."""
+    view, braked, reading = seen.view, seen.braked, seen.reading
     if view.spec.suspend:
         return None
     wanted = view.spec.retraining and view.spec.retraining.triggers
-    moments = [moment for moment in (braked.next_allowed, schedule.next) if moment and wanted]
+    moments = [moment for moment in (braked.next_allowed, seen.schedule.next) if moment and wanted]
     if wanted and wanted.new_data and reading.next:
         moments.append(reading.next)
     waits = [max(0.0, (moment - view.now).total_seconds()) + 1.0 for moment in moments]
