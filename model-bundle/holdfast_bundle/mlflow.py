@@ -1,4 +1,7 @@
-"""The REST API of an MLflow server, as far as it is used here: JSON over HTTP, by our own guarded requests."""
+"""The REST API of an MLflow server, as far as it is used here: JSON over HTTP, by our own guarded requests.
+
+models:/NAME@ALIAS and models:/NAME/VERSION name a version of a registered model, whose source is a bundle's URI.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,17 @@ from holdfast_bundle.uris import Uri, parse
 from holdfast_bundle.web import Deadline, Method, Web
 from holdfast_bundle.webfile import Request, asked
 
+MODELS = "models:/"
+DIGEST_TAG = "holdfast.bundle.digest"
+TRACKING_URI = "MLFLOW_TRACKING_URI"
+"""Key of the Secret that names the server."""
+
+_SOURCES = frozenset({"pvc", "s3", "gs", "az", "oci"})
+"""Schemes of sources. A web server's is none: whoever registers a version would be sent the Secret's password."""
+_REGISTERED = re.compile(
+    r"models:/([^\x00-\x20\x7f\\/:@?#%]{1,250})(?:@([A-Za-z_-][A-Za-z0-9_-]{0,127})|/([0-9]{1,9}))"
+)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _API = "api/2.0/mlflow"
 _MAX_ANSWER_BYTES = 4 << 20
 _ERRORS = (400, 403, 404, 409)
@@ -100,6 +114,44 @@ def server_at(uri: str, *, web: Web, credentials: Credentials = NOBODY, seconds:
         raise BundleError("Invalid", f"an MLflow server is at http(s)://HOST[:PORT][/PATH], not at {parsed}")
     tls = credentials.tls()
     return Server(parsed, web if tls is None else replace(web, tls=tls), credentials, Deadline(seconds))
+
+
+def registered(uri: str, *, web: Web, credentials: Credentials) -> tuple[str, str | None]:
+    """(URI, digest) of the bundle that a models:/ URI leads to now; None for a digest that the registry does not tell.
+
+    Raises:
+        BundleError: `Invalid` for another URI or a source that cannot be used, `SecretNotFound` where no Secret names
+            the server; else as `Server`.
+    """
+    named = _REGISTERED.fullmatch(uri)
+    if named is None:
+        raise BundleError("Invalid", "a registered model is named models:/NAME@ALIAS or models:/NAME/VERSION")
+    name, alias, version = named.groups()
+    where = credentials.key(TRACKING_URI)
+    if not where:
+        secret = f"Secret {credentials.secret} has no key {TRACKING_URI}; add it"
+        missing = secret if credentials.secret else f"name a Secret with key {TRACKING_URI} in serving.storageSecretRef"
+        raise BundleError("SecretNotFound", missing)
+    server = server_at(where, web=web, credentials=credentials)
+    try:
+        if alias:
+            found = server.ask("registered-models/alias", name=name, alias=alias).get("model_version")
+        else:
+            found = server.ask("model-versions/get", name=name, version=version).get("model_version")
+    except MlflowError as error:
+        if error.code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # the latter of an alias
+            raise
+        raise BundleError("NotFound", f"{server.uri} has no such model, version or alias") from error
+    if not isinstance(found, dict):
+        raise BundleError("Invalid", f"{server.uri}: the answer names no version of {name}; is it an MLflow server?")
+    source = parse(str(found.get("source", "")))
+    if source.scheme not in _SOURCES:
+        raise BundleError(
+            "Invalid", f"its source, {source}, is on a web server; only claims, stores and registries serve"
+        )
+    tags = {tag.get("key"): tag.get("value") for tag in found.get("tags", ()) if isinstance(tag, dict)}
+    digest = str(tags.get(DIGEST_TAG, ""))
+    return str(source), digest if _DIGEST.fullmatch(digest) else None
 
 
 def _refusal(uri: Uri, status: int, answer: bytes) -> BundleError:

@@ -1,4 +1,4 @@
-"""The helper: fetch a model, verify it as the server would, report its digest."""
+"""The helper: fetch a model, verify it as the server would, report its digest; of a registered one also where it is."""
 
 from __future__ import annotations
 
@@ -42,12 +42,21 @@ def resolve(
     settings: Settings, web: Web = _PRODUCTION, tell: Callable[[str], None] | None = None
 ) -> tuple[int, dict[str, Any]]:
     """(exit code, termination message)."""
+    uri, digest, found = settings.model_uri, None, dict[str, Any]()
     try:
+        if uri.startswith("models:/"):
+            from holdfast_bundle import mlflow
+
+            uri, digest = mlflow.registered(uri, web=web, credentials=settings.credentials)
+            found = {"uri": uri}
+            log.info("%s is %s", settings.model_uri, uri)
+            if uri.startswith("pvc://"):  # nobody knew that this pod would need that claim
+                return outcome.DONE, {"result": "Resolved", **found, "digest": _told(uri, digest)}
         with tempfile.TemporaryDirectory(dir=settings.scratch, prefix="model-") as folder:
             fetched = fetch(
-                settings.model_uri,
+                uri,
                 Path(folder),
-                None,
+                digest,
                 claims=settings.claims,
                 web=web,
                 credentials=settings.credentials,
@@ -61,7 +70,16 @@ def resolve(
     log.info("%s is %s", settings.model_uri, fetched.digest)
     return outcome.DONE, {
         "result": "Resolved",
+        **found,
         "digest": fetched.digest,
         "sizeBytes": fetched.size,
         "format": "Bundle" if fetched.bundle else "ONNX",
     }
+
+
+def _told(uri: str, digest: str | None) -> str:
+    """The digest that the registry tells of a model on a claim, which the server's pod will hold it to."""
+    if digest is None:
+        words = "its version has no tag holdfast.bundle.digest, without which a claim is not read"
+        raise BundleError("Invalid", f"{uri}: {words}")
+    return digest

@@ -11,8 +11,9 @@ from holdfast.api.trainingjob import Classifier
 DIGEST = "sha256:" + "9d" * 32
 NO_URI = (
     "not a URI that can be used here; give one of pvc://CLAIM/PATH, http(s)://HOST/PATH, s3://BUCKET/PATH, "
-    "gs://BUCKET/PATH, az://CONTAINER/PATH, oci://HOST/REPOSITORY:TAG"
+    "gs://BUCKET/PATH, az://CONTAINER/PATH, oci://HOST/REPOSITORY:TAG, models:/NAME@ALIAS"
 )
+NO_PLACE = NO_URI.partition(", models:/")[0]
 STORES = "s3://BUCKET/PATH, gs://BUCKET/PATH, az://CONTAINER/PATH"
 NO_DATA = f"not a URI that can be used here; give one of pvc://CLAIM/PATH, http(s)://HOST/PATH, {STORES}"
 NO_OUTPUT = f"not a URI that can be used here; give one of pvc://CLAIM/PATH, {STORES}"
@@ -139,7 +140,16 @@ REFUSED: list[tuple[Json, str, str]] = [
     (model(uri="oci://user@registry/wine"), "spec.model.uri", PASSWORD),
     (model(uri="s3://models/../wine"), "spec.model.uri", CLIMBS),
     (data("oci://models/wine"), "spec.data.uri", NO_DATA),
-    (model(uri="models:/wine@champion"), "spec.model.uri", NO_URI),
+    *(
+        (model(uri=f"models:/{rest}"), "spec.model.uri", NO_URI)
+        for rest in ("wine", "wine@", "wine/champion", "/wine/3", "wine%2f@champion", "a/b/3")
+    ),
+    (batch_inference(model={"uri": "models:/wine@champion"}), "spec.model.uri", NO_PLACE),
+    (
+        model(uri="models:/wine@champion", digest=DIGEST),
+        "spec.model",
+        "model.digest does not go with models:/, whose registry tells it: remove it, or name the bundle's URI",
+    ),
     (model(uri="HTTPS://h/wine"), "spec.model.uri", NO_URI),
     (model(uri="https://"), "spec.model.uri", NO_URI),
     (model(uri="https://h/wine 2"), "spec.model.uri", NO_URI),
@@ -574,6 +584,8 @@ def test_every_rule_of_every_kind_is_among_those_tested() -> None:
 @pytest.mark.parametrize(
     "body",
     [
+        model(uri="models:/wine@champion"),
+        model(uri="models:/wine-of.mine/3"),
         model(uri="pvc://models"),
         model(uri="pvc://models/"),
         model(uri="pvc://my.models-2/a b/wine.onnx".replace(" ", "_")),

@@ -140,6 +140,8 @@ _WEB_URI = rf"https?://[^{_BLANK}/?#]+([/?][^{_BLANK}#]*)?"
 _STORE_URI = rf"(s3|gs|az)://[a-z0-9][-a-z0-9._]{{1,220}}[a-z0-9](/[^{_BLANK}?#]*)?"
 _ARTIFACT_URI = rf"oci://[^{_BLANK}/?#]+(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)+(:[A-Za-z0-9_][-A-Za-z0-9._]{{0,127}}|@sha256:[0-9a-f]{{64}})?"
 
+_REGISTERED_URI = rf"models:/[^{_BLANK}/:@?#%]{{1,250}}(@[A-Za-z_-][A-Za-z0-9_-]{{0,127}}|/[0-9]{{1,9}})"
+
 
 def _uri_rules(pattern: str, usable: str) -> JsonDict:
     return rules(
@@ -168,6 +170,18 @@ ModelUri = Annotated[
     ),
 ]
 """Where a model is read from: on a claim, a web server, an object store, or in a registry."""
+ServedUri = Annotated[
+    str,
+    Field(
+        max_length=1024,
+        json_schema_extra=_uri_rules(
+            f"{_CLAIM_URI}|{_WEB_URI}|{_STORE_URI}|{_ARTIFACT_URI}|{_REGISTERED_URI}",
+            "one of pvc://CLAIM/PATH, http(s)://HOST/PATH, s3://BUCKET/PATH, gs://BUCKET/PATH, az://CONTAINER/PATH, "
+            "oci://HOST/REPOSITORY:TAG, models:/NAME@ALIAS",
+        ),
+    ),
+]
+"""Where a model is read from, or by what it is found in an MLflow registry."""
 DataUri = Annotated[
     str,
     Field(

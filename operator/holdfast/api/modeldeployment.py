@@ -16,13 +16,13 @@ from holdfast.api.meta import (
     Digest,
     Kind,
     Model,
-    ModelUri,
     NodeSelector,
     ObjectName,
     ObjectRef,
     ObservedGeneration,
     Resources,
     Scale,
+    ServedUri,
     ShortText,
     Time,
     Tolerations,
@@ -196,9 +196,13 @@ class ModelSource(Model):
             "!has(self.digest) || has(self.uri)",
             "model.digest belongs to model.uri; a TrainingJob's digest is already known",
         ),
+        (
+            "!has(self.digest) || !has(self.uri) || !self.uri.startsWith('models:/')",
+            "model.digest does not go with models:/, whose registry tells it: remove it, or name the bundle's URI",
+        ),
     )
 
-    uri: ModelUri | None = Field(None, description="A bundle's folder, or an .onnx file.")
+    uri: ServedUri | None = Field(None, description="A bundle's folder, an .onnx file, or a registered model.")
     digest: Digest | None = Field(
         None,
         description="sha256 of the bundle's manifest.json, or of the .onnx file. Absent: resolved once.",

@@ -35,6 +35,8 @@ class Model:
     """The digest was found out by us, and not asked for."""
     secret: str = ""
     """By which it is read, where the spec names none: that of the run that made it."""
+    named: str = ""
+    """By which the spec names it, where that is no place: models:/…; empty where it is `uri`."""
     asked: Model | None = None
     """What the spec asked for when it was trained; None: for this very model."""
 
@@ -56,6 +58,8 @@ class Model:
             kept["resolved"] = True
         if self.secret:
             kept["secret"] = self.secret
+        if self.named:
+            kept["named"] = self.named
         if self.asked:
             kept["specModel"] = self.asked.as_wish()
         return kept
@@ -63,6 +67,7 @@ class Model:
     def as_wish(self) -> dict[str, str]:
         """What the spec asks for, to be kept with a run or with a revision that came of it."""
         named = {"trainingJobName": self.training_job_name} if self.training_job_name else {}
+        named |= {"named": self.named} if self.named else {}
         return {"uri": self.uri, "digest": self.digest, "source": self.source} | named
 
 
@@ -72,7 +77,7 @@ def wished(said: Any) -> Model | None:
         return None
     if not {"uri", "digest", "source"} <= said.keys():
         return None
-    return Model(said["uri"], said["digest"], said["source"], said.get("trainingJobName"))
+    return Model(said["uri"], said["digest"], said["source"], said.get("trainingJobName"), named=said.get("named", ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +202,9 @@ def deployment_of(metadata: Metadata, revision: Revision, replicas: int) -> dict
 
 def intent(model: Model, serving: Serving, env: Mapping[str, str]) -> str:
     """sha256 over the model and the pod-shaping part of the spec, defaults removed; replicas shape no pod."""
-    return hashlib.sha256(canonical_json([model.uri, model.digest, _shape(serving, env)]).encode()).hexdigest()
+    named = [model.named] if model.named else []
+    made_of = [model.uri, model.digest, _shape(serving, env), *named]
+    return hashlib.sha256(canonical_json(made_of).encode()).hexdigest()
 
 
 def name_of(metadata: Metadata, intent: str, image: str) -> str:
@@ -250,12 +257,13 @@ def _annotated(text: str) -> tuple[Model, str] | None:
     try:
         said = json.loads(text)
         resolved = said.pop("resolved", False) is True
-        secret, asked = str(said.pop("secret", "")), wished(said.pop("specModel", None))
+        secret, named = str(said.pop("secret", "")), str(said.pop("named", ""))
+        asked = wished(said.pop("specModel", None))
         served = ServedModel.parse(said)
     except (ValueError, AttributeError, TypeError):
         return None
     name = served.training_job_name
-    return Model(served.uri, served.digest, served.source, name, resolved, secret, asked), served.runtime_image
+    return Model(served.uri, served.digest, served.source, name, resolved, secret, named, asked), served.runtime_image
 
 
 def _in_template(container: Mapping[str, Any]) -> tuple[Model, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from holdfast.api.modeldeployment import ModelDeploymentReason as Reason
 from holdfast.build import labels, names
@@ -15,7 +17,10 @@ from holdfast.plan.obstacle import Obstacle
 from holdfast.plan.revisions import Model, Revision
 from holdfast.plan.view import REASONS, View, newest_first
 
+REGISTERED = "models:/"
 _DIGEST = re.compile("sha256:[0-9a-f]{64}")
+_PLACE = re.compile(r"(pvc|s3|gs|az|oci)://\S{1,1024}")
+"""Of a registered model."""
 
 
 def wanted_revision(view: View) -> Revision | Obstacle:
@@ -104,7 +109,7 @@ def _known_model(view: View) -> Model | None:
     for revision in view.revisions:
         model = revision.model.asked or revision.model
         served = revision is view.stable and view.has_served
-        if view.spec.model and (model.source, model.uri) == ("URI", view.spec.model.uri) and (model.resolved or served):
+        if view.spec.model and _is_named(model, view.spec.model.uri) and (model.resolved or served):
             return model
     return None
 
@@ -117,11 +122,11 @@ def _resolved_model(view: View, uri: str) -> Model | Obstacle:
         return _ask(view, uri, name, create)
     pods = newest_first(pod for pod in observed.pods if pod.owner_uid == helper.uid)
     if jobs.succeeded(helper):
-        digests = [str(said["digest"]) for said in map(trouble.report, pods) if "digest" in said]
-        if digests and _DIGEST.fullmatch(digests[0]):
-            return Model(uri, digests[0], resolved=True)
+        answers = [said for said in map(trouble.report, pods) if "digest" in said]
+        if answers and (model := _answer(uri, answers[0])):
+            return model
         if any(pod.phase == "Succeeded" for pod in pods):
-            message = f"{uri}: Job {name} ended well without a digest: is its image the operator's own?"
+            message = f"{uri}: Job {name} ended well without saying what it is: is its image the operator's own?"
             return Obstacle("False", Reason.CRASH_LOOP, message)
         # Its pod, and what it said, are gone: ask again.
         return _still_asking(view, uri, name, Delete("Job", name, helper.uid))
@@ -134,6 +139,20 @@ def _resolved_model(view: View, uri: str) -> Model | Obstacle:
     if wrong is None:
         return _still_asking(view, uri, name, doing=trouble.doing(pods))
     return Obstacle("False", wrong.reason, f"{uri}: {wrong.message}; it is tried again", hopeless=jobs.failed(helper))
+
+
+def _is_named(model: Model, uri: str | None) -> bool:
+    return (model.source, model.named or model.uri) == ("URI", uri)
+
+
+def _answer(uri: str, said: Mapping[str, Any]) -> Model | None:
+    """What a helper found out; None for what cannot be used."""
+    digest, where = str(said["digest"]), str(said.get("uri", uri))
+    if not _DIGEST.fullmatch(digest):
+        return None
+    if where == uri:
+        return None if uri.startswith(REGISTERED) else Model(uri, digest, resolved=True)
+    return Model(where, digest, resolved=True, named=uri) if _PLACE.fullmatch(where) else None
 
 
 def _resolve_name(view: View, uri: str) -> str:

@@ -844,6 +844,43 @@ def test_a_model_is_resolved_once_and_never_again() -> None:
     assert world.jobs == []
 
 
+def registered(where: str, digest: str = worlds.PINNED) -> World:
+    world = worlds.model_deployment("models:/wine@champion", None)
+    world.step()
+    world.end_job(world.jobs[0], {"result": "Resolved", "uri": where, "digest": digest})
+    world.converge()
+    return world
+
+
+def test_a_registered_model_is_looked_up_once_and_fetched_from_where_it_lies() -> None:
+    world = registered("pvc://outputs/wine/wine-1c7d")
+    job_is_gone(world)
+    world.ready()
+    world.converge()
+    assert world.says("Ready") == ("True", "Serving")
+    world.scale(3)
+    world.converge()
+    assert world.jobs == []
+    assert world.status["model"]["uri"] == "pvc://outputs/wine/wine-1c7d"
+    [deployment] = world.deployments.values()
+    pod = deployment["spec"]["template"]["spec"]
+    told = {variable["name"]: variable.get("value") for variable in pod["containers"][0]["env"]}
+    assert (told["HOLDFAST_MODEL_URI"], told["HOLDFAST_MODEL_DIGEST"]) == (
+        "pvc://outputs/wine/wine-1c7d",
+        worlds.PINNED,
+    )
+    assert [v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v] == [
+        "outputs"
+    ]
+
+
+@pytest.mark.parametrize("where", ["models:/wine@champion", "https://elsewhere.example.com/wine", "pvc://a b"])
+def test_a_registered_model_without_a_place_is_not_served(where: str) -> None:
+    world = registered(where)
+    assert world.deployments == {}
+    assert world.says("Ready") == ("False", "CrashLoop")
+
+
 def test_a_candidate_that_was_resolved_is_not_resolved_again_while_it_fails() -> None:
     world = worlds.serving()
     world.change(model={"uri": "pvc://models/wine/2"})

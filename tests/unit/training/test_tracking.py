@@ -15,6 +15,9 @@ from tests.unit.stores import servers
 from tests.unit.training.mlflow_server import WEB, asked, mlflow
 
 from holdfast_bundle import manifest, verify
+from holdfast_bundle.credentials import NOBODY, Credentials
+from holdfast_serving.resolve import resolve
+from holdfast_serving.settings import Settings
 from holdfast_training import own
 from holdfast_training.access import Access
 from holdfast_training.output import output_at
@@ -111,6 +114,48 @@ def test_what_a_trainer_of_ones_own_made_is_told_too(
     made = asked(server, "runs/get", run_id=report["tracking"]["runId"])["run"]["data"]
     assert pairs(made["metrics"]) == {"Accuracy": 0.9, "recall_5": 0.5}
     assert pairs(made["tags"])["holdfast.image"] == "registry.example.com/trainer:1"
+
+
+def test_a_registered_model_is_found_by_alias_and_version_for_a_server(
+    claim: Any, document: dict[str, Any], server: str, tmp_path: Path
+) -> None:
+    document["tracking"] = {"uri": server, "registeredModel": "served", "alias": "champion"}
+    report = claim.train(document, web=WEB)
+    servers.secret(tmp_path / "secret", MLFLOW_TRACKING_URI=server)
+    mlflow = Credentials("mlflow", tmp_path / "secret")
+    (tmp_path / "work").mkdir()
+
+    def resolved(uri: str, credentials: Credentials = mlflow) -> tuple[int, dict[str, Any]]:
+        return resolve(Settings(model_uri=uri, credentials=credentials, scratch=tmp_path / "work"), WEB)
+
+    found = {name: report["model"][name] for name in ("uri", "digest")}
+    for uri in ("models:/served@champion", "models:/served/1"):
+        assert resolved(uri) == (0, {"result": "Resolved", **found})
+    code, said = resolved("models:/served@nobody")
+    assert (code, said["reason"]) == (1, "ModelNotFound")
+    assert resolved("models:/served@champion", NOBODY)[1]["reason"] == "SecretNotFound"
+
+    made = {"name": "served", "source": "pvc://models/untold"}
+    assert httpx.post(f"{server}/api/2.0/mlflow/model-versions/create", json=made, timeout=120).status_code == 200
+    code, said = resolved("models:/served/2")
+    assert (code, said["reason"]) == (3, "ModelInvalid")
+    assert "no tag holdfast.bundle.digest" in said["message"]
+
+
+def test_a_registered_model_on_a_web_server_is_refused_before_that_is_asked(tmp_path: Path) -> None:
+    with loopback.serve() as origin:
+        servers.secret(tmp_path / "secret", MLFLOW_TRACKING_URI=origin.url("/below"), token="canary")
+        version = {"model_version": {"name": "wine", "version": "3", "source": origin.url("/wine")}}
+        page = "/below/api/2.0/mlflow/model-versions/get?name=wine&version=3"
+        origin.pages[page] = loopback.answer(json.dumps(version).encode())
+        settings = Settings(
+            model_uri="models:/wine/3", credentials=Credentials("mlflow", tmp_path / "secret"), scratch=tmp_path
+        )
+        code, said = resolve(settings, LOOPBACK)
+    assert (code, said["reason"]) == (3, "ModelInvalid")
+    assert "is on a web server" in said["message"]
+    assert [request.split()[1].decode() for request in origin.seen] == [page]
+    assert b"Authorization: Bearer canary" in origin.seen[0]
 
 
 def test_a_refusal_of_the_server_is_a_finding_and_the_model_is_published(claim: Any, document: dict[str, Any]) -> None:
