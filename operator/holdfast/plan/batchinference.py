@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -17,8 +16,9 @@ from holdfast.api.batchinference import BatchInferenceReason as Reason
 from holdfast.build import labels, names
 from holdfast.build.batch import batch_job, claims_of
 from holdfast.plan import conditions, jobs, progress, runs, trouble
-from holdfast.plan.conditions import RECONCILING, STALLED, Condition, Status
-from holdfast.plan.observed import Amend, Child, Create, Delete, Needs, Observed, Plan, Pod, Write
+from holdfast.plan.conditions import RECONCILING
+from holdfast.plan.observed import Child, Create, Delete, Needs, Observed, Plan, Pod, Write
+from holdfast.plan.runs import Verdict
 from holdfast.plan.trouble import Trouble
 from holdfast.stats import divergence
 
@@ -44,21 +44,6 @@ MOST_PER_MILLE = 1_000_000
 
 Model = Mapping[str, str]
 """As in `status.model`."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """How the run stands, and what it leaves behind."""
-
-    status: Status
-    reason: str
-    message: str
-    results: Mapping[str, Any] = field(default_factory=dict)
-    writes: tuple[Write, ...] = ()
-
-    @property
-    def final(self) -> bool:
-        return self.status != "Unknown"
 
 
 def needs(observed: Observed) -> Needs:
@@ -88,29 +73,17 @@ def plan(observed: Observed) -> Plan:
 
 def judge(observed: Observed) -> Verdict:
     """How the run stands."""
-    job, suspended = _job(observed), observed.spec.get("suspend", False)
-    if job is None:
-        return _suspended() if suspended else _not_created(observed)
-    pods = sorted((p for p in observed.pods if p.owner_uid == job.uid), key=lambda p: p.created, reverse=True)
-    if jobs.succeeded(job):
-        return _succeeded(observed, job, pods)
-    if condition := jobs.condition(job, "Failed"):
-        return _failed(observed, condition, pods)
-    if suspended:
-        return _suspended(job)
-    if job.spec.get("suspend"):
-        writes = (Amend(job.name, {"suspend": False}),)
-        return Verdict("Unknown", Reason.PENDING, f"Job {job.name} is about to go on", writes=writes)
-    return _under_way(observed, job, pods)
+    return runs.judge(
+        observed,
+        _job(observed),
+        not_created=_not_created,
+        under_way=_under_way,
+        succeeded=_succeeded,
+        failed=_failed,
+    )
 
 
 # --- Before ---------------------------------------------------------------------------------------------------------
-
-
-def _suspended(job: Child | None = None) -> Verdict:
-    """Nothing runs, or is about to. A run that was never begun has no Job, and no model yet."""
-    writes = (Amend(job.name, {"suspend": True}),) if job and not job.spec.get("suspend") else ()
-    return Verdict("Unknown", Reason.SUSPENDED, "spec.suspend is true: set it to false to go on", writes=writes)
 
 
 def _not_created(observed: Observed) -> Verdict:
@@ -322,16 +295,8 @@ def _trouble(pods: list[Pod]) -> Trouble | None:
 def render_status(observed: Observed, verdict: Verdict) -> dict[str, Any]:
     """The whole status."""
     metadata, job = observed.metadata, _job(observed)
-    found = [Condition("Succeeded", verdict.status, verdict.reason, verdict.message)]
-    if verdict.status != "True" and verdict.reason != Reason.SUSPENDED:
-        kind = STALLED if verdict.final else RECONCILING
-        found.append(Condition(kind, "True", verdict.reason, verdict.message))
-    status: dict[str, Any] = {
-        "observedGeneration": metadata.generation,
-        "conditions": conditions.rendered(found, observed.status, metadata.generation, observed.now),
-        "jobName": names.batch_job(metadata.name, metadata.uid),
-        "shards": _shards(observed),
-    }
+    status = runs.status(observed, verdict, names.batch_job(metadata.name, metadata.uid))
+    status["shards"] = _shards(observed)
     if model := _remembered(observed):
         status["model"] = dict(model)
     if job:
@@ -340,9 +305,7 @@ def render_status(observed: Observed, verdict: Verdict) -> dict[str, Any]:
 
 
 def _job(observed: Observed) -> Child | None:
-    name = names.batch_job(observed.metadata.name, observed.metadata.uid)
-    found = (c for c in observed.children if c.kind == "Job" and c.name == name and not c.deleting)
-    return next(found, None)
+    return runs.job_of(observed, names.batch_job(observed.metadata.name, observed.metadata.uid))
 
 
 def _delete(job: Child) -> Delete:

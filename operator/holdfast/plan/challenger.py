@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from holdfast.api.modeldeployment import Rejection
@@ -59,7 +59,6 @@ class Evaluation:
     writes: tuple[Write, ...] = ()
     problem: str = ""
     """A reason, when the helper cannot do its work."""
-    table: tuple[Mapping[str, Any], ...] = field(default=())
 
 
 def gate_helper(view: View, run: Run) -> str:
@@ -87,7 +86,7 @@ def evaluate(view: View, run: Run, env: Mapping[str, str]) -> Evaluation:
         table = _table(said)
         passed = said.get("passed") is True
         words = str(said.get("message") or ("it passed" if passed else "it did not say that it passed"))
-        return Evaluation(words, (_record(view, run, env, passed, words, table),), table=table)
+        return Evaluation(words, (_record(view, run, env, passed, words, table),))
     if jobs.succeeded(helper):  # its pod, and what it said, are gone: ask again
         return Evaluation(f"comparing {against} again", (Delete("Job", name, helper.uid),))
     if jobs.failed(helper):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from holdfast.plan import conditions, jobs
-from holdfast.plan.conditions import RECONCILING
-from holdfast.plan.observed import Amend, Child, Event, Observed, Write
+from holdfast.plan.conditions import RECONCILING, STALLED, Condition, Status
+from holdfast.plan.observed import Amend, Child, Event, Observed, Pod, Write
 
 PATIENCE = timedelta(seconds=5)
 POLL_SECONDS = 10.0
@@ -17,6 +18,73 @@ TOO_LONG = "it took longer than activeDeadlineSeconds"
 
 _QUIET = frozenset({"Pending"})
 _GOOD = frozenset({"Running", "Suspended"})
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a run stands, and what it leaves behind."""
+
+    status: Status
+    reason: str
+    message: str
+    results: Mapping[str, Any] = field(default_factory=dict)
+    writes: tuple[Write, ...] = ()
+
+    @property
+    def final(self) -> bool:
+        return self.status != "Unknown"
+
+
+def judge(
+    observed: Observed,
+    job: Child | None,
+    *,
+    not_created: Callable[[Observed], Verdict],
+    under_way: Callable[[Observed, Child, list[Pod]], Verdict],
+    succeeded: Callable[[Observed, Child, list[Pod]], Verdict],
+    failed: Callable[[Observed, Mapping[str, Any], list[Pod]], Verdict],
+) -> Verdict:
+    """How the run stands: by the kind's own words for each part of a Job's life, with its pods, newest first."""
+    suspended = observed.spec.get("suspend", False)
+    if job is None:
+        return _suspended() if suspended else not_created(observed)
+    pods = sorted((p for p in observed.pods if p.owner_uid == job.uid), key=lambda p: p.created, reverse=True)
+    if jobs.succeeded(job):
+        return succeeded(observed, job, pods)
+    if condition := jobs.condition(job, "Failed"):
+        return failed(observed, condition, pods)
+    if suspended:
+        return _suspended(job)
+    if job.spec.get("suspend"):
+        writes = (Amend(job.name, {"suspend": False}),)
+        return Verdict("Unknown", "Pending", f"Job {job.name} is about to go on", writes=writes)
+    return under_way(observed, job, pods)
+
+
+def _suspended(job: Child | None = None) -> Verdict:
+    """Nothing runs, or is about to. A run that was never begun has no Job."""
+    writes = (Amend(job.name, {"suspend": True}),) if job and not job.spec.get("suspend") else ()
+    return Verdict("Unknown", "Suspended", "spec.suspend is true: set it to false to go on", writes=writes)
+
+
+def job_of(observed: Observed, name: str) -> Child | None:
+    """The run's Job, unless it is going away."""
+    found = (c for c in observed.children if c.kind == "Job" and c.name == name and not c.deleting)
+    return next(found, None)
+
+
+def status(observed: Observed, verdict: Verdict, job_name: str) -> dict[str, Any]:
+    """What the status of every run begins with."""
+    metadata = observed.metadata
+    found = [Condition("Succeeded", verdict.status, verdict.reason, verdict.message)]
+    if verdict.status != "True" and verdict.reason != "Suspended":
+        kind = STALLED if verdict.final else RECONCILING
+        found.append(Condition(kind, "True", verdict.reason, verdict.message))
+    return {
+        "observedGeneration": metadata.generation,
+        "conditions": conditions.rendered(found, observed.status, metadata.generation, observed.now),
+        "jobName": job_name,
+    }
 
 
 def is_final(observed: Observed) -> bool:

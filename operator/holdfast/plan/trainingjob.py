@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -14,8 +13,9 @@ from holdfast.build.job import training_job
 from holdfast.build.pod import claim_of
 from holdfast.build.rendezvous import headless_service
 from holdfast.plan import conditions, jobs, progress, runs, trouble
-from holdfast.plan.conditions import RECONCILING, STALLED, Condition, Status
-from holdfast.plan.observed import Amend, Apply, Child, Create, Delete, Needs, Observed, Plan, Pod, Write
+from holdfast.plan.conditions import RECONCILING
+from holdfast.plan.observed import Apply, Child, Create, Delete, Needs, Observed, Plan, Pod, Write
+from holdfast.plan.runs import Verdict
 from holdfast.plan.trouble import Trouble
 
 INDEX = "batch.kubernetes.io/job-completion-index"
@@ -33,21 +33,6 @@ WAITING = frozenset(
     }
 )
 """Why a pod does not start, or ends at once. They pass once the cause is mended, and end the run at its deadline."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """How the run stands, and what it leaves behind."""
-
-    status: Status
-    reason: str
-    message: str
-    results: Mapping[str, Any] = field(default_factory=dict)
-    writes: tuple[Write, ...] = ()
-
-    @property
-    def final(self) -> bool:
-        return self.status != "Unknown"
 
 
 def needs(observed: Observed) -> Needs:
@@ -85,26 +70,14 @@ def _meeting_place(observed: Observed, verdict: Verdict) -> tuple[Write, ...]:
 
 def judge(observed: Observed) -> Verdict:
     """How the run stands."""
-    job, suspended = _job(observed), observed.spec.get("suspend", False)
-    if job is None:
-        return _suspended() if suspended else _not_created(observed)
-    pods = sorted((p for p in observed.pods if p.owner_uid == job.uid), key=lambda p: p.created, reverse=True)
-    if jobs.succeeded(job):
-        return _succeeded(observed, job, pods)
-    if condition := jobs.condition(job, "Failed"):
-        return _failed(observed, condition, pods)
-    if suspended:
-        return _suspended(job)
-    if job.spec.get("suspend"):
-        writes = (Amend(job.name, {"suspend": False}),)
-        return Verdict("Unknown", Reason.PENDING, f"Job {job.name} is about to go on", writes=writes)
-    return _under_way(observed, job, pods)
-
-
-def _suspended(job: Child | None = None) -> Verdict:
-    """Nothing runs, or is about to. A run that was never begun has no Job."""
-    writes = (Amend(job.name, {"suspend": True}),) if job and not job.spec.get("suspend") else ()
-    return Verdict("Unknown", Reason.SUSPENDED, "spec.suspend is true: set it to false to go on", writes=writes)
+    return runs.judge(
+        observed,
+        _job(observed),
+        not_created=_not_created,
+        under_way=_under_way,
+        succeeded=_succeeded,
+        failed=_failed,
+    )
 
 
 def _not_created(observed: Observed) -> Verdict:
@@ -215,25 +188,15 @@ def _readable(results: Mapping[str, Any]) -> bool:
 def render_status(observed: Observed, verdict: Verdict) -> dict[str, Any]:
     """The whole status."""
     metadata, job = observed.metadata, _job(observed)
-    found = [Condition("Succeeded", verdict.status, verdict.reason, verdict.message)]
-    if verdict.status != "True" and verdict.reason != Reason.SUSPENDED:
-        kind = STALLED if verdict.final else RECONCILING
-        found.append(Condition(kind, "True", verdict.reason, verdict.message))
-    status: dict[str, Any] = {
-        "observedGeneration": metadata.generation,
-        "conditions": conditions.rendered(found, observed.status, metadata.generation, observed.now),
-        "jobName": names.training_job(metadata.name, metadata.uid),
-        **verdict.results,
-    }
+    status = runs.status(observed, verdict, names.training_job(metadata.name, metadata.uid))
+    status |= verdict.results
     if not verdict.final and (said := progress.told(observed)):
         status["progress"] = said
     return status | runs.times(observed, job, final=verdict.final)
 
 
 def _job(observed: Observed) -> Child | None:
-    name = names.training_job(observed.metadata.name, observed.metadata.uid)
-    found = (c for c in observed.children if c.kind == "Job" and c.name == name and not c.deleting)
-    return next(found, None)
+    return runs.job_of(observed, names.training_job(observed.metadata.name, observed.metadata.uid))
 
 
 def _delete(job: Child) -> Delete:
