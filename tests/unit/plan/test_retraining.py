@@ -137,6 +137,14 @@ def rolled_out(world: World) -> None:
     world.converge()
 
 
+def retrained(world: World) -> None:
+    """New data, of version 2, lead to a model, c, that takes over."""
+    next_poll(world, digest("2"))
+    trained(world, "c", digest("2"))
+    gated(world)
+    rolled_out(world)
+
+
 def served(world: World) -> str:
     """The digest of the model that serves."""
     return str(world.status["model"]["digest"])
@@ -327,10 +335,7 @@ def test_a_challenger_that_is_rejected_on_its_way_is_dropped() -> None:
 
 def test_action_train_ends_with_the_gate() -> None:
     world = serving({"newData": {"action": "Train", "pollSeconds": 300}})
-    next_poll(world, digest("2"))
-    trained(world, "c", digest("2"))
-    gated(world)
-    rolled_out(world)
+    retrained(world)
     assert served(world) == worlds.PINNED
     assert "is kept" in world.message("Retraining")
     revision = world.status["revisions"][0]["name"]
@@ -441,10 +446,7 @@ def test_a_broken_producer_is_seen_by_whoever_watches_performance_alone() -> Non
 
 def test_a_model_that_drifts_soon_after_it_was_trained_is_not_trained_again() -> None:
     world = serving({**NEW_DATA, "drift": {"action": "TrainAndRollout"}})
-    next_poll(world, digest("2"))
-    trained(world, "c", digest("2"))
-    gated(world)
-    rolled_out(world)
+    retrained(world)
     world.spec["monitoring"] = BOTH
     world.wait(2 * 86400)
     look(world, signal(alcohol=(FAR,) * 3))
@@ -459,10 +461,7 @@ def test_a_model_that_drifts_soon_after_it_was_trained_is_not_trained_again() ->
 
 def test_wrong_answers_that_people_have_seen_are_learned_from_whatever_the_rows_look_like() -> None:
     world = serving({**NEW_DATA, "performance": {"action": "TrainAndRollout"}})
-    next_poll(world, digest("2"))
-    trained(world, "c", digest("2"))
-    gated(world)
-    rolled_out(world)
+    retrained(world)
     world.spec["monitoring"] = BOTH
     world.wait(2 * 86400)
     look(world, signal(alcohol=(FAR,) * 3, labels=Labels(700, 300)))
@@ -599,10 +598,7 @@ def test_no_more_runs_a_day_than_the_budget_whatever_triggers() -> None:
 
 def test_a_person_passes_every_brake_once() -> None:
     world = serving(NEW_DATA, template=None)
-    next_poll(world, digest("2"))
-    trained(world, "c", digest("2"))
-    gated(world)
-    rolled_out(world)
+    retrained(world)
     watch(world, "UpstreamFault")
     world.annotations[labels.RETRAIN] = "try"
     world.converge()
@@ -634,10 +630,7 @@ def test_runs_of_the_whole_installation_are_bounded() -> None:
 
 def test_another_word_in_the_spec_beats_a_retrained_model() -> None:
     world = serving(NEW_DATA)
-    next_poll(world, digest("2"))
-    trained(world, "c", digest("2"))
-    gated(world)
-    rolled_out(world)
+    retrained(world)
     assert served(world) == digest("c")
     world.change(model={"uri": "pvc://models/wine/2", "digest": worlds.OTHER})
     rolled_out(world)
@@ -660,10 +653,7 @@ def test_a_run_ends_that_another_word_overtook_and_its_model_is_not_rolled_out()
 
 def test_resources_are_changed_with_the_model_that_serves() -> None:
     world = serving(NEW_DATA)
-    next_poll(world, digest("2"))
-    trained(world, "c", digest("2"))
-    gated(world)
-    rolled_out(world)
+    retrained(world)
     world.change(serving={"replicas": 1, "resources": {"requests": {"cpu": "1"}}})
     rolled_out(world)
     assert served(world) == digest("c")
@@ -683,10 +673,7 @@ def test_a_pinned_model_is_not_replaced_even_when_a_person_says_retrain() -> Non
 
 def test_retraining_that_is_taken_out_of_the_spec_leaves_the_model_that_serves() -> None:
     world = serving(NEW_DATA)
-    next_poll(world, digest("2"))
-    trained(world, "c", digest("2"))
-    gated(world)
-    rolled_out(world)
+    retrained(world)
     del world.spec["retraining"]
     world.change()
     rolled_out(world)
@@ -766,10 +753,7 @@ def test_a_crash_after_any_write_of_a_turn_starts_no_second_run_and_ends_the_sam
 
 def test_a_lost_status_changes_nothing_that_was_decided() -> None:
     world = serving(NEW_DATA)
-    next_poll(world, digest("2"))
-    trained(world, "c", digest("2"))
-    gated(world)
-    rolled_out(world)
+    retrained(world)
     before = world.status["retraining"]
     world.status = {}
     world.converge()
