@@ -15,6 +15,10 @@ WHO_DECIDES = "this pod serves what its Deployment says"
 """Why nobody can load or unload a model."""
 
 
+# What the wall clock said when the monotonic one was at 0: taken once, so that one moment is always told alike.
+_EPOCH = time.time() - time.perf_counter()
+
+
 def index(served: Served, *, ready_only: bool) -> list[dict[str, Any]]:
     """The repository: a pod's has one model, whatever state it is in."""
     state, reason = "READY", ""
@@ -50,14 +54,13 @@ def statistics(served: Served) -> dict[str, Any]:
     """Counts and times of this pod since it began, as Triton's clients know them; times in nanoseconds."""
     metrics, counted = served.metrics, served.metrics.statistics
     answered = sum(requests.outcomes[OK] + requests.outcomes[LATE] for requests in metrics.requests)
-    since = time.perf_counter() - counted.last
     sizes = sorted(counted.sizes.items())
     return {
         "model_stats": [
             {
                 "name": served.name,
                 "version": served.revision,
-                "last_inference": round(1000 * (time.time() - since)) if counted.last else 0,
+                "last_inference": round(1000 * (_EPOCH + counted.last)) if counted.last else 0,
                 "inference_count": counted.rows,
                 "execution_count": counted.runs,
                 "inference_stats": {
