@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 SOURCE_ROOTS := operator serving-image training-image model-bundle devcluster
+# A test that fails is run once more; what failed first is printed in the summary all the same.
+AGAIN := --reruns 1
 CODE := $(SOURCE_ROOTS) tests bench examples manifests
 
 ##@ Use
@@ -40,27 +42,27 @@ check: venv ## Format, lint, types, layers, generated files
 .PHONY: test-unit
 test-unit: venv ## Pure code, and processes on loopback
 	@echo "== unit"
-	@$(PY) -m pytest -q tests/unit
+	@$(PY) -m pytest -q $(AGAIN) tests/unit
 
 .PHONY: test-hostile
 test-hostile: venv ## Hostile models and requests against the real server
 	@echo "== hostile"
-	@$(PY) -m pytest -q tests/hostile
+	@$(PY) -m pytest -q $(AGAIN) tests/hostile
 
 .PHONY: test-api
 test-api: venv ## CRDs, CEL, defaults, server-side apply on a real kube-apiserver
 	@echo "== api"
-	@$(PY) -m pytest -q tests/api
+	@$(PY) -m pytest -q $(AGAIN) tests/api
 
 .PHONY: test-component
 test-component: venv ## The operator's process against a real control plane, without a node
 	@echo "== component"
-	@$(PY) -m pytest -q tests/component
+	@$(PY) -m pytest -q $(AGAIN) tests/component
 
 .PHONY: test-e2e
 test-e2e: venv ## Real pods on a real node, the operator in the cluster with its real RBAC
 	@echo "== e2e"
-	@$(PY) -m pytest -q tests/e2e
+	@$(PY) -m pytest -q $(AGAIN) tests/e2e
 
 .PHONY: test-torch
 test-torch: venv ## Estimators of PyTorch, with Debian's package of it (large; not part of `make test`)

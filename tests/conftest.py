@@ -48,6 +48,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             images.build(image, backends.builder(report), report)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show why a test failed that then passed: a run of all tiers does not fail for it, and somebody has to mend it."""
+    for report in terminalreporter.getreports("rerun"):
+        terminalreporter.section(f"failed at first: {report.nodeid}", red=True)
+        terminalreporter.write_line(report.longreprtext)
+
+
 @pytest.fixture(scope="session")
 def control_plane() -> Iterator[ControlPlane]:
     """One real control plane without nodes for the whole run; every test takes a namespace of its own."""
