@@ -2,7 +2,7 @@
 
 The graph takes one [N, 1] tensor per column (FP32, or BYTES for categories) and gives `label` and, where the
 estimator has them, `probabilities`; or `prediction`. skl2onnx (for XGBoost and LightGBM with converters of onnxmltools)
-converts the estimator (PyTorch's write their own nodes), `preprocessing` the rest.
+converts the estimator (networks write their own nodes), `preprocessing` the rest.
 """
 
 from __future__ import annotations
@@ -196,9 +196,9 @@ def _graph(model: Model) -> onnx.ModelProto:
     matrix = f"{inner}features"
     nodes, constants = model.preprocessor.to_onnx(model.columns, matrix, f"{inner}p")
     outputs = _outputs(model)
-    if type(model.estimator).__module__ == "holdfast_training.networks":
+    estimator: Any = model.estimator
+    if hasattr(estimator, "to_onnx"):
         network = Graph(f"{inner}e")
-        estimator: Any = model.estimator
         answers = [*estimator.to_onnx(network, network.node("Cast", matrix, to=TensorProto.FLOAT))]
         nodes.extend(network.nodes)
         constants.extend(network.constants)
