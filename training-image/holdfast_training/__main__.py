@@ -184,13 +184,15 @@ def _poll(claims: Path, platform: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _gate(threads: int, claims: Path, platform: Mapping[str, str]) -> dict[str, Any]:
-    from holdfast_training import gate
+    from holdfast_training import gate, tracking
     from holdfast_training.access import Access
+    from holdfast_training.listing import PRODUCTION
 
     asked = gate.parse(os.environ["HOLDFAST_GATE"])
     access = Access(asked.service_account, platform)
     with tempfile.TemporaryDirectory(prefix="holdfast-") as scratch:
-        return gate.judge(asked, scratch=Path(scratch), threads=threads, log=log, claims=claims, access=access)
+        report = gate.judge(asked, scratch=Path(scratch), threads=threads, log=log, claims=claims, access=access)
+    return tracking.named(asked.tracking, report, access=access, web=PRODUCTION, log=log)
 
 
 def _score(

@@ -30,7 +30,7 @@ from holdfast_training.evaluation import formatted
 from holdfast_training.listing import PRODUCTION
 from holdfast_training.paired import METRICS, Mask, Paired
 from holdfast_training.signature import Feeds
-from holdfast_training.spec import Run, Task
+from holdfast_training.spec import Run, Task, Tracking
 
 Log = Callable[..., None]
 
@@ -68,6 +68,7 @@ class Gate:
         secret, service_account: what that run's pod was given for its output, and was.
         max_loss, max_slice_loss: as `paired` counts losses.
         max_latency: how many times the champion's 95th percentile the challenger's may be.
+        tracking: names the challenger's version of a registered model, and the alias for one that passes.
     """
 
     champion: Pinned
@@ -84,6 +85,7 @@ class Gate:
     max_loss: float
     max_slice_loss: float
     max_latency: float
+    tracking: Tracking | None
 
 
 def parse(text: str) -> Gate:
@@ -107,6 +109,7 @@ def parse(text: str) -> Gate:
         max_loss=document["maxLossPerMille"] / 1000,
         max_slice_loss=document["maxSliceLossPerMille"] / 1000,
         max_latency=document["maxLatencyPercent"] / 100,
+        tracking=spec.tracking_of(document),
     )
 
 

@@ -114,13 +114,18 @@ class Checks:
 
 @dataclass(frozen=True, slots=True)
 class Tracking:
-    """An MLflow server that is told of the run. Empty names for none; of `secret` too."""
+    """An MLflow server that is told of the run. Empty names for none; of `secret` too.
+
+    Attributes:
+        model_version: of the registered model, which a gate is told; empty for one that is to be made.
+    """
 
     uri: str
     experiment: str = ""
     registered_model: str = ""
     alias: str = ""
     secret: str = ""
+    model_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +208,7 @@ def of(document: Mapping[str, Any]) -> Run:
 
 
 def tracking_of(document: Mapping[str, Any]) -> Tracking | None:
-    """The server of a run's `tracking`."""
+    """The server of a run's or a gate's `tracking`."""
     if (told := document.get("tracking")) is None:
         return None
     return Tracking(
@@ -212,6 +217,7 @@ def tracking_of(document: Mapping[str, Any]) -> Tracking | None:
         told.get("registeredModel", ""),
         told.get("alias", ""),
         secret_of(told),
+        told.get("modelVersion", ""),
     )
 
 

@@ -98,6 +98,31 @@ def tracked(
     return report
 
 
+def named(
+    tracking: Tracking | None,
+    report: Mapping[str, Any],
+    *,
+    access: Access,
+    web: Web,
+    log: Log = lambda event, **facts: None,
+    seconds: float = _SECONDS,
+) -> dict[str, Any]:
+    """A gate's report, once the alias points to the version of a challenger that passed. Raises nothing.
+
+    A server that is away or refuses takes nothing from the model: the report's message says so then.
+    """
+    if tracking is None or not report["passed"]:
+        return dict(report)
+    try:
+        server = server_at(tracking.uri, web=web, credentials=access.to("tracking", tracking.secret), seconds=seconds)
+        _again(lambda: _point(server, tracking, tracking.model_version))
+        log("named", alias=tracking.alias, version=tracking.model_version)
+    except BundleError as error:
+        words = f"the tracking server could not be told that alias {tracking.alias} is this one: {error.message}"
+        return {**report, "message": f"{report['message']}; {words}"}
+    return dict(report)
+
+
 def _again(tell: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     for pause in _PAUSES_SECONDS:
         try:
@@ -206,8 +231,12 @@ def _register(server: Server, tracking: Tracking, told: Told, run_id: str, words
         )
         version = str(created["model_version"]["version"])
     if tracking.alias:
-        server.tell("registered-models/alias", name=name, alias=tracking.alias, version=version)
+        _point(server, tracking, version)
     return version
+
+
+def _point(server: Server, tracking: Tracking, version: str) -> dict[str, Any]:
+    return server.tell("registered-models/alias", name=tracking.registered_model, alias=tracking.alias, version=version)
 
 
 def _facts(told: Told) -> dict[str, str]:

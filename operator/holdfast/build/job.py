@@ -53,6 +53,7 @@ def gate_job(
     challenger: tuple[str, str],
     gate: Gate,
     template: RunSpec,
+    model_version: str,
     image: str,
     pull_policy: str,
 ) -> dict[str, Any]:
@@ -62,11 +63,13 @@ def gate_job(
         challenger: URI and digest.
         gate: `retraining.gate` of the ModelDeployment.
         template: the run that made the challenger. The comparison takes what its pod took, but no GPU.
+        model_version: of its tracking's registered model that is the challenger, which gets the alias if it passes;
+            empty where there is none.
     """
     limits = gate.to_json()
     secret = champion.secret if not pod.claim_of(champion.uri) else ""
     rows = limits.get("data", {})
-    places = (
+    places: tuple[Place, ...] = (
         Place("champion", champion.uri, ObjectRef(name=secret) if secret else None),
         Place("output", challenger[0], template.output.secret_ref),
         Place("data", template.data.uri, template.data.secret_ref),
@@ -78,6 +81,9 @@ def gate_job(
         "training": run(template, "gate"),
         **limits,
     }
+    if template.tracking and template.tracking.alias and model_version:
+        told["tracking"] = template.tracking.to_json() | {"modelVersion": model_version}
+        places += (Place("tracking", template.tracking.uri, template.tracking.secret_ref),)
     if secret:
         told["champion"]["secretRef"] = {"name": secret}
     variables = {"HOLDFAST_GATE": pod.literal(canonical_json(told))}

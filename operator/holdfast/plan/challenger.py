@@ -133,6 +133,7 @@ def _question(view: View, run: Run, name: str) -> Create:
             (run.model.uri, run.model.digest),
             view.spec.retraining.gate,
             RunSpec.parse(trainings.template(view)),
+            str((run.training.status.get("tracking") or {}).get("modelVersion") or ""),
             settings.training_image,
             settings.image_pull_policy,
         )

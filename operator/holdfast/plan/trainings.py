@@ -129,12 +129,12 @@ def name_of(view: View, found: list[Run], trigger: Trigger, key: str) -> str:
 
 def start(view: View, name: str, trigger: Trigger, action: str, cause: Cause) -> Create:
     """A run by the template of now."""
-    metadata = view.metadata
+    metadata, spec = view.metadata, template(view)
+    if trigger not in UNGATED:
+        spec = without_alias(spec)
     return Create(
-        training_job(
-            name, metadata.name, metadata.namespace, metadata.uid, template(view), trigger, action, cause.to_json()
-        )
-    )  # fmt: skip
+        training_job(name, metadata.name, metadata.namespace, metadata.uid, spec, trigger, action, cause.to_json())
+    )
 
 
 def refused(view: View, name: str) -> tuple[Reason, str] | None:
@@ -151,6 +151,12 @@ def template(view: View) -> dict[str, Any]:
     split = spec.get("split") or {}
     method = {} if "orderColumn" in split else {"method": HELD_OUT}
     return spec | {"split": {"testPercent": 20, **method, **split}}
+
+
+def without_alias(spec: dict[str, Any]) -> dict[str, Any]:
+    """The spec of a run whose model is gated: the alias waits for the gate."""
+    tracking = {name: value for name, value in (spec.get("tracking") or {}).items() if name != "alias"}
+    return spec | {"tracking": tracking} if tracking else spec
 
 
 def superfluous(view: View, found: list[Run]) -> list[Delete]:

@@ -136,6 +136,7 @@ def every_manifest(namespace: str = "default", name: str = NAME) -> dict[str, di
             ("pvc://models/wine/wine-1c7d20aa4b", DIGEST),
             Gate.parse({"data": {"uri": "pvc://labels/recent.csv"}}),
             training_spec(),
+            "",
             IMAGE,
             "IfNotPresent",
         ),

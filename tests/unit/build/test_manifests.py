@@ -301,12 +301,13 @@ def test_a_gate_finds_the_keys_to_each_of_its_places_in_a_folder_of_their_own() 
         data={"uri": "s3://lake/wine", "secretRef": {"name": "lake-read"}},
         output={"uri": "s3://models/wine", "secretRef": {"name": "models-write"}},
         serviceAccountName="trainer",
+        tracking={"uri": "https://mlflow", "registeredModel": "wine", "alias": "champion", "secretRef": {"name": "t"}},
     )
     rows = {"uri": "s3://labels/wine", "secretRef": {"name": "labels-read"}}
     challenger = ("s3://models/wine/wine-1", samples.DIGEST)
     made = job.gate_job(
         "gate", "wine", "default", samples.UID, Source("pvc://models/old", "unused"), samples.DIGEST, challenger,
-        Gate.parse({"data": rows}), run, samples.IMAGE, "Always",
+        Gate.parse({"data": rows}), run, "7", samples.IMAGE, "Always",
     )  # fmt: skip
     spec = made["spec"]["template"]["spec"]
     [container] = spec["containers"]
@@ -317,10 +318,12 @@ def test_a_gate_finds_the_keys_to_each_of_its_places_in_a_folder_of_their_own() 
         "/mnt/secrets/output": "models-write",
         "/mnt/secrets/data": "lake-read",
         "/mnt/secrets/rows": "labels-read",
+        "/mnt/secrets/tracking": "t",
     }
     told = json.loads(container["env"][0]["value"])
     assert told["champion"] == {"uri": "pvc://models/old", "digest": samples.DIGEST}
     assert told["data"] == rows
+    assert told["tracking"] == run.tracking.to_json() | {"modelVersion": "7"}
     assert told["training"]["output"]["secretRef"] == {"name": "models-write"}
     assert (spec["serviceAccountName"], told["training"]["serviceAccountName"]) == ("trainer", "trainer")
 

@@ -784,6 +784,22 @@ def test_the_cause_of_a_run_is_on_it() -> None:
     assert cause["dataVersion"] == digest("2")
 
 
+def test_the_alias_of_a_model_that_is_to_replace_another_waits_for_the_gate() -> None:
+    tracking = {"uri": "https://mlflow", "registeredModel": "wine", "alias": "champion"}
+    world = from_template(template={"tracking": tracking}, triggers=NEW_DATA)
+    world.converge()
+    trained(world, "c", digest("1"))
+    rolled_out(world)
+    polled(world, digest("2"))
+    first, second = (world.recipes[name]["tracking"] for name in world.trainings)
+    assert first == tracking
+    assert second == {"uri": "https://mlflow", "registeredModel": "wine"}
+    trained(world, "d", digest("2"), tracking={"modelVersion": "7"})
+    (container,) = world.children["Job", helper(world, "gate")]["spec"]["template"]["spec"]["containers"]
+    told = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert json.loads(str(told["HOLDFAST_GATE"]))["tracking"] == tracking | {"modelVersion": "7"}
+
+
 def test_runs_hold_out_the_same_rows_unless_the_template_says_otherwise() -> None:
     made = []
     last_rows = {"testPercent": 20, "orderColumn": "day"}

@@ -82,6 +82,8 @@ class World:
     served: Served | None = None
     trainings: dict[str, Training] = field(default_factory=dict)
     """TrainingJobs that were made, by name."""
+    recipes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The spec of each that was ever made."""
     running_trainings: int = 0
     """Of others."""
     data_event: datetime | None = None
@@ -210,6 +212,7 @@ class World:
             return
         self.uids += 1
         self.changes += 1
+        self.recipes[name] = manifest["spec"]
         self.trainings[name] = Training(
             name, f"uid-{self.uids}", metadata["labels"], metadata["annotations"], self.now, {}
         )  # fmt: skip
@@ -306,11 +309,18 @@ class World:
         return own + self.running_trainings
 
     def end_training(
-        self, name: str, digest: str | None = None, *, version: str = "", failed: str = "", message: str = "words"
+        self,
+        name: str,
+        digest: str | None = None,
+        *,
+        version: str = "",
+        failed: str = "",
+        message: str = "words",
+        **more: Any,
     ) -> None:
-        """A TrainingJob ends: with a bundle of this digest, or failed for that reason."""
+        """A TrainingJob ends: with a bundle of this digest, or failed for that reason. `more` is in its status too."""
         succeeded = {"type": "Succeeded", "status": "False" if failed else "True", "message": message}
-        status: dict[str, Any] = {"conditions": [succeeded | {"reason": failed or "Completed"}]}
+        status: dict[str, Any] = {"conditions": [succeeded | {"reason": failed or "Completed"}], **more}
         if digest:
             status["model"] = {"uri": f"pvc://models/wine/{name}", "digest": digest}
             status["data"] = {"version": version} if version else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from tests.unit.stores import servers
 from tests.unit.training.mlflow_server import WEB, asked, mlflow
 
 from holdfast_bundle import manifest, verify
-from holdfast_bundle.credentials import NOBODY, Credentials
+from holdfast_bundle.credentials import NOBODY as NO_CREDENTIALS
+from holdfast_bundle.credentials import Credentials
 from holdfast_serving.resolve import resolve
 from holdfast_serving.settings import Settings
-from holdfast_training import own
-from holdfast_training.access import Access
+from holdfast_training import own, spec, tracking
+from holdfast_training.access import NOBODY, Access
 from holdfast_training.output import output_at
 
 pytestmark = pytest.mark.timeout(900)
@@ -116,6 +118,30 @@ def test_what_a_trainer_of_ones_own_made_is_told_too(
     assert pairs(made["tags"])["holdfast.image"] == "registry.example.com/trainer:1"
 
 
+def test_the_alias_points_to_a_challenger_once_it_has_passed_its_gate(
+    claim: Any, document: dict[str, Any], server: str
+) -> None:
+    told = {"uri": server, "registeredModel": "gated"}
+    document["tracking"] = told
+    version = claim.train(document, web=WEB)["tracking"]["modelVersion"]
+    gate = spec.tracking_of({"tracking": {**told, "alias": "champion", "modelVersion": version}})
+
+    def aliases() -> list[dict[str, Any]]:
+        model = asked(server, "registered-models/get", name="gated")["registered_model"]
+        return list(model.get("aliases", ()))
+
+    failed = {"passed": False, "message": "worse"}
+    assert tracking.named(gate, failed, access=NOBODY, web=WEB) == failed
+    assert aliases() == []
+    passed = {"passed": True, "message": "as good"}
+    assert tracking.named(gate, passed, access=NOBODY, web=WEB) == passed
+    assert aliases() == [{"alias": "champion", "version": version}]
+    assert gate is not None
+    said = tracking.named(replace(gate, model_version="99"), passed, access=NOBODY, web=WEB)
+    assert said["passed"]
+    assert "could not be told that alias champion" in said["message"]
+
+
 def test_a_registered_model_is_found_by_alias_and_version_for_a_server(
     claim: Any, document: dict[str, Any], server: str, tmp_path: Path
 ) -> None:
@@ -133,7 +159,7 @@ def test_a_registered_model_is_found_by_alias_and_version_for_a_server(
         assert resolved(uri) == (0, {"result": "Resolved", **found})
     code, said = resolved("models:/served@nobody")
     assert (code, said["reason"]) == (1, "ModelNotFound")
-    assert resolved("models:/served@champion", NOBODY)[1]["reason"] == "SecretNotFound"
+    assert resolved("models:/served@champion", NO_CREDENTIALS)[1]["reason"] == "SecretNotFound"
 
     made = {"name": "served", "source": "pvc://models/untold"}
     assert httpx.post(f"{server}/api/2.0/mlflow/model-versions/create", json=made, timeout=120).status_code == 200
