@@ -431,6 +431,22 @@ REFUSED: list[tuple[Json, str, str]] = [
         )
         for bounds in ({}, {"minimum": "0.1", "maximum": "0.9"})
     ),
+    (
+        training_job(evaluation={"sliceRequirements": [{"metric": "F1", "minimum": "0.5"}]}),
+        "spec.evaluation",
+        "sliceRequirements need slices, the columns to slice by",
+    ),
+    (
+        training_job(evaluation={"slices": ["colour"], "sliceRequirements": [{"metric": "R2", "minimum": "0.5"}]}),
+        "spec",
+        "a metric in sliceRequirements does not fit the task: R2, MAE, RMSE and MAPE are for Regression,"
+        " the others for Classification",
+    ),
+    (
+        training_job(evaluation={"slices": ["colour"], "sliceRequirements": [{"metric": "F1", "minRows": 50}]}),
+        "spec.evaluation.sliceRequirements[0]",
+        "give exactly one of minimum and maximum",
+    ),
     *(
         (training_job(features={kind: ["ash", "quality"]}), "spec", "the target must not be among the features")
         for kind in ("numeric", "categorical")
@@ -687,6 +703,15 @@ def test_every_rule_of_every_kind_is_among_those_tested() -> None:
         training_job(evaluation={}, preprocessing={}, split={}, resources={}),
         training_job(calibration="Isotonic"),
         training_job(evaluation={"slices": [f"c{n}" for n in range(8)]}),
+        training_job(
+            evaluation={
+                "slices": ["colour"],
+                "sliceRequirements": [
+                    {"metric": "Recall", "minimum": "0.7"},
+                    {"metric": "LogLoss", "maximum": "1", "minRows": 10},
+                ],
+            }
+        ),
         training_job(task="Regression", estimators=[{"name": "Ridge"}], calibration="None"),
         tuned([{"name": "SVC"}]),
         tuned([{"name": name, "search": [C_VALUES]} for name in ("SVC", "LogisticRegression")], sampler="Grid"),
@@ -808,6 +833,12 @@ def test_what_breaks_no_rule_is_taken(server: Server, body: Json) -> None:
         (batch_inference(batchRows=0), "spec.batchRows in body should be greater than or equal to 1"),
         (batch_inference(keepColumns=[]), "spec.keepColumns in body should have at least 1 items"),
         (training_job(backoffLimit=11), "spec.backoffLimit in body should be less than or equal to 10"),
+        (
+            training_job(
+                evaluation={"slices": ["c"], "sliceRequirements": [{"metric": "F1", "minimum": "0", "minRows": 9}]}
+            ),
+            "spec.evaluation.sliceRequirements[0].minRows in body should be greater than or equal to 10",
+        ),
         (requirement(metric="F1", minimum="90%"), "spec.evaluation.requirements[0].minimum in body should match"),
         (training_job(estimators=[{"name": "SVC", "parameters": {"C": 1}}]), "must be of type string"),
     ],

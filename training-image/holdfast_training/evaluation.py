@@ -257,15 +257,21 @@ def _missed(requirement: Requirement, measured: Mapping[str, float], estimator: 
     if value is None:
         why = _why(requirement.metric, measured, estimator)
         return f"{requirement.metric} is required, but it cannot be computed: {why}"
+    words = beyond(requirement, value)
+    return f"{requirement.metric} is {words}" if words else None
+
+
+def beyond(requirement: Requirement, value: float) -> str:
+    """A value that misses a bound, with the bound, in words; empty when it holds."""
     text = formatted(value)
     if requirement.minimum is not None and value < float(requirement.minimum):
         limit, word = requirement.minimum, "below the minimum"
     elif requirement.maximum is not None and value > float(requirement.maximum):
         limit, word = requirement.maximum, "above the maximum"
     else:
-        return None
+        return ""
     shown = repr(value) if float(text) == float(limit) else text
-    return f"{requirement.metric} is {shown}, {word} of {limit}"
+    return f"{shown}, {word} of {limit}"
 
 
 def _why(metric: str, measured: Mapping[str, float], estimator: str) -> str:

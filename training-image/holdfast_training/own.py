@@ -7,16 +7,14 @@ manifest is written here, whoever wrote one before.
 from __future__ import annotations
 
 import json
-import math
 import os
-import re
 import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +25,31 @@ from holdfast_bundle.errors import BundleError
 from holdfast_bundle.manifest import Manifest, Tensor
 from holdfast_bundle.uris import CLAIMS
 from holdfast_bundle.web import Web
-from holdfast_training import checkpoint, contender, data, evaluation, tracking
+from holdfast_training import checkpoint, contender, data, evaluation, reported, slices, tracking
 from holdfast_training.access import Access
 from holdfast_training.errors import TrainingError, listed
 from holdfast_training.listing import PRODUCTION
 from holdfast_training.output import Finished, Output, checkpoint_at
-from holdfast_training.spec import Requirement, Tracking, secret_of, tracking_of
+from holdfast_training.reported import METRICS, SLICES, violated
+from holdfast_training.slices import Slice
+from holdfast_training.spec import (
+    Requirement,
+    SliceRequirement,
+    Tracking,
+    requirements_of,
+    secret_of,
+    slice_requirements_of,
+    tracking_of,
+)
 
 INPUT = Path("/mnt/holdfast/input")
 OUTPUT = Path("/mnt/holdfast/output")
 
 DATA = "_data.json"
 """Beside the data, which the trainer may read and not write: what they are."""
-METRICS = "metrics.json"
 
-_MAX_METRICS = 32
-_MAX_JSON_BYTES = 1 << 20
 _MAX_FILES = 1000
-_METRIC_NAME = re.compile(r"[A-Za-z][-A-Za-z0-9_.@]{0,63}")
-_LARGEST = 1e12
+_MAX_METRICS = 32
 
 Log = Callable[..., None]
 
@@ -66,6 +70,8 @@ class OwnRun:
     output_folder: str
     output_secret: str
     service_account: str
+    slices: tuple[str, ...] = ()
+    slice_requirements: tuple[SliceRequirement, ...] = ()
     tracking: Tracking | None = None
 
 
@@ -81,11 +87,13 @@ def parse(text: str) -> OwnRun:
         seed=document["seed"],
         target=document.get("target"),
         task=document.get("task"),
-        requirements=tuple(Requirement(**requirement) for requirement in document["requirements"]),
+        requirements=requirements_of(document),
         output_uri=output["uri"],
         output_folder=output["folder"],
         output_secret=secret_of(output),
         service_account=document.get("serviceAccountName", ""),
+        slices=tuple(document.get("slices", ())),
+        slice_requirements=slice_requirements_of(document),
         tracking=tracking_of(document),
     )
 
@@ -160,7 +168,7 @@ def publish(
     read: dict[str, Any] = json.loads((input_folder / DATA).read_bytes())
 
     def ended(digest: str, bundle: Manifest) -> dict[str, Any]:
-        told = tracking.Told(output, run.data_uri, _report(output, digest, bundle, read), bundle, began)
+        told = tracking.Told(output, run.data_uri, _report(run, output, digest, bundle, read), bundle, began)
         return tracking.tracked(run.tracking, told, access=access or Access(), web=web, log=log)
 
     if finished := output.finished():
@@ -180,10 +188,13 @@ def _publish(run: OwnRun, output: Output, folder: Path, read: Mapping[str, Any],
     except BundleError as error:
         raise TrainingError("ContractViolated", f"what your trainer left is no model: {error.message}") from error
     _check(run.requirements, left.metrics)
+    parts = _slices(run, left)
+    unjudged = slices.hold(run.slice_requirements, run.slices, parts)
     recipe = {"image": run.image, "seed": run.seed, "target": run.target, "task": run.task}
     with output.staging():
         return output.publish(
             left.files,
+            notes={"findings": [finding.to_json() for finding in unjudged]} if unjudged else None,
             framework=left.framework,
             opset=left.opset,
             inputs=left.inputs,
@@ -192,9 +203,17 @@ def _publish(run: OwnRun, output: Output, folder: Path, read: Mapping[str, Any],
             lineage={
                 **left.lineage,
                 **{name: value for name, value in recipe.items() if value is not None},
+                **({"slices": slices.headlines(parts, _in_order(left.metrics)[0])} if run.slices else {}),
                 "dataDigest": read["digest"],
             },
         )
+
+
+def _slices(run: OwnRun, left: Left) -> list[Slice]:
+    """What the trainer says of slices, where it says something and is asked."""
+    if not run.slices or (not run.slice_requirements and SLICES not in left.files):
+        return []
+    return reported.slices(left.files.get(SLICES))
 
 
 def look_at(folder: Path, threads: int = 1) -> Left:
@@ -212,18 +231,19 @@ def look_at(folder: Path, threads: int = 1) -> Left:
         said = None
     else:
         there = f"; there is {listed(sorted(files), 5)}" if files else ": it left nothing there"
-        raise _violated(f"neither {manifest.MANIFEST} nor {manifest.MODEL} is in HOLDFAST_OUTPUT{there}")
+        raise violated(f"neither {manifest.MANIFEST} nor {manifest.MODEL} is in HOLDFAST_OUTPUT{there}")
     model = contender.opened("your trainer's model", files[manifest.MODEL], folder, said, threads=threads)
     for golden in model.golden:
         try:
             right = golden.is_answered_by(model.run(golden.asked))
         except TrainingError as error:
-            raise _violated(f"the model cannot answer a request of {contender.GOLDEN}") from error
+            raise violated(f"the model cannot answer a request of {contender.GOLDEN}") from error
         if not right:
-            raise _violated(f"the model answers a request of {contender.GOLDEN} otherwise than that says")
-    metrics = _decimals(said.metrics if said and METRICS not in files else _metrics(files.get(METRICS)))
+            raise violated(f"the model answers a request of {contender.GOLDEN} otherwise than that says")
+    metrics = said.metrics if said and METRICS not in files else reported.metrics(files.get(METRICS))
+    metrics = reported.decimals(metrics)
     if not metrics:
-        raise _violated("there are no metrics: a model that nobody has measured is not published")
+        raise violated("there are no metrics: a model that nobody has measured is not published")
     kept = {name: path for name, path in files.items() if name not in (manifest.MANIFEST, METRICS)}
     signature = (model.inputs, model.outputs, metrics)
     if said:
@@ -241,49 +261,11 @@ def _plain_files(folder: Path) -> dict[str, Path]:
             mode = path.lstat().st_mode
             if not name.startswith((".", "_")) and not stat.S_ISDIR(mode):
                 if not stat.S_ISREG(mode):
-                    raise _violated(f"{path.relative_to(folder)} is not a plain file")
+                    raise violated(f"{path.relative_to(folder)} is not a plain file")
                 found[path.relative_to(folder).as_posix()] = path
         if len(found) > _MAX_FILES:
-            raise _violated(f"there are more than {_MAX_FILES} files in HOLDFAST_OUTPUT")
+            raise violated(f"there are more than {_MAX_FILES} files in HOLDFAST_OUTPUT")
     return found
-
-
-def _metrics(path: Path | None) -> dict[str, Any]:
-    """A JSON object, whose numbers are exact."""
-    if path is None:
-        raise _violated(f"{METRICS} is not in HOLDFAST_OUTPUT")
-    if path.stat().st_size > _MAX_JSON_BYTES:
-        raise _violated(f"{METRICS} is larger than {_MAX_JSON_BYTES >> 20} MiB")
-    try:
-        document = json.loads(path.read_bytes(), parse_float=Decimal, parse_int=Decimal)
-    except (ValueError, RecursionError) as error:
-        raise _violated(f"{METRICS} is not JSON") from error
-    if not isinstance(document, dict):
-        raise _violated(f'{METRICS} is not a JSON object, like {{"Accuracy": 0.97}}')
-    return document
-
-
-def _decimals(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """Decimals by name, from numbers or texts of numbers."""
-    if len(metrics) > _MAX_METRICS:
-        raise _violated(f"there are {len(metrics)} metrics, more than {_MAX_METRICS}")
-    return {_metric_name(name): _decimal(name, value) for name, value in metrics.items()}
-
-
-def _metric_name(name: str) -> str:
-    if not _METRIC_NAME.fullmatch(name):
-        raise _violated("the name of a metric begins with a letter and has at most 64 letters, digits or any of -._@")
-    return name
-
-
-def _decimal(name: str, value: Any) -> str:
-    try:
-        number = float(Decimal(value)) if isinstance(value, Decimal | str) else math.nan
-    except (InvalidOperation, OverflowError):
-        number = math.nan
-    if not abs(number) < _LARGEST:
-        raise _violated(f"the metric {name} is not a number, or one with more than 12 digits before the point")
-    return evaluation.formatted(number)
 
 
 def _check(requirements: Sequence[Requirement], metrics: Mapping[str, str]) -> None:
@@ -320,14 +302,16 @@ def _writable(uri: str) -> Iterator[None]:
         raise TrainingError("OutputNotWritable", f"{uri}: {error.strerror or 'I/O error'}") from error
 
 
-def _violated(what: str) -> TrainingError:
-    return TrainingError("ContractViolated", what)
+def _in_order(metrics: Mapping[str, str]) -> list[str]:
+    """Names of metrics: ours as always, then others."""
+    known = [name for name in evaluation.ORDER if name in metrics]
+    return [*known, *sorted(set(metrics) - {*known})]
 
 
-def _report(output: Output, digest: str, bundle: Manifest, read: Mapping[str, Any]) -> dict[str, Any]:
+def _report(run: OwnRun, output: Output, digest: str, bundle: Manifest, read: Mapping[str, Any]) -> dict[str, Any]:
     """The same words for a bundle just made and for one that was found."""
-    known = [name for name in evaluation.ORDER if name in bundle.metrics]
-    names = [*known, *sorted(set(bundle.metrics) - {*known})]
+    whole = [{"name": name, "value": bundle.metrics[name]} for name in _in_order(bundle.metrics)]
+    parts = bundle.lineage["slices"] if run.slices else []
     return {
         "result": "Completed",
         "model": {
@@ -335,8 +319,8 @@ def _report(output: Output, digest: str, bundle: Manifest, read: Mapping[str, An
             "digest": digest,
             "sizeBytes": sum(file.size for file in bundle.files.values()),
         },
-        "metrics": [{"name": name, "value": bundle.metrics[name]} for name in names],
+        "metrics": [*whole, *parts][:_MAX_METRICS],
         "data": {"digest": bundle.lineage["dataDigest"]} | ({"version": read["version"]} if "version" in read else {}),
-        "findings": [],
+        "findings": output.notes().get("findings", []),
         "packages": [],
     }

@@ -16,6 +16,9 @@ Method = Literal["Sigmoid", "Isotonic"]
 """Of calibration."""
 
 
+_SLICE_ROWS = 30
+
+
 @dataclass(frozen=True, slots=True)
 class Features:
     """Which columns are features. All empty: every column but the target, by type."""
@@ -89,6 +92,13 @@ class Requirement:
 
 
 @dataclass(frozen=True, slots=True)
+class SliceRequirement(Requirement):
+    """A bound on a metric of each slice that has so many rows."""
+
+    min_rows: int = _SLICE_ROWS
+
+
+@dataclass(frozen=True, slots=True)
 class ColumnCheck:
     """What a column must be. Bounds are decimals; None for none."""
 
@@ -154,6 +164,7 @@ class Run:
     service_account: str = ""
     order_column: str = ""
     checks: Checks = Checks()
+    slice_requirements: tuple[SliceRequirement, ...] = ()
     tracking: Tracking | None = None
     image: str = ""
     """That trains, by the name that the operator has for it."""
@@ -193,7 +204,7 @@ def of(document: Mapping[str, Any]) -> Run:
         if (method := _one_of(document, "calibration", "None", *get_args(Method))) == "None"
         else method,
         seed=document.get("seed", 0),
-        requirements=tuple(Requirement(**requirement) for requirement in document.get("requirements", [])),
+        requirements=requirements_of(document),
         slices=tuple(document.get("slices", ())),
         output_uri=output["uri"],
         output_folder=output["folder"],
@@ -202,8 +213,27 @@ def of(document: Mapping[str, Any]) -> Run:
         service_account=document.get("serviceAccountName", ""),
         order_column=split.get("orderColumn", ""),
         checks=checks_of(data.get("checks", {})),
+        slice_requirements=slice_requirements_of(document),
         tracking=tracking_of(document),
         image=document.get("image", ""),
+    )
+
+
+def requirements_of(document: Mapping[str, Any]) -> tuple[Requirement, ...]:
+    """What all held-out rows must reach."""
+    return tuple(Requirement(**requirement) for requirement in document.get("requirements", ()))
+
+
+def slice_requirements_of(document: Mapping[str, Any]) -> tuple[SliceRequirement, ...]:
+    """What each slice of them must reach."""
+    return tuple(
+        SliceRequirement(
+            requirement["metric"],
+            requirement.get("minimum"),
+            requirement.get("maximum"),
+            requirement.get("minRows", _SLICE_ROWS),
+        )
+        for requirement in document.get("sliceRequirements", ())
     )
 
 

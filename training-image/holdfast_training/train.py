@@ -131,6 +131,7 @@ def train(
         log("measured", **metrics)
         evaluation.check(run.requirements, measured, chosen.name, len(held_out))
         parts = slices.measure(run.slices, model, train_features, test_features, answers, truth)
+        unjudged = slices.hold(run.slice_requirements, run.slices, parts)
 
         progress.say("converting to ONNX")
         converted = conversion.convert(model)
@@ -154,11 +155,7 @@ def train(
             "code": provenance.code(run.image),
         }
         if parts:
-            lineage["slices"] = [
-                {"name": by, "value": evaluation.formatted(part.metrics[by]), "slice": part.name}
-                for part in parts
-                if by in part.metrics
-            ]
+            lineage["slices"] = slices.headlines(parts, by)
         labels = tuple(map(str, model.classes.tolist()))
         files = {
             manifest.MODEL: converted.onnx,
@@ -173,7 +170,12 @@ def train(
             files["slices.json"] = manifest.canonical_json([part.to_json() for part in parts])
         digest, bundle = output.publish(
             files,
-            notes={"dataUri": run.data_uri, **({"dataVersion": source.version} if source.version else {})},
+            notes={
+                "dataUri": run.data_uri,
+                **({"dataVersion": source.version} if source.version else {}),
+                # What is required did not make the model, so it is not sealed.
+                **({"findings": [finding.to_json() for finding in unjudged]} if unjudged else {}),
+            },
             framework="PyTorch" if _is_of_torch(chosen) else "scikit-learn",
             opset=conversion.OPSET,
             inputs=converted.inputs,
@@ -286,7 +288,8 @@ def _is_of_torch(candidate: Candidate) -> bool:
 
 def _report(output: Output, digest: str, bundle: manifest.Manifest) -> dict[str, Any]:
     """The same words for a bundle just made and for one that was found."""
-    lineage, version = bundle.lineage, output.notes().get("dataVersion")
+    lineage, notes = bundle.lineage, output.notes()
+    version = notes.get("dataVersion")
     return {
         "result": "Completed",
         "model": {
@@ -303,7 +306,7 @@ def _report(output: Output, digest: str, bundle: manifest.Manifest) -> dict[str,
             "testRows": lineage["testRows"],
             "columns": lineage["columns"],
         },
-        "findings": lineage["findings"],
+        "findings": [*lineage["findings"], *notes.get("findings", ())][:MAX_FINDINGS],
         "packages": [{"name": name, "version": version} for name, version in lineage["packages"].items()],
     }
 

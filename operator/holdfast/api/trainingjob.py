@@ -351,14 +351,29 @@ class Requirement(Model):
     maximum: Decimal | None = Field(None, description="Largest value allowed, a decimal in quotes.")
 
 
+class SliceRequirement(Requirement):
+    """A bound on one metric of each slice."""
+
+    min_rows: int | None = Field(
+        None, ge=10, le=2**40, description="Held-out rows that a slice needs to be held to it. Absent: 30."
+    )
+
+
 class Evaluation(Model):
     """What the model must reach on held-out rows."""
+
+    model_config = validated(
+        ("!has(self.sliceRequirements) || has(self.slices)", "sliceRequirements need slices, the columns to slice by")
+    )
 
     requirements: Annotated[tuple[Requirement, ...], list_map("metric", 16)] | None = Field(
         None, description="All must hold, or the run fails and nothing is published."
     )
     slices: Annotated[tuple[ColumnName, ...], set_list(8)] | None = Field(
         None, description="Features by whose values held-out rows are also measured in parts."
+    )
+    slice_requirements: Annotated[tuple[SliceRequirement, ...], list_map("metric", 16)] | None = Field(
+        None, description="All must hold in each slice with enough rows, or the run fails and nothing is published."
     )
 
 
@@ -430,6 +445,13 @@ RUN_RULES = (
         "!has(self.evaluation) || !has(self.evaluation.requirements) || !has(self.task) ||"
         f" self.evaluation.requirements.all(r, (self.task == 'Regression') == (r.metric in [{_REGRESSION_METRICS}]))",
         "a required metric does not fit the task: R2, MAE, RMSE and MAPE are for Regression,"
+        " the others for Classification",
+    ),
+    (
+        "!has(self.evaluation) || !has(self.evaluation.sliceRequirements) || !has(self.task) ||"
+        " self.evaluation.sliceRequirements.all(r,"
+        f" (self.task == 'Regression') == (r.metric in [{_REGRESSION_METRICS}]))",
+        "a metric in sliceRequirements does not fit the task: R2, MAE, RMSE and MAPE are for Regression,"
         " the others for Classification",
     ),
     (

@@ -263,6 +263,8 @@ def run(spec: RunSpec, folder: str) -> dict[str, Any]:
         told["slices"] = list(spec.evaluation.slices)
     if spec.evaluation and spec.evaluation.requirements:
         told["requirements"] = [requirement.to_json() for requirement in spec.evaluation.requirements]
+    if spec.evaluation and spec.evaluation.slice_requirements:
+        told["sliceRequirements"] = [requirement.to_json() for requirement in spec.evaluation.slice_requirements]
     return told
 
 

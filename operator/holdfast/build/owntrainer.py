@@ -96,12 +96,14 @@ def _own(
 
 
 def _variables(name: str, spec: RunSpec) -> dict[str, str]:
-    parameters: dict[str, str | int | None] = {
+    slices = spec.evaluation.slices if spec.evaluation else None
+    parameters: dict[str, str | int | list[str] | None] = {
         "name": name,
         "seed": spec.seed,
         "target": spec.target,
         "task": spec.task,
         "format": spec.data.format,
+        "slices": list(slices) if slices else None,
     }
     known = {key: value for key, value in parameters.items() if value is not None}
     return {

@@ -91,7 +91,11 @@ TRAINING_JOB: dict[str, Any] = {
     "seed": 7,
     "ttlSecondsAfterFinished": 3600,
     "suspend": True,
-    "evaluation": {"requirements": [{"metric": "Accuracy", "minimum": "0.9"}]},
+    "evaluation": {
+        "requirements": [{"metric": "Accuracy", "minimum": "0.9"}],
+        "slices": ["colour"],
+        "sliceRequirements": [{"metric": "Accuracy", "minimum": "0.8", "minRows": 50}],
+    },
     "output": {"uri": "pvc://models/wine"},
     "resources": {"limits": {"memory": "4Gi"}},
     "nodeSelector": {"disktype": "ssd"},

@@ -334,13 +334,14 @@ def test_a_run_is_told_how_to_choose_and_to_calibrate() -> None:
         "estimators": [{"name": "SVC", "search": search}, {"name": "GaussianNB"}],
         "tuning": {"trials": 7, "metric": "LogLoss"},
         "calibration": "Sigmoid",
-        "evaluation": {"slices": ["region"]},
+        "evaluation": {"slices": ["region"], "sliceRequirements": [{"metric": "F1", "minimum": "0.5", "minRows": 40}]},
     }
     told = job.run(samples.training_spec(**asked), "folder")
     assert told["estimators"] == asked["estimators"]
     defaults = {"folds": 5, "parallelism": 1, "sampler": "TPE", "pruner": "None"}
     assert told["tuning"] == {"trials": 7, "metric": "LogLoss", **defaults}
     assert (told["calibration"], told["slices"]) == ("Sigmoid", ["region"])
+    assert told["sliceRequirements"] == asked["evaluation"]["sliceRequirements"]
 
 
 def test_dollars_in_names_reach_the_programs_as_they_are() -> None:

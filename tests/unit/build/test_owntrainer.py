@@ -100,7 +100,7 @@ def test_who_publishes_cannot_change_what_was_left() -> None:
 
 
 def test_the_own_container_is_told_where_and_what() -> None:
-    own = steps(made(seed=7))["train"]
+    own = steps(made(seed=7, evaluation={"slices": ["region"]}))["train"]
     env = {variable["name"]: variable.get("value") for variable in own["env"]}
     parameters = json.loads(env.pop("HOLDFAST_PARAMETERS") or "")
     assert parameters == {
@@ -109,6 +109,7 @@ def test_the_own_container_is_told_where_and_what() -> None:
         "target": "quality",
         "task": "Classification",
         "format": "CSV",
+        "slices": ["region"],
     }
     assert env == {
         "HOME": "/tmp",

@@ -232,6 +232,66 @@ def test_a_model_that_misses_a_requirement_is_not_published(done: Pod, requireme
     assert words in error.message
 
 
+SLICED = [
+    {"column": "region", "index": 0, "of": "north", "rows": 40, "metrics": {"Accuracy": 0.97}},
+    {"column": "region", "index": 1, "of": "south", "rows": 50, "metrics": {"Accuracy": "0.61"}},
+    {"column": "region", "index": 2, "rows": 12, "metrics": {}},
+]
+
+
+def sliced(pod: Pod, document: Any, minimum: str) -> None:
+    (pod.output / "slices.json").write_text(document if isinstance(document, str) else json.dumps(document))
+    pod.document["slices"] = ["region"]
+    pod.document["sliceRequirements"] = [{"metric": "Accuracy", "minimum": minimum}]
+
+
+def test_slices_that_the_trainer_reports_are_held_to_what_is_required_of_them(done: Pod) -> None:
+    sliced(done, SLICED, "0.7")
+    error = done.refusal()
+    assert error.reason == "RequirementNotMet"
+    assert error.message == (
+        "Accuracy of slice region=1 (50 rows) is 0.61, below the minimum of 0.7. Nothing was published"
+    )
+    assert [(finding.column, finding.rows) for finding in error.findings] == [("region", 50)]
+
+
+def test_slices_that_hold_what_is_required_are_in_the_status_and_in_the_bundle(done: Pod) -> None:
+    sliced(done, SLICED, "0.6")
+    report = done.publish()
+    told = [(item["slice"], item["name"], item["value"]) for item in report["metrics"] if "slice" in item]
+    assert told == [("region=0", "Accuracy", "0.97"), ("region=1", "Accuracy", "0.61")]
+    assert [(finding["rule"], finding["rows"]) for finding in report["findings"]] == [("SliceNotJudged", 12)]
+    assert "slices.json" in manifest.read(done.bundle).files
+    assert done.publish() == report
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({}, "not a list"),
+        ("[", "slices.json is not JSON"),
+        ([1], "item 0 of slices.json is not of the form"),
+        ([{**SLICED[0], "rows": -1}], "item 0 of slices.json is not of the form"),
+        ([{**SLICED[0], "rows": 1.5}], "item 0 of slices.json is not of the form"),
+        ([SLICED[0], {**SLICED[1], "column": ""}], "item 1 of slices.json is not of the form"),
+        ([{**SLICED[0], "metrics": {"Accuracy": "?"}}], "the metric Accuracy is not a number"),
+        ([SLICED[0], SLICED[0]], "two slices of the same column and index"),
+    ],
+)
+def test_slices_of_another_form_break_the_contract(done: Pod, document: Any, words: str) -> None:
+    sliced(done, document, "0.6")
+    error = done.refusal()
+    assert error.reason == "ContractViolated"
+    assert words in error.message
+
+
+def test_slices_that_are_required_and_not_reported_break_the_contract(done: Pod) -> None:
+    sliced(done, SLICED, "0.6")
+    (done.output / "slices.json").unlink()
+    error = done.refusal()
+    assert (error.reason, error.message) == ("ContractViolated", "slices.json is not in HOLDFAST_OUTPUT")
+
+
 def test_data_of_any_kind_are_brought_with_their_names(pod: Pod, claim: Any) -> None:
     for name in ("a.jsonl", "deep/b.png", "_hidden"):
         claim.text(f"lake/{name}", name)
