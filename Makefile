@@ -71,6 +71,12 @@ test-torch: venv ## Estimators of PyTorch, with Debian's package of it (large; n
 	@$(PY) -W ignore -c 'import tests.pytorch.conftest, torch; print("PyTorch", torch.__version__)'
 	@$(PY) -m pytest -q tests/pytorch
 
+.PHONY: test-tensorflow
+test-tensorflow: venv ## Estimators of Keras, with TensorFlow in an environment of its own (1.5 GB; not part of `make test`)
+	@echo "== tensorflow"
+	@python=$$($(PY) -c 'from tests.unit.serving import environments; print(environments.python("dev", "training-tensorflow"))'); \
+		PYTHONPATH=$$(printf '$(CURDIR)/%s:' $(SOURCE_ROOTS)) $$python -m pytest -q tests/tensorflow
+
 .PHONY: bench-operator
 bench-operator: venv ## 1,000 ModelDeployments on KWOK nodes; the last line is JSON
 	@$(PY) bench/bench_operator.py
@@ -138,6 +144,10 @@ lock: venv ## Resolve dependency ranges into requirements/*.txt with hashes
 .PHONY: images
 images: venv ## Build the three images
 	@$(PY) -m holdfast_devcluster build-image all
+
+.PHONY: image-tensorflow
+image-tensorflow: venv ## Build the image for estimators of Keras (large), on that of the trainer
+	@$(PY) -m holdfast_devcluster build-image training-tensorflow
 
 .PHONY: venv
 venv: $(VENV)/.ready

@@ -15,6 +15,11 @@ compile dev.txt pyproject.toml --group dev serving-image/pyproject.toml --extra 
 compile operator.txt pyproject.toml -c requirements/dev.txt
 compile serving.txt serving-image/pyproject.toml -c requirements/dev.txt
 compile training.txt training-image/pyproject.toml -c requirements/dev.txt
+# What the image with TensorFlow has beside that. TensorFlow asks for three packages that it only builds with.
+beside=$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements/training.txt)
+# shellcheck disable=SC2086 # they are words
+compile training-tensorflow.txt training-image/pyproject.toml --extra tensorflow -c requirements/dev.txt $beside \
+    --no-emit-package libclang --no-emit-package setuptools --no-emit-package wheel
 compile triton-client.txt --group pyproject.toml:triton-client
 compile mlflow.txt --group pyproject.toml:mlflow
 compile schemathesis.txt --group pyproject.toml:schemathesis

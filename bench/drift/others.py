@@ -71,7 +71,7 @@ def days(peer: str, files: Sequence[Path], seconds: float) -> dict[Path, Days]:
         subprocess.CalledProcessError: its environment cannot be made.
         OtherError: it failed.
     """
-    python = environments.python(f"bench-{peer}", _PYTHON)
+    python = environments.python(f"bench-{peer}", made_with=_PYTHON)
     command = [str(python), "-W", "ignore", str(HERE / "peers" / f"{peer}_days.py"), *map(str, files)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:

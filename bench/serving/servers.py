@@ -97,7 +97,9 @@ def peer(name: str, model: Prepared) -> Server:
     Raises:
         subprocess.CalledProcessError: it cannot be made.
     """
-    python = environments.python(f"bench-{name.partition('_')[0]}", ">=3.11,<3.13")  # MLServer has no newer one
+    python = environments.python(
+        f"bench-{name.partition('_')[0]}", made_with=">=3.11,<3.13"
+    )  # MLServer has no newer one
     made = _PEERS[name](python)
     environment = {
         "MODEL": str(model.file),

@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     build = commands.add_parser("build-image", help="build images, when what they are made of changed")
     load = commands.add_parser("load-image", help="give the cluster's nodes built images")
     for command in (build, load):
-        command.add_argument("images", nargs="+", choices=(*images.IMAGES, "all"), metavar="IMAGE")
+        command.add_argument("images", nargs="+", choices=(*images.IMAGES, *images.OPTIONAL, "all"), metavar="IMAGE")
     _add_name(load)
     build.set_defaults(run=_build_image)
     load.set_defaults(run=_load_image)
@@ -130,7 +130,8 @@ def _load_image(options: argparse.Namespace) -> None:
 
 
 def _chosen(options: argparse.Namespace) -> list[images.Image]:
-    return [images.IMAGES[name] for name in (images.IMAGES if "all" in options.images else options.images)]
+    known = images.IMAGES | images.OPTIONAL
+    return [known[name] for name in (images.IMAGES if "all" in options.images else options.images)]
 
 
 def progress() -> Report:

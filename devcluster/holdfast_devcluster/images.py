@@ -42,6 +42,8 @@ class Image:
     """Static programs, in place of all this: the image has these and nothing else."""
     tag: str = ""
     """Of an image that others publish, and ours stands in for."""
+    on: str = ""
+    """The name of the image of ours that this one adds to."""
 
     @property
     def reference(self) -> str:
@@ -85,11 +87,22 @@ IMAGES = {
 }
 
 
+OPTIONAL = {
+    image.name: image
+    for image in (Image("training-tensorflow", "training-image/tensorflow.Dockerfile", (), (), on="training"),)
+}
+"""Images that are large, and that most clusters do without."""
+
+
 class Builder(Protocol):
     """What turns a Dockerfile into an image."""
 
     def base(self, reference: str) -> str:
         """Have the base image at hand; returns an id that changes with its content."""
+        ...
+
+    def has(self, reference: str) -> bool:
+        """Whether another image can be built on this one."""
         ...
 
     def build(self, image: Image, base: str) -> None:
@@ -101,17 +114,21 @@ class Builder(Protocol):
         ...
 
 
-def build(image: Image, builder: Builder, report: Report) -> bool:
+def build(image: Image, builder: Builder, report: Report, *, to_build_on: bool = False) -> bool:
     """Bring `image.archive` up to date. True when it had to be built.
+
+    to_build_on: the archive alone will not do; the builder must have the image.
 
     Raises ClusterError with the last lines of the step that failed.
     """
     if image.programs:
         return _write_programs(image, report)
+    if image.on:
+        build(IMAGES[image.on], builder, report, to_build_on=True)
     reference = os.environ.get("HOLDFAST_BASE_IMAGE", BASE_IMAGE)
     with paths.locked(paths.cache() / "images" / ".lock"):
         digest = inputs_digest(image, f"{reference} {builder.base(reference)}")
-        if built_from(image) == digest:
+        if built_from(image) == digest and (not to_build_on or builder.has(image.reference)):
             report(f"image {image.name} is up to date")
             return False
         collect_wheels(image, report)
@@ -172,8 +189,10 @@ def built_from(image: Image) -> str | None:
 
 
 def inputs_digest(image: Image, base: str) -> str:
-    """sha256 over all that goes into `image`: its sources, lock, Dockerfile and base."""
+    """sha256 over all that goes into `image`: its sources, lock, Dockerfile, base, and the image that it adds to."""
     digest = hashlib.sha256(base.encode())
+    if image.on:
+        digest.update((built_from(IMAGES[image.on]) or "").encode())
     for file in (image.lock, paths.REPOSITORY / image.dockerfile, *source_files(image)):
         digest.update(f"{file.relative_to(paths.REPOSITORY)}\0{file.stat().st_size}\0".encode())
         digest.update(file.read_bytes())
@@ -254,12 +273,12 @@ class DockerBuilder:
     """Builds with the Docker daemon."""
 
     def base(self, reference: str) -> str:
-        inspect = ("docker", "image", "inspect", "--format", "{{.Id}}", reference)
-        done = subprocess.run(inspect, capture_output=True, text=True)
-        if done.returncode != 0:
+        if not self.has(reference):
             _run("docker", "pull", "--quiet", reference)
-            return _run(*inspect).strip()
-        return done.stdout.strip()
+        return _run("docker", "image", "inspect", "--format", "{{.Id}}", reference).strip()
+
+    def has(self, reference: str) -> bool:
+        return subprocess.run(("docker", "image", "inspect", reference), capture_output=True).returncode == 0
 
     def build(self, image: Image, base: str) -> None:
         _run(
@@ -286,6 +305,9 @@ class BuildahBuilder:
         if not self._pull(reference):
             self._make_stand_in(reference)
         return self._id(reference)
+
+    def has(self, reference: str) -> bool:
+        return bool(self._id(reference))
 
     def build(self, image: Image, base: str) -> None:
         self._buildah("rm", "--all")  # what failed and killed builds left; nobody else builds in this storage

@@ -56,6 +56,7 @@ def read(environment: Mapping[str, str]) -> Settings:
             serving_image=reader.text("HOLDFAST_SERVING_IMAGE"),
             training_image=reader.text("HOLDFAST_TRAINING_IMAGE"),
             torch_image=reader.optional("HOLDFAST_TRAINING_TORCH_IMAGE"),
+            tensorflow_image=reader.optional("HOLDFAST_TRAINING_TENSORFLOW_IMAGE"),
             poll_seconds=reader.number("HOLDFAST_POLL_SECONDS", 2, 1, 60),
             own_images=reader.prefixes("HOLDFAST_OWN_TRAINERS"),
             max_trainings=reader.number("HOLDFAST_MAX_TRAININGS", 8, 1, 1000),

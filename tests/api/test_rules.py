@@ -395,6 +395,11 @@ REFUSED: list[tuple[Json, str, str]] = [
         "spec",
         NOT_OF_ONES_OWN,
     ),
+    (
+        training_job(estimators=[{"name": f"{kind}MLPClassifier"} for kind in ("Torch", "Keras")], tuning={}),
+        "spec",
+        "no image has both PyTorch and TensorFlow: choose among estimators of one of them",
+    ),
     (training_job(distributed={"workers": 2}), "spec", "distributed training needs your own container"),
     (
         training_job(tuning={"parallelism": 2}, output={"uri": "s3://models/wine"}),

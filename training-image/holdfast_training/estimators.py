@@ -1,4 +1,4 @@
-"""Estimators of scikit-learn, XGBoost, LightGBM and PyTorch by an allow-list of names, with parameters as text.
+"""Estimators of scikit-learn, XGBoost, LightGBM, PyTorch and Keras by an allow-list of names, with parameters as text.
 
 A parameter's text is read as JSON if it is JSON, so a value is a number, a text, a truth value, null, or lists and
 objects of these: nothing that can be called, imported or opened. Parameters of nested objects (`estimator__…`) and
@@ -11,6 +11,7 @@ import importlib
 import json
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,6 +40,7 @@ CLASSIFIERS = {
     "GradientBoostingClassifier": "ensemble",
     "HistGradientBoostingClassifier": "ensemble",
     "KNeighborsClassifier": "neighbors",
+    "KerasMLPClassifier": "keras_networks",
     "LGBMClassifier": "boosting",
     "LinearSVC": "svm",
     "LogisticRegression": "linear_model",
@@ -58,6 +60,7 @@ REGRESSORS = {
     "GradientBoostingRegressor": "ensemble",
     "HistGradientBoostingRegressor": "ensemble",
     "KNeighborsRegressor": "neighbors",
+    "KerasMLPRegressor": "keras_networks",
     "LGBMRegressor": "boosting",
     "Lasso": "linear_model",
     "LinearRegression": "linear_model",
@@ -72,8 +75,29 @@ REGRESSORS = {
     "XGBRegressor": "boosting",
 }
 
-_OURS = ("boosting", "networks")
+_OURS = ("boosting", "keras_networks", "networks")
 """Modules of this package; the others are scikit-learn's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """What only an image of its own has.
+
+    Attributes:
+        packages: to import; their versions shape the model.
+        setting: the operator's, with the image's name.
+    """
+
+    name: str
+    packages: tuple[str, ...]
+    setting: str
+
+
+_LIBRARIES = {
+    "Keras": Library("Keras", ("tensorflow", "keras"), "HOLDFAST_TRAINING_TENSORFLOW_IMAGE"),
+    "Torch": Library("PyTorch", ("torch",), "HOLDFAST_TRAINING_TORCH_IMAGE"),
+}
+"""By what the names of their estimators begin with."""
 
 REFUSED = {
     "random_state": "spec.seed sets it",
@@ -119,13 +143,19 @@ def build(name: str, parameters: Mapping[str, str], *, seed: int, threads: int) 
     return estimator
 
 
+def library(name: str) -> Library | None:
+    """What the estimator of this name needs beside the usual packages."""
+    return next((library for prefix, library in _LIBRARIES.items() if name.startswith(prefix)), None)
+
+
 def _imported(name: str, module: str) -> Any:
     try:
         return importlib.import_module(f"{'holdfast_training' if module in _OURS else 'sklearn'}.{module}")
     except ModuleNotFoundError as error:
-        if error.name != "torch":
+        needed = library(name)
+        if needed is None or error.name not in needed.packages:
             raise
-        message = f"{name} needs PyTorch, which this image does not have; is HOLDFAST_TRAINING_TORCH_IMAGE one with it?"
+        message = f"{name} needs {needed.name}, which this image does not have; is {needed.setting} one with it?"
         raise TrainingError("TrainerNotInstalled", message) from error
 
 

@@ -1,6 +1,6 @@
 """Multi-layer perceptrons behind scikit-learn's interface, whatever library learns their weights.
 
-A library's module (`networks`) gives them `_learn` and `_scores`.
+A library's module (`networks`, `keras_networks`) gives them `_learn` and `_scores`.
 """
 
 from __future__ import annotations

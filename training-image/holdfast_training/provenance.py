@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -22,14 +23,11 @@ LOCK = Path(sys.prefix) / "requirements.txt"
 """With which the image was built; elsewhere there is none."""
 
 
-def packages(*, torch: bool = False) -> dict[str, str]:
-    """Versions by name, with Python's, and PyTorch's if that took part."""
+def packages(*, optional: Iterable[str] = ()) -> dict[str, str]:
+    """Versions by name, with Python's, and those of `optional` packages that took part."""
     found = {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
-    if torch:
-        import torch as pytorch  # some distributions of it have no metadata
-
-        found["torch"] = str(pytorch.__version__)
-    return found
+    # Some distributions of PyTorch have no metadata.
+    return found | {name: str(importlib.import_module(name).__version__) for name in optional}
 
 
 def code(image: str) -> dict[str, str]:

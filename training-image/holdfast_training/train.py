@@ -143,6 +143,7 @@ def train(
         explained = explanation.explain(model, by, test_features, truth, run.seed)
 
         progress.say("publishing")
+        library = estimators.library(chosen.name)
         lineage = {
             **_recipe(run, chosen),
             **tuned,
@@ -151,7 +152,7 @@ def train(
             "testRows": len(held_out),
             "columns": len(source.columns),
             "findings": [finding.to_json() for finding in (*examples.findings, *notes)][:MAX_FINDINGS],
-            "packages": provenance.packages(torch=_is_of_torch(chosen)),
+            "packages": provenance.packages(optional=library.packages if library else ()),
             "code": provenance.code(run.image),
         }
         if parts:
@@ -176,7 +177,7 @@ def train(
                 # What is required did not make the model, so it is not sealed.
                 **({"findings": [finding.to_json() for finding in unjudged]} if unjudged else {}),
             },
-            framework="PyTorch" if _is_of_torch(chosen) else "scikit-learn",
+            framework=library.name if library else "scikit-learn",
             opset=conversion.OPSET,
             inputs=converted.inputs,
             outputs=converted.outputs,
@@ -280,10 +281,6 @@ def _recipe(run: Run, chosen: Candidate) -> dict[str, Any]:
             "encodeCategorical": run.preprocessing.encode_categorical,
         },
     }
-
-
-def _is_of_torch(candidate: Candidate) -> bool:
-    return candidate.name.startswith("Torch")
 
 
 def _report(output: Output, digest: str, bundle: manifest.Manifest) -> dict[str, Any]:

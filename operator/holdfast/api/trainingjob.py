@@ -108,6 +108,7 @@ Classifier = Literal[
     "XGBClassifier",
     "LGBMClassifier",
     "TorchMLPClassifier",
+    "KerasMLPClassifier",
 ]
 Regressor = Literal[
     "LinearRegression",
@@ -129,6 +130,7 @@ Regressor = Literal[
     "XGBRegressor",
     "LGBMRegressor",
     "TorchMLPRegressor",
+    "KerasMLPRegressor",
 ]
 ClassificationMetric = Literal["Accuracy", "BalancedAccuracy", "F1", "Precision", "Recall", "ROCAUC", "LogLoss"]
 RegressionMetric = Literal["R2", "MAE", "RMSE", "MAPE"]
@@ -440,6 +442,11 @@ RUN_RULES = (
         "!has(self.estimators) || !has(self.task)"
         f" || self.estimators.all(e, (self.task == 'Regression') == (e.name in [{_REGRESSORS}]))",
         "an estimator does not fit the task: classifiers need task Classification, regressors need task Regression",
+    ),
+    (
+        "!has(self.estimators) || !self.estimators.exists(e, e.name.startsWith('Torch'))"
+        " || !self.estimators.exists(e, e.name.startsWith('Keras'))",
+        "no image has both PyTorch and TensorFlow: choose among estimators of one of them",
     ),
     (
         "!has(self.evaluation) || !has(self.evaluation.requirements) || !has(self.task) ||"

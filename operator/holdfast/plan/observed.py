@@ -28,6 +28,8 @@ class Settings:
     training_image: str
     torch_image: str = ""
     """The same with PyTorch in it; empty: there is none."""
+    tensorflow_image: str = ""
+    """The same with TensorFlow in it; empty: there is none."""
     image_pull_policy: str = "IfNotPresent"
     own_images: tuple[str, ...] = ("*",)
     """Of trainers of one's own: what their names may begin with; `*` stands for all, none for none."""

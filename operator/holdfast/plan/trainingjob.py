@@ -14,7 +14,7 @@ from holdfast.build.pod import claim_of
 from holdfast.build.rendezvous import headless_service
 from holdfast.plan import conditions, jobs, progress, runs, trouble
 from holdfast.plan.conditions import RECONCILING
-from holdfast.plan.observed import Apply, Child, Create, Delete, Needs, Observed, Plan, Pod, Write
+from holdfast.plan.observed import Apply, Child, Create, Delete, Needs, Observed, Plan, Pod, Settings, Write
 from holdfast.plan.runs import Verdict
 from holdfast.plan.trouble import Trouble
 
@@ -92,10 +92,9 @@ def _not_created(observed: Observed) -> Verdict:
     spec = TrainingJobSpec.parse(observed.spec)
     if spec.container and not owntrainer.is_allowed(spec.container.image, settings.own_images):
         return Verdict("False", Reason.IMAGE_NOT_ALLOWED, _not_allowed(spec.container.image, settings.own_images))
-    torch = next((e.name for e in spec.estimators or () if e.name.startswith("Torch")), None)
-    if torch and not settings.torch_image:
-        return Verdict("False", Reason.TRAINER_NOT_INSTALLED, _not_installed(torch))
-    image = settings.torch_image if torch else settings.training_image
+    image, missing = _trainer(spec, settings)
+    if missing:
+        return Verdict("False", Reason.TRAINER_NOT_INSTALLED, missing)
     manifest = training_job(metadata.name, metadata.namespace, metadata.uid, spec, image, settings.image_pull_policy)
     create = (Create(manifest),)
     if refused := observed.create_errors.get(("Job", name)):
@@ -111,11 +110,18 @@ def _not_allowed(image: str, prefixes: Sequence[str]) -> str:
     return f"image {image} is not allowed: this operator's administrator lets trainers of your own be {what}"
 
 
-def _not_installed(estimator: str) -> str:
-    return (
-        f"{estimator} needs PyTorch: ask the operator's administrator to set HOLDFAST_TRAINING_TORCH_IMAGE,"
-        " and create the run again"
+def _trainer(spec: TrainingJobSpec, settings: Settings) -> tuple[str, str]:
+    """The image that the estimators need, and if there is none, that in words."""
+    optional = (
+        ("Torch", "PyTorch", settings.torch_image, "HOLDFAST_TRAINING_TORCH_IMAGE"),
+        ("Keras", "TensorFlow", settings.tensorflow_image, "HOLDFAST_TRAINING_TENSORFLOW_IMAGE"),
     )
+    for prefix, library, image, setting in optional:
+        for estimator in spec.estimators or ():
+            if estimator.name.startswith(prefix):
+                ask = f"ask the operator's administrator to set {setting}, and create the run again"
+                return image, "" if image else f"{estimator.name} needs {library}: {ask}"
+    return settings.training_image, ""
 
 
 def _under_way(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:

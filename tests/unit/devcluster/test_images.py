@@ -41,7 +41,9 @@ def test_the_lock_is_cut_to_linux() -> None:
 
 
 @pytest.mark.parametrize(
-    "image", [image for image in images.IMAGES.values() if image.distributions], ids=lambda image: image.name
+    "image",
+    [image for image in (images.IMAGES | images.OPTIONAL).values() if image.dockerfile],
+    ids=lambda image: image.name,
 )
 def test_the_real_locks_are_understood_and_hashed_throughout(image: images.Image) -> None:
     requirements = images.requirements_for(image.lock.read_text(), images.PYTHON_VERSION)
@@ -71,6 +73,58 @@ def test_an_image_s_digest_changes_with_its_sources_its_base_and_nothing_else(
     assert images.inputs_digest(image, "other base") != digest
     (tmp_path / "code" / "main.py").write_text("print(2)\n")
     assert images.inputs_digest(image, "base") != digest
+
+
+def test_an_image_s_digest_changes_with_the_image_that_it_adds_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = repository_with_an_image(tmp_path, monkeypatch)
+    monkeypatch.setitem(images.IMAGES, "thing", below)
+    (tmp_path / "requirements" / "more.txt").write_text(LOCK)
+    more = images.Image("more", "Dockerfile", (), (), on="thing")
+    digests = {images.inputs_digest(more, "base")}
+    below.archive.parent.mkdir(parents=True)
+    for content in ("first", "second"):
+        below.archive.touch()
+        below.archive.with_suffix(".inputs").write_text(content)
+        digests.add(images.inputs_digest(more, "base"))
+    assert len(digests) == 3
+
+
+class Recorder:
+    """A builder that writes down what it is asked for; it stands in for no image's content."""
+
+    def __init__(self) -> None:
+        self.store: list[str] = []
+        self.built: list[str] = []
+
+    def base(self, reference: str) -> str:
+        return "id"
+
+    def has(self, reference: str) -> bool:
+        return reference in self.store
+
+    def build(self, image: images.Image, base: str) -> None:
+        self.store.append(image.reference)
+        self.built.append(image.name)
+
+    def save(self, image: images.Image, archive: Path) -> None:
+        archive.touch()
+
+
+def test_an_image_is_built_on_one_that_the_builder_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "collect_wheels", lambda image, report: None)
+    monkeypatch.setitem(images.IMAGES, "thing", repository_with_an_image(tmp_path, monkeypatch))
+    (tmp_path / "requirements" / "more.txt").write_text(LOCK)
+    more, builder = images.Image("more", "Dockerfile", (), (), on="thing"), Recorder()
+    for _ in range(2):  # the second time all is there
+        images.build(more, builder, lambda _: None)
+    assert builder.built == ["thing", "more"]
+    builder.store.clear()  # as where only the archives were kept
+    images.build(images.IMAGES["thing"], builder, lambda _: None)
+    (tmp_path / "requirements" / "more.txt").write_text(LOCK + "\n")
+    images.build(more, builder, lambda _: None)
+    assert builder.built == ["thing", "more", "thing", "more"]
 
 
 def test_loading_an_image_that_was_never_built_says_how_to_build_it(

@@ -103,6 +103,9 @@ def test_none_beside_prefixes_is_refused() -> None:
         read({**REQUIRED, "HOLDFAST_OWN_TRAINERS": "none,ghcr.io/x"})
 
 
-def test_there_is_no_image_with_pytorch_unless_one_is_named() -> None:
-    assert read(REQUIRED).plan.torch_image == ""
-    assert read({**REQUIRED, "HOLDFAST_TRAINING_TORCH_IMAGE": " torch:1 "}).plan.torch_image == "torch:1"
+def test_there_is_no_image_with_pytorch_or_tensorflow_unless_one_is_named() -> None:
+    plan = read(REQUIRED).plan
+    assert (plan.torch_image, plan.tensorflow_image) == ("", "")
+    named = {"HOLDFAST_TRAINING_TORCH_IMAGE": " torch:1 ", "HOLDFAST_TRAINING_TENSORFLOW_IMAGE": " tf:1 "}
+    plan = read({**REQUIRED, **named}).plan
+    assert (plan.torch_image, plan.tensorflow_image) == ("torch:1", "tf:1")

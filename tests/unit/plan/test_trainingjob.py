@@ -509,12 +509,28 @@ def test_the_first_of_several_pods_says_what_came_of_the_run() -> None:
     assert world.says("Succeeded") == ("True", "Completed")
 
 
-def test_an_estimator_of_pytorch_runs_in_its_image_and_the_others_in_the_usual_one() -> None:
+def test_estimators_of_pytorch_and_keras_run_in_images_of_their_own_and_the_others_in_the_usual_one() -> None:
     images = []
-    for names in (["RandomForestClassifier"], ["RandomForestClassifier", "TorchMLPClassifier"]):
+    for names in (["SVC"], ["SVC", "TorchMLPClassifier"], ["SVC", "KerasMLPClassifier"]):
         world = worlds.training_job(estimators=[{"name": name} for name in names], tuning={"trials": 2})
-        world.settings = replace(world.settings, torch_image="registry.example.com/training-torch:1")
+        world.settings = replace(world.settings, torch_image="example.com/torch:1", tensorflow_image="example.com/tf:1")
         world.step()
         [container] = world.children["Job", world.jobs[0]]["spec"]["template"]["spec"]["containers"]
         images.append(container["image"])
-    assert images == [worlds.training_job().settings.training_image, "registry.example.com/training-torch:1"]
+    assert images == [worlds.training_job().settings.training_image, "example.com/torch:1", "example.com/tf:1"]
+
+
+@pytest.mark.parametrize(
+    ("estimator", "words"),
+    [
+        ("TorchMLPClassifier", "needs PyTorch: ask the operator's administrator to set HOLDFAST_TRAINING_TORCH_IMAGE"),
+        ("KerasMLPClassifier", "needs TensorFlow: ask the operator's administrator to set"),
+    ],
+)
+def test_the_image_of_another_library_does_not_do(estimator: str, words: str) -> None:
+    world = worlds.training_job(estimators=[{"name": estimator}])
+    others = {"tensorflow_image": "x:1"} if estimator.startswith("Torch") else {"torch_image": "x:1"}
+    world.settings = replace(world.settings, **others)
+    world.converge()
+    assert world.says("Succeeded") == ("False", "TrainerNotInstalled")
+    assert words in world.message("Succeeded")

@@ -22,15 +22,15 @@ from holdfast_devcluster import paths
 CLIENTS = paths.REPOSITORY / "tests" / "clients"
 
 
-def python(lock: str, made_with: str = sys.executable) -> Path:
-    """The interpreter of an environment with what `requirements/LOCK.txt` pins.
+def python(*locks: str, made_with: str = sys.executable) -> Path:
+    """The interpreter of an environment with what `requirements/LOCK.txt` pins, for each of `locks`.
 
     Args:
         made_with: a Python, or the versions that it may have, as uv takes them.
     """
-    pins = paths.REPOSITORY / "requirements" / f"{lock}.txt"
-    content = hashlib.sha256(pins.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    folder = paths.cache() / "environments" / f"{lock}-{content}"
+    pins = [paths.REPOSITORY / "requirements" / f"{lock}.txt" for lock in locks]
+    content = b"".join(file.read_bytes() for file in pins) + sys.version.encode()
+    folder = paths.cache() / "environments" / f"{'-'.join(locks)}-{hashlib.sha256(content).hexdigest()[:12]}"
     folder.parent.mkdir(exist_ok=True)
     interpreter, ready = folder / "bin" / "python", folder / "ready"
     with open(f"{folder}.lock", "w") as file:
@@ -39,7 +39,7 @@ def python(lock: str, made_with: str = sys.executable) -> Path:
             command = [uv.find_uv_bin(), "--quiet"]
             make = [*command, "venv", "--clear", "--python", made_with, str(folder)]
             fill = [*command, "pip", "sync", "--require-hashes", "--only-binary", ":all:"]
-            for step in (make, [*fill, "--python", str(interpreter), str(pins)]):
+            for step in (make, [*fill, "--python", str(interpreter), *map(str, pins)]):
                 # The lock goes along: if this process is killed, the next one waits for its child.
                 subprocess.run(step, check=True, pass_fds=[file.fileno()])
             ready.touch()

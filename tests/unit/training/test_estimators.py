@@ -13,7 +13,7 @@ import pytest
 
 from holdfast.api import trainingjob as api
 from holdfast_bundle import manifest, verify
-from holdfast_training.estimators import CLASSIFIERS, REGRESSORS
+from holdfast_training.estimators import CLASSIFIERS, REGRESSORS, library
 
 TREES, ITERATIONS = {"n_estimators": "20"}, {"max_iter": "20"}
 NET = {"hidden_layer_sizes": "[8]", "max_iter": "2000"}
@@ -28,7 +28,7 @@ SMALL = {
     "HistGradientBoostingRegressor": ITERATIONS,
     **dict.fromkeys(("LGBMClassifier", "LGBMRegressor", "XGBClassifier", "XGBRegressor"), TREES),
 }
-OPTIONAL = {"TorchMLPClassifier", "TorchMLPRegressor"}  # tests/pytorch
+OPTIONAL = {name for name in CLASSIFIERS | REGRESSORS if library(name)}  # tests/pytorch, tests/tensorflow
 WITHOUT_PROBABILITIES = {"LinearSVC", "RidgeClassifier", "SGDClassifier", "SVC"}
 
 
@@ -92,15 +92,19 @@ def test_the_api_and_the_trainer_allow_the_same_estimators() -> None:
     assert set(REGRESSORS) == set(get_args(api.Regressor))
 
 
+@pytest.mark.parametrize("estimator", ["TorchMLPClassifier", "KerasMLPClassifier"])
 def test_an_estimator_whose_library_the_image_lacks_says_which_setting_brings_it(
-    claim: Any, shipped: Any, monkeypatch: Any
+    claim: Any, shipped: Any, monkeypatch: Any, estimator: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "holdfast_training.networks", raising=False)
+    needed = library(estimator)
+    assert needed is not None
+    for package in needed.packages:
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f"holdfast_training.{CLASSIFIERS[estimator]}", raising=False)
     uri = claim.text("data.csv", (shipped / "wine.csv").read_bytes())
-    error = claim.failure(claim.spec(uri, "cultivar", "Classification", "TorchMLPClassifier"))
+    error = claim.failure(claim.spec(uri, "cultivar", "Classification", estimator))
     assert error.reason == "TrainerNotInstalled"
-    assert "HOLDFAST_TRAINING_TORCH_IMAGE" in error.message
+    assert f"needs {needed.name}, which this image does not have; is {needed.setting} one" in error.message
 
 
 @pytest.mark.parametrize("scale", ["Standard", "MinMax", "Robust", "None"])
