@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from holdfast_serving.errors import Errors
 from holdfast_serving.inference import Array
 from holdfast_serving.profile import Feature, Profile, Ranges, Values
 from holdfast_serving.signature import Signature
@@ -35,6 +36,9 @@ class Drift:
     """Counts of one revision. `count` may be called in any thread, all else in that of the event loop.
 
     Runs that have been recorded are taken and counted by whoever recorded them; a scrape does it, too.
+
+    Attributes:
+        errors: of predicted numbers, for whoever learns the truth; None where the profile has no bins for them.
     """
 
     def __init__(self, profile: Profile, signature: Signature, labels: Mapping[str, str]) -> None:
@@ -47,6 +51,7 @@ class Drift:
         self._values = [_Values(feature.bins) for feature in self._discrete if isinstance(feature.bins, Values)]
         self._prediction = tally(profile.prediction.bins) if profile.prediction else None
         self._confidence = _Numbers([profile.confidence.bins]) if profile.confidence else None
+        self.errors = Errors(profile.absolute_error.bins) if profile.absolute_error else None
         self._inputs = sorted({feature.input for feature in profile.features if feature.output is None})
         outputs = [feature.output for feature in profile.features]
         outputs += [part.output for part in (profile.prediction, profile.confidence) if part]
@@ -125,7 +130,16 @@ class Drift:
         if profile.confidence and self._confidence:
             parts = [([], profile.confidence.bins, self._confidence.counts(0))]
             yield from self._family("confidence", [], parts, "Rows by their largest probability.")
-            yield self._accuracy(profile.confidence.accuracy)
+            accuracy = dict(enumerate(profile.confidence.accuracy))
+            known = {bin_: share for bin_, share in accuracy.items() if share is not None}
+            text = "Share of right predictions among the held-out rows of the bin; absent without any."
+            yield self._by_bin("holdfast_model_confidence_reference_accuracy", text, known)
+        if profile.absolute_error and self.errors:
+            parts = [([], profile.absolute_error.bins, self.errors.counts())]
+            yield from self._family("absolute_error", [], parts, "Rows by how far the truth was from the prediction.")
+            means = dict(enumerate(profile.absolute_error.means))
+            text = "Mean absolute error of the held-out rows of the bin."
+            yield self._by_bin("holdfast_model_absolute_error_reference_mean", text, means)
 
     def _family(self, what: str, names: list[str], parts: list[_Part], text: str) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -144,17 +158,13 @@ class Drift:
                 ratio.add_metric([*values, *own, name], share)
         yield from (bins, ratio, rows)
 
-    def _accuracy(self, accuracy: Sequence[float | None]) -> Metric:
+    def _by_bin(self, name: str, text: str, values: Mapping[int, float]) -> Metric:
+        """A gauge that is known of some bins."""
         from prometheus_client.core import GaugeMetricFamily
 
-        family = GaugeMetricFamily(
-            "holdfast_model_confidence_reference_accuracy",
-            "Share of right predictions among the held-out rows of the bin; absent without any.",
-            labels=[*self._labels, "bin"],
-        )
-        for index, share in enumerate(accuracy):
-            if share is not None:
-                family.add_metric([*self._labels.values(), str(index)], share)
+        family = GaugeMetricFamily(name, text, labels=[*self._labels, "bin"])
+        for bin_, value in values.items():
+            family.add_metric([*self._labels.values(), str(bin_)], value)
         return family
 
 

@@ -18,6 +18,8 @@ from holdfast_serving.receipts import MAX_ROWS, Receipt, ReceiptError, Receipts,
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
+    from holdfast_serving.errors import Errors
+
 REASONS = ("forged", "expired", "repeated", "unfit", "capped")
 """Why a receipt is refused: not sealed by us for this model; too old; it was there before; its labels are not such as
 the model gives, or not as many; enough labels have come in this minute."""
@@ -36,12 +38,14 @@ class Feedback:
     Attributes:
         receipts: that it goes by.
         certified: whether it is only for clients that show a certificate.
+        errors: of the numbers that this pod's revision has predicted; None where nobody knows how large they may be.
     """
 
     def __init__(self, receipts: Receipts, model: str, revision: str, rows_per_minute: int, *, certified: bool) -> None:
         """`revision`: the one that this pod serves."""
         self.receipts = receipts
         self.certified = certified
+        self.errors: Errors | None = None
         self._model = model
         self._revision = revision
         self._most = rows_per_minute
@@ -85,7 +89,8 @@ class Feedback:
             raise ReceiptError("unfit")
         self._left -= len(labels)
         self._remember(receipt.nonce)
-        return self._tally(receipt).count(receipt.said, labels)
+        errors = self.errors if receipt.revision == self._revision else None
+        return self._tally(receipt).count(receipt.said, labels, errors)
 
     def _remember(self, nonce: int) -> None:
         self._seen.add(nonce)
@@ -137,16 +142,22 @@ class _Tally:
         self.correct = self.wrong = self.values = 0
         self.error = 0.0
 
-    def count(self, said: list[Said], labels: list[Said]) -> int:
-        """Compare, row by row; rows without a label or a prediction are not counted."""
+    def count(self, said: list[Said], labels: list[Said], errors: Errors | None) -> int:
+        """Compare, row by row; rows without a label or a prediction are not counted.
+
+        errors: where those of numbers are counted, too.
+        """
         counted = 0
         for one, other in zip(said, labels, strict=True):
             if one is None or other is None:
                 continue
             counted += 1
             if type(one) is float:
+                error = abs(one - float(other))
                 self.values += 1
-                self.error += abs(one - float(other))
+                self.error += error
+                if errors is not None:
+                    errors.add(error)
             elif one == other:
                 self.correct += 1
             else:

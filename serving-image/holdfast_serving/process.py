@@ -133,6 +133,8 @@ class Process:
         if loaded.profile:
             drift = Drift(loaded.profile, loaded.model.signature, self.metrics.labels)
             self.served.collectors.append(drift)
+            if self.served.feedback:
+                self.served.feedback.errors = drift.errors
         return Batcher(
             loaded.model,
             self.metrics,

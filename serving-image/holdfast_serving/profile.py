@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import orjson
 
 from holdfast_bundle.manifest import Tensor
+from holdfast_serving.receipts import predicted
 from holdfast_serving.signature import Signature
 
 PROFILE = "profile.json"
@@ -24,6 +25,7 @@ MAX_BINS = 100
 
 _MAX_BYTES = 4 << 20
 _NUMBERS = {"BOOL", "FP16", "FP32", "FP64", *(f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64))}
+_FLOATS = {"FP16", "FP32", "FP64"}
 _INTEGERS = {datatype for datatype in _NUMBERS if "INT" in datatype}
 
 T = TypeVar("T")
@@ -119,6 +121,18 @@ class Confidence:
 
 
 @dataclass(frozen=True, slots=True)
+class AbsoluteError:
+    """How far the predicted number of a row is from the true one.
+
+    Attributes:
+        means: of the held-out rows of each bin; what an error in it counts.
+    """
+
+    bins: Ranges
+    means: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """What can be used of a profile.
 
@@ -132,13 +146,15 @@ class Profile:
     prediction: Prediction | None
     confidence: Confidence | None
     findings: tuple[str, ...]
+    absolute_error: AbsoluteError | None = None
 
     @property
     def state(self) -> str:
         """`complete`, `partial` or `unusable`."""
         if not self.findings:
             return "complete"
-        return "partial" if self.features or self.prediction or self.confidence else "unusable"
+        parts = (self.features, self.prediction, self.confidence, self.absolute_error)
+        return "partial" if any(parts) else "unusable"
 
 
 def read(folder: Path, signature: Signature) -> Profile | None:
@@ -184,7 +200,10 @@ def _fitted(document: dict[str, Any], signature: Signature, findings: list[str])
 
     prediction = part("prediction", _prediction) if "prediction" in document else None
     confidence = part("confidence", _confidence) if "confidence" in document else None
-    return Profile(rows, features, prediction, confidence, tuple(findings))
+    errors = None
+    if (name := "absoluteError") in document:
+        errors = _or_none(findings, name, lambda: _absolute_error(_object(document[name]), signature))
+    return Profile(rows, features, prediction, confidence, tuple(findings), errors)
 
 
 def _features(listed: dict[str, Any], signature: Signature, findings: list[str]) -> Iterator[Feature]:
@@ -250,6 +269,19 @@ def _confidence(given: dict[str, Any], names: dict[str, int], outputs: Sequence[
     if type(accuracy) is not list or len(accuracy) != len(bins.ratios):
         raise _UnfitError("does not have an accuracy for each bin")
     return Confidence(index, bins, tuple([None if each is None else _ratio(each) for each in accuracy]))
+
+
+def _absolute_error(given: dict[str, Any], signature: Signature) -> AbsoluteError:
+    index = predicted(signature)
+    if index is None or signature.outputs[index].datatype not in _FLOATS:
+        raise _UnfitError("belongs to a model that does not predict one number per row")
+    bins = _ranges(given, signature.outputs[index])
+    means = given.get("means")
+    if type(means) is not list or len(means) != len(bins.ratios):
+        raise _UnfitError("does not have a mean for each bin")
+    if not all(_is_number(mean) and mean >= 0 for mean in means):
+        raise _UnfitError("has a mean that is none")
+    return AbsoluteError(bins, tuple(map(float, means)))
 
 
 def _output(given: dict[str, Any], names: dict[str, int], usual: str) -> int:

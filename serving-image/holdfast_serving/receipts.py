@@ -161,7 +161,7 @@ class Sealer:
         """`receipts`: None where there is no key."""
         self._receipts = receipts
         self._revision = revision
-        self._output = _prediction(signature)
+        self._output = predicted(signature)
 
     def check(self, rows: int) -> None:
         """Raises Problem 400 if there can be no receipt for a request of so many rows."""
@@ -181,7 +181,7 @@ class Sealer:
         return self._receipts.issue(outputs.revision or self._revision, rows.ravel().tolist())
 
 
-def _prediction(signature: Signature) -> int | None:
+def predicted(signature: Signature) -> int | None:
     """The index of the output that says one thing per row: by its name, or as the only one."""
     names = [tensor.name for tensor in signature.outputs]
     for name in ("label", "prediction"):

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.component.world import Operator, Place, mutations, operator, stop
 from tests.unit.signals.metrics_server import history, prometheus
-from tests.unit.signals.test_drift import growing, name, profiled
+from tests.unit.signals.test_drift import growing, name, predicting, profiled
 from tests.unit.stores.servers import free_port
 
 from holdfast.signals.drift import Asked
@@ -25,12 +25,13 @@ EXPECTED = {
     "quiet": ("Unknown", "InsufficientData"),
     "broken": ("False", "UpstreamFault"),
     "bare": ("Unknown", "NoProfile"),
+    "price": ("True", "NoDrift"),
 }
 NAMES = sorted(EXPECTED)
 
 
 def series(namespace: str, revisions: dict[str, str]) -> dict[str, Any]:
-    """Five hours of five models."""
+    """Five hours of six models."""
 
     def asked(model: str) -> Asked:
         return Asked(Model(namespace, model), revisions[model])
@@ -44,6 +45,9 @@ def series(namespace: str, revisions: dict[str, str]) -> dict[str, Any]:
         **profiled(asked("broken"), {"0": half, "1": lambda _: 0.1, "missing": lambda _: 0.4}, START),
         name("holdfast_model_info", asked("bare"), profile="none"): lambda _: 1.0,
     }
+    numbers = profiled(asked("price"), {"0": half, "1": half}, START)
+    found |= {text: value for text, value in numbers.items() if "_confidence_" not in text}
+    found |= predicting(asked("price"), {"0": lambda _: 0.05, "1": lambda _: 0.05}, START)
     for text, value in profiled(asked("quiet"), {"0": half}, START).items():
         found[text] = _less(value) if "bin_total" in text else value
     for outcome, rate in (("correct", 0.05), ("wrong", 0.05)):
@@ -103,6 +107,9 @@ def test_what_has_moved_is_said_and_an_outage_of_prometheus_changes_nothing(
             assert said(place, "moved", "PerformanceStable") == ("True", "WithinTolerance")
             performance = stable["status"]["performance"]
             assert (performance["baselinePerMille"], performance["measuredPerMille"]) == (775, 500)
+            assert said(place, "price", "PerformanceStable") == ("False", "MeasuredDrop")
+            grown = place.condition("ModelDeployment", "price", "PerformanceStable")["message"]
+            assert grown.startswith("MAE 3 measured, 2 held-out, tolerated 5.0% more (")
             running.until_idle()
         before, written = rounds(running, "unreachable"), len(writes(plane, place))
         running.until("it was asked for in vain", lambda: rounds(running, "unreachable") >= before + 2, 60)

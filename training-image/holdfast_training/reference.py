@@ -20,6 +20,8 @@ GOLDEN_ROWS = 8
 BINS = 10
 CONFIDENCE_BINS = 20
 TOP_CATEGORIES = 30
+ERRORS_FROM, ERRORS_TO, BINS_PER_OCTAVE = -3, 4, 4
+"""Errors are told apart from an eighth of the mean one, in powers of two, to sixteen times as much."""
 
 
 def golden(
@@ -88,14 +90,16 @@ def profile(model: Model, held_out: Frame, truth: npt.NDArray[Any], answers: Ans
 
     All ratios are shares of `rows`. A number x is in bin `bisect_left(edges, x)`, so each edge belongs to the bin
     below it; a category that is not listed is `other`. Confidence is the largest probability, in bins of equal width,
-    the last of them closed; `accuracy` is null where no held-out row fell.
+    the last of them closed; `accuracy` is null where no held-out row fell. Absolute errors are in bins that grow with
+    them; a model without any error has none.
     """
     numeric = {name: _numeric(held_out.numeric[:, index]) for index, name in enumerate(model.columns.numeric)}
     texts = {name: _category(held_out.categorical[:, index]) for index, name in enumerate(model.columns.categorical)}
     document: dict[str, Any] = {"rows": len(held_out), "features": numeric | texts}
     if model.task == "Regression":
         document["prediction"] = _bins(answers.values)
-        return document
+        errors = np.abs(answers.values.astype(np.float64) - truth.astype(np.float64))
+        return document | ({"absoluteError": _errors(errors)} if errors.any() else {})
     counts = [(answers.values == label).sum() for label in model.classes]
     document["prediction"] = {"labels": model.classes.tolist(), "ratios": _ratios(np.array(counts), len(held_out))}
     if answers.probabilities is not None:
@@ -141,6 +145,18 @@ def _confidence(confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.boo
     right = np.bincount(bins[correct], minlength=CONFIDENCE_BINS)
     accuracy = [_ratio(hits, total) if total else None for hits, total in zip(right, counts, strict=True)]
     return {"edges": edges.tolist(), "ratios": _ratios(counts, len(confidence)), "accuracy": accuracy}
+
+
+def _errors(errors: npt.NDArray[np.float64]) -> dict[str, Any]:
+    """Bins of absolute errors with their means; where no held-out row fell, what is in the middle of the bin."""
+    powers = np.arange(ERRORS_FROM * BINS_PER_OCTAVE, ERRORS_TO * BINS_PER_OCTAVE + 1) / BINS_PER_OCTAVE
+    edges = errors.mean() * 2.0**powers
+    bins = np.searchsorted(edges, errors, side="left")
+    counts = np.bincount(bins, minlength=len(edges) + 1)
+    sums = np.bincount(bins, errors, minlength=len(edges) + 1)
+    middles = [edges[0] / 2, *np.sqrt(edges[1:] * edges[:-1]), edges[-1]]
+    means = [float(sums[bin_] / count if count else middles[bin_]) for bin_, count in enumerate(counts)]
+    return {"edges": edges.tolist(), "ratios": _ratios(counts, len(errors)), "means": means}
 
 
 def _ratios(counts: npt.NDArray[Any], rows: int) -> list[float]:

@@ -423,6 +423,7 @@ HISTOGRAMS = Row(
         _beside_reference("Feature $feature", "feature", _FEATURE),
         _beside_reference("Predictions", "prediction", _REVISION),
         _beside_reference("Confidence", "confidence", _REVISION),
+        _beside_reference("Errors of predicted numbers, by labels", "absolute_error", _REVISION),
         Panel(
             "Missing and unseen values, by feature",
             (
@@ -448,6 +449,12 @@ ACCURACY = Row(
             "percentunit",
             width=12,
             description="Of the held-out rows; as the model's own confidence lets expect; by feedback.",
+        ),
+        Panel(
+            "Mean absolute error",
+            ((f"max by (source) (holdfast_model_mean_absolute_error{{{MODEL}}})", "{{source}}"),),
+            width=12,
+            description="Of a model that predicts numbers: of the held-out rows; by feedback.",
         ),
         Panel(
             "Labels by what they say of the prediction",

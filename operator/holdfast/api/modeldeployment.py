@@ -445,7 +445,10 @@ class PerformanceMonitoring(Model):
     """Predictive performance: estimated without labels, or measured by feedback."""
 
     max_drop_per_mille: int = Field(
-        10, ge=1, le=500, description="Loss against the held-out accuracy that is tolerated, in thousandths."
+        10,
+        ge=1,
+        le=500,
+        description="Loss of accuracy, or growth of the mean absolute error, that is tolerated, in thousandths.",
     )
 
 
@@ -453,7 +456,9 @@ class Monitoring(Model):
     """What is watched beside the SLO. A change restarts nothing."""
 
     drift: DriftMonitoring | None = Field(None, description="Drift of data and predictions. Absent: not judged.")
-    performance: PerformanceMonitoring | None = Field(None, description="Accuracy in use. Absent: not judged.")
+    performance: PerformanceMonitoring | None = Field(
+        None, description="Accuracy, or mean error, in use. Absent: not judged."
+    )
 
 
 class ModelDeploymentSpec(Model):
@@ -573,17 +578,21 @@ class DriftStatus(Model):
 
 
 PerMille = Annotated[int, Field(ge=0, le=1000)]
+MeanError = Annotated[str, Field(max_length=16)]
+"""Four digits."""
 
 
 class PerformanceStatus(Model):
     """Predictive performance in use."""
 
-    metric: Literal["Accuracy"] = Field(description="What is compared.")
+    metric: Literal["Accuracy", "MAE"] = Field(description="What is compared.")
     baseline_per_mille: PerMille | None = Field(None, description="Of the held-out rows, in thousandths.")
     estimated_per_mille: PerMille | None = Field(None, description="As the model's own confidence lets expect.")
     measured_per_mille: PerMille | None = Field(None, description="By feedback.")
+    baseline: MeanError | None = Field(None, description="Mean absolute error of the held-out rows.")
+    measured: MeanError | None = Field(None, description="The same by feedback.")
     rows: Count = Field(description="Rows of the newest window.")
-    labels: Count | None = Field(None, description="Labels behind what was measured.")
+    labels: Count | None = Field(None, description="Labels behind what was measured, or is not yet.")
 
 
 class Decision(Model):
@@ -625,7 +634,7 @@ class ModelDeploymentStatus(Model):
     rollout: RolloutStatus | None = Field(None, description="How far the candidate is.")
     slo: SloStatus | None = Field(None, description="Error budgets.")
     drift: DriftStatus | None = Field(None, description="How far the data has moved.")
-    performance: PerformanceStatus | None = Field(None, description="How accurate the model is in use.")
+    performance: PerformanceStatus | None = Field(None, description="How good the model is in use.")
     retraining: RetrainingStatus | None = Field(None, description="How retraining stands.")
     decisions: Annotated[tuple[Decision, ...], atomic_list(20)] | None = Field(
         None, description="What was decided last, newest first."

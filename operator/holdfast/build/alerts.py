@@ -48,7 +48,7 @@ _ALERTS = (
         "ticket",
         "PerformanceStable",
         ("EstimatedDrop", "MeasuredDrop"),
-        "the model is right less often than is tolerated; status.performance has the numbers",
+        "the model is right less often, or errs by more, than is tolerated; status.performance has the numbers",
     ),
     _Alert(
         "HoldfastRetrainingFailed",

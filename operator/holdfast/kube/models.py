@@ -23,6 +23,7 @@ _ACCURACIES = (
     ("estimated", "estimatedPerMille"),
     ("measured", "measuredPerMille"),
 )
+_MEAN_ERRORS = (("held-out", "baseline"), ("measured", "measured"))
 _FAMILIES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "holdfast_model_condition": ("1: a condition as it is.", ("type", "status", "reason")),
     "holdfast_model_revision": ("1: what a revision is to its ModelDeployment.", ("role", "revision")),
@@ -38,6 +39,7 @@ _FAMILIES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "holdfast_retraining_runs": ("Training runs that were started in the last 24 hours.", ()),
     "holdfast_retraining_failures": ("Training runs in a row that came to nothing.", ()),
     "holdfast_model_accuracy_ratio": ("Share of right predictions, by where it is known from.", ("source",)),
+    "holdfast_model_mean_absolute_error": ("Of predicted numbers, by where it is known from.", ("source",)),
 }
 
 Sample = tuple[str, tuple[str, ...], float]
@@ -75,9 +77,13 @@ def _samples(status: Mapping[str, Any]) -> Iterator[Sample]:
     for slo, field in _BUDGETS:
         if (percent := (status.get("slo") or {}).get(field)) is not None:
             yield "holdfast_slo_budget_left_ratio", (slo,), percent / 100
+    performance = status.get("performance") or {}
     for source, field in _ACCURACIES:
-        if (share := (status.get("performance") or {}).get(field)) is not None:
+        if (share := performance.get(field)) is not None:
             yield "holdfast_model_accuracy_ratio", (source,), share / 1000
+    for source, field in _MEAN_ERRORS:
+        if (error := performance.get(field)) is not None:
+            yield "holdfast_model_mean_absolute_error", (source,), _number(error)
     if retraining := status.get("retraining"):
         yield "holdfast_retraining_runs", (), retraining["runsInLastDay"]
         yield "holdfast_retraining_failures", (), retraining["consecutiveFailures"]

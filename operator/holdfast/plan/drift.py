@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from holdfast.stats import drift, performance
-from holdfast.stats.drift import Counts, Finding, Series
-from holdfast.stats.performance import Accuracy
+from holdfast.stats import drift, performance, regression
+from holdfast.stats.drift import WINDOWS, Counts, Finding, Series
+from holdfast.stats.performance import Accuracy, Quality
+
+Metric = Literal["Accuracy", "MAE", ""]
 
 DAY = 86_400
 LOOKS = 4
@@ -36,7 +38,7 @@ class Wish:
 
     drift: DriftWish | None
     max_drop: float | None
-    """Of accuracy, that is tolerated; None: nobody asks for performance."""
+    """Of accuracy, or as a share of the mean error, that is tolerated; None: nobody asks for performance."""
 
 
 def wish(spec: Mapping[str, Any]) -> Wish | None:
@@ -86,6 +88,8 @@ class Signal:
         accuracy: of held-out rows, by bin of confidence.
         labels: by window, the newest first.
         watched: shares of the windows in which Prometheus could see the pods.
+        errors: of predicted numbers whose true ones have come back, by bin; None where the profile has none.
+        mean_errors: of held-out rows, by bin of these.
     """
 
     revision: str
@@ -96,7 +100,9 @@ class Signal:
     confidence: Series | None
     accuracy: Counts
     labels: tuple[Labels, ...]
-    watched: tuple[float, ...] = (1.0,) * drift.WINDOWS
+    watched: tuple[float, ...] = (1.0,) * WINDOWS
+    errors: Series | None = None
+    mean_errors: Counts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +130,10 @@ class Findings:
         broken: features of which a producer has broken in the newest window, and the bin that says so; all that are
             counted, whether or not their drift is asked for.
         estimated: accuracy by window, the newest first; None where there is none, or a producer had broken.
-        measured: accuracy by labels; None where there are too few.
-        calibrated: whether it is known how often the model is right by its confidence.
+        metric: by which performance is judged; empty where the profile has nothing to compare with: neither how often
+            the model is right by its confidence, nor how large its errors are.
+        measured: by labels; None where there are too few.
+        labels: of all windows.
     """
 
     revision: str
@@ -138,10 +146,11 @@ class Findings:
     unknown: tuple[str, ...]
     prediction: Finding | None
     confidence: Finding | None
-    calibrated: bool
     broken: Mapping[str, str]
+    metric: Metric
     estimated: tuple[Accuracy | None, ...]
-    measured: Accuracy | None
+    measured: Quality | None
+    labels: float
 
 
 Answer = Findings | NoSignal | None
@@ -151,6 +160,7 @@ Answer = Findings | NoSignal | None
 def found(wanted: Wish, signal: Signal) -> Findings:
     """What a signal says. It takes some milliseconds for each feature."""
     rows = max((sum(each.windows[0].values()) for each in _every(signal)), default=0.0)
+    errors = [signal.errors] if signal.errors else []
     signal = _as_watched(signal)
     chosen = wanted.drift.features if wanted.drift else frozenset[str]()
     features = {name: each for name, each in signal.features.items() if chosen is None or name in chosen}
@@ -162,22 +172,23 @@ def found(wanted: Wish, signal: Signal) -> Findings:
 
     faults = {name: drift.faults(each, alpha) for name, each in signal.features.items()}
     sound = [not any(windows) for windows in zip(*faults.values(), strict=True)]
-    estimated, measured, calibrated = _performance(wanted, signal, sound)
+    quality = _performance(wanted, signal, sound)
     return Findings(
         revision=signal.revision,
         window_seconds=signal.window_seconds,
         profile=signal.profile,
         rows=rows,
         watched=signal.watched[0] >= WATCHED,
-        reference_rows=max((each.reference.rows for each in _every(signal)), default=0.0),
+        reference_rows=max((each.reference.rows for each in (*_every(signal), *errors)), default=0.0),
         features={name: drift.found(each, tolerated, alpha) for name, each in features.items()},
         unknown=tuple(sorted((chosen or frozenset()) - signal.features.keys())),
         prediction=judged(signal.prediction),
         confidence=judged(signal.confidence),
-        calibrated=calibrated,
         broken={name: windows[0] for name, windows in faults.items() if windows[0]},
-        estimated=estimated,
-        measured=measured,
+        metric=quality.metric,
+        estimated=quality.estimated,
+        measured=quality.measured,
+        labels=quality.labels,
     )
 
 
@@ -200,26 +211,60 @@ def _as_watched(signal: Signal) -> Signal:
     )
 
 
-def _performance(
-    wanted: Wish, signal: Signal, sound: Sequence[bool]
-) -> tuple[tuple[Accuracy | None, ...], Accuracy | None, bool]:
-    """(estimated, measured, calibrated). `sound`: by window, whether its rows tell of the model; empty: all do."""
-    confidence = signal.confidence
-    calibration = performance.calibrated(confidence.reference, signal.accuracy) if confidence else None
-    if wanted.max_drop is None or calibration is None or confidence is None:
-        return (), None, False
+@dataclass(frozen=True, slots=True)
+class _Quality:
+    """The part of Findings that is about performance."""
+
+    metric: Metric = ""
+    estimated: tuple[Accuracy | None, ...] = ()
+    measured: Quality | None = None
+    labels: float = 0.0
+
+
+def _performance(wanted: Wish, signal: Signal, sound: Sequence[bool]) -> _Quality:
+    """`sound`: by window, whether its rows tell of the model; empty: all do."""
+    if wanted.max_drop is None:
+        return _Quality()
+    if signal.confidence and (calibration := performance.calibrated(signal.confidence.reference, signal.accuracy)):
+        return _accuracy(wanted.max_drop, signal, signal.confidence, calibration, sound)
+    if signal.errors and (known := regression.held_out(signal.errors.reference, signal.mean_errors)):
+        return _mean_error(wanted.max_drop, signal, signal.errors, known)
+    return _Quality()
+
+
+def _accuracy(
+    max_drop: float, signal: Signal, confidence: Series, calibration: performance.Calibration, sound: Sequence[bool]
+) -> _Quality:
     estimated = tuple(
         performance.estimated(calibration, counts, confidence.effect)
         if is_sound and sum(counts.values()) >= drift.ENOUGH_ROWS
         else None
         for counts, is_sound in zip(confidence.windows, sound or [True] * len(confidence.windows), strict=True)
     )
-    newest, together = (_measured(calibration, labels, confidence) for labels in (signal.labels[:1], signal.labels))
-    # Of a small loss only the labels of all windows are certain.
-    loss = together and together.fell(wanted.max_drop) and not (newest and newest.fell(wanted.max_drop))
-    return estimated, together if loss or newest is None else newest, True
+
+    def measured(windows: int) -> Quality | None:
+        labels = signal.labels[:windows]
+        right, wrong = sum(each.right for each in labels), sum(each.wrong for each in labels)
+        return performance.measured(calibration, right, wrong, confidence.effect)
+
+    labels = sum(each.right + each.wrong for each in signal.labels)
+    return _Quality("Accuracy", estimated, _measured(measured, max_drop), labels)
 
 
-def _measured(calibration: performance.Calibration, labels: Sequence[Labels], confidence: Series) -> Accuracy | None:
-    right, wrong = sum(each.right for each in labels), sum(each.wrong for each in labels)
-    return performance.measured(calibration, right, wrong, confidence.effect)
+def _mean_error(max_drop: float, signal: Signal, errors: Series, known: regression.HeldOut) -> _Quality:
+    # Where labels come all at once, only what was predicted tells how rows come together.
+    effect = max(errors.effect, signal.prediction.effect if signal.prediction else 1.0)
+
+    def measured(windows: int) -> Quality | None:
+        together = {name: sum(each.get(name, 0.0) for each in errors.windows[:windows]) for name in known.means}
+        return regression.measured(known, together, effect)
+
+    labels = sum(sum(each.values()) for each in errors.windows)
+    return _Quality("MAE", (), _measured(measured, max_drop), labels)
+
+
+def _measured(measured: Callable[[int], Quality | None], max_drop: float) -> Quality | None:
+    """By the labels of the newest window, or of all: where these are too few, or only all are certain of a loss."""
+    newest, together = measured(1), measured(WINDOWS)
+    loss = together and together.fell(max_drop) and not (newest and newest.fell(max_drop))
+    return together if loss or newest is None else newest

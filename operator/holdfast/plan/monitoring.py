@@ -19,7 +19,7 @@ from holdfast.plan.drift import DriftWish, Findings, NoSignal, Wish
 from holdfast.plan.observed import Observed
 from holdfast.plan.view import View
 from holdfast.stats.drift import CONFIRMED, ENOUGH_REFERENCE, ENOUGH_ROWS, WINDOWS, Finding
-from holdfast.stats.performance import Accuracy
+from holdfast.stats.performance import ENOUGH_LABELS, Accuracy, Quality
 
 DATA_STABLE = "DataStable"
 PERFORMANCE_STABLE = "PerformanceStable"
@@ -97,7 +97,7 @@ def _judged(view: View, wanted: Wish) -> Judged:
         data,
         performance,
         _drift_status(found) if data and found.reference_rows else None,
-        _performance_status(found) if performance and found.calibrated else None,
+        _performance_status(found) if performance and found.metric else None,
         evidence,
         broken=_broken(found.broken),
     )
@@ -270,8 +270,11 @@ def _performance(view: View, max_drop: float, found: Findings, evidence: dict[st
 
     if not found.reference_rows:
         return said("Unknown", "NoProfile", _no_profile(found))
-    if not found.calibrated:
-        message = "the profile does not say how often the model is right by its confidence: nothing can be estimated"
+    if not found.metric:
+        message = (
+            "the profile says neither how often the model is right by its confidence, nor how large its errors are: "
+            "there is nothing to compare with"
+        )
         return said("Unknown", "NotCalibrated", message)
     if found.reference_rows < ENOUGH_REFERENCE:
         message = f"the profile is of {found.reference_rows:,.0f} held-out rows, of {ENOUGH_REFERENCE:,} it would tell"
@@ -283,8 +286,13 @@ def _performance(view: View, max_drop: float, found: Findings, evidence: dict[st
     if measured and _fell(measured, max_drop, before.get("reason") == "MeasuredDrop"):
         evidence[PERFORMANCE_STABLE] = _certainty(measured, "labels")
         return said("False", "MeasuredDrop", _comparison("measured", measured, max_drop, "labels"))
+    if found.metric == "MAE":
+        if measured is None:
+            return said("Unknown", "InsufficientData", _too_few_labels(found))
+        return said("True", "WithinTolerance", f"MAE, measured, has not grown by more than {max_drop:.1%}")
     fell = [each for each in known if _fell(each, max_drop, before.get("reason") == "EstimatedDrop")]
-    if len(fell) >= CONFIRMED and not (measured and measured.contradicts(fell[0])):
+    contradicted = isinstance(measured, Accuracy) and bool(fell) and measured.contradicts(fell[0])
+    if len(fell) >= CONFIRMED and not contradicted:
         evidence[PERFORMANCE_STABLE] = _certainty(fell[0], "rows")
         return said("False", "EstimatedDrop", _comparison("estimated", fell[0], max_drop, "rows"))
     if found.broken and measured is None:
@@ -297,26 +305,39 @@ def _performance(view: View, max_drop: float, found: Findings, evidence: dict[st
     return said("True", "WithinTolerance", f"accuracy, {how}, is within {max_drop:.3f} of the held-out rows")
 
 
-def _fell(accuracy: Accuracy, max_drop: float, said_before: bool) -> bool:
+def _fell(quality: Quality, max_drop: float, said_before: bool) -> bool:
     """What was said stays until the drop is clearly tolerated."""
-    return accuracy.fell(max_drop) or (said_before and accuracy.drop > max_drop)
+    return quality.fell(max_drop) or (said_before and quality.drop > max_drop)
 
 
-def _comparison(how: str, accuracy: Accuracy, max_drop: float, what: str) -> str:
+def _too_few_labels(found: Findings) -> str:
     return (
-        f"Accuracy {accuracy.value:.3f} {how}, {accuracy.baseline:.3f} held-out, tolerated {max_drop:.3f} "
-        f"({accuracy.rows:,.0f} {what})"
+        f"{found.labels:,.0f} labels in {_span(WINDOWS * found.window_seconds)}, and {ENOUGH_LABELS} of rows that do "
+        "not come together would tell: how large errors are is known from feedback alone"
     )
 
 
-def _certainty(accuracy: Accuracy, what: str) -> str:
-    return f"drop {accuracy.drop:.3f}, standard error {accuracy.error:.4f}, n={accuracy.rows:.0f} {what}"
+def _comparison(how: str, quality: Quality, max_drop: float, what: str) -> str:
+    numbers = (
+        f"Accuracy {quality.value:.3f} {how}, {quality.baseline:.3f} held-out, tolerated {max_drop:.3f}"
+        if isinstance(quality, Accuracy)
+        else f"MAE {quality.value:.4g} {how}, {quality.baseline:.4g} held-out, tolerated {max_drop:.1%} more"
+    )
+    return f"{numbers} ({quality.rows:,.0f} {what})"
+
+
+def _certainty(quality: Quality, what: str) -> str:
+    drop = "drop" if isinstance(quality, Accuracy) else "growth"
+    return f"{drop} {quality.drop:.3f}, standard error {quality.error:.4f}, n={quality.rows:.0f} {what}"
 
 
 def _performance_status(found: Findings) -> dict[str, Any]:
     estimated, measured = next(iter(found.estimated), None), found.measured
     known = measured or estimated
-    said: dict[str, Any] = {"metric": "Accuracy", "rows": int(found.rows)}
+    said: dict[str, Any] = {"metric": found.metric, "rows": int(found.rows)}
+    if found.metric == "MAE":
+        numbers = {"baseline": f"{measured.baseline:.4g}", "measured": f"{measured.value:.4g}"} if measured else {}
+        return said | numbers | {"labels": int(found.labels if measured is None else measured.rows)}
     if known:
         said["baselinePerMille"] = round(1000 * known.baseline)
     if estimated:

@@ -39,7 +39,10 @@ FEWEST_PARTS = 8
 _INFO = "holdfast_model_info"
 _FEEDBACK = "holdfast_feedback_rows_total"
 _ACCURACY = "holdfast_model_confidence_reference_accuracy"
-_KINDS = ("feature", "prediction", "confidence")
+_MEAN_ERROR = "holdfast_model_absolute_error_reference_mean"
+_KINDS = ("feature", "prediction", "confidence", "absolute_error")
+_KNOWN = (_ACCURACY, _MEAN_ERROR)
+"""Of the held-out rows of a bin."""
 _OF = "namespace, model, revision"
 
 
@@ -124,8 +127,8 @@ class DriftReader:
         counted.take("ratio", (await session.ask(ratios)).samples)
         rows = " or ".join(_kept(kind, "reference_count", own) for kind in _KINDS)
         counted.take("rows", (await session.ask(rows)).samples)
-        accuracy = f"max by ({_OF}, bin) ({selector(_ACCURACY, *own)})"
-        counted.take("accuracy", (await session.ask(accuracy)).samples)
+        known = " or ".join(_named(gauge, f"max by ({_OF}, bin) ({selector(gauge, *own)})") for gauge in _KNOWN)
+        counted.take("known", (await session.ask(known)).samples)
         for key, length, before in self._spans():
             query = " or ".join(_increased(kind, own, length, end - before, self._window) for kind in _KINDS)
             counted.take(key, (await session.ask(query)).samples)
@@ -195,7 +198,7 @@ class DriftReader:
             features={part.name: found for part, found in parts.items() if part.kind == "feature"},
             prediction=parts.get(Part("prediction", "")),
             confidence=parts.get(Part("confidence", "")),
-            accuracy=counted.bins("accuracy", asked, Part("", "")),
+            accuracy=counted.bins("known", asked, Part(_ACCURACY, "")),
             labels=tuple(
                 Labels(
                     counted.one(f"labels {index}", asked, Part("", "correct")),
@@ -204,6 +207,8 @@ class DriftReader:
                 for index in range(WINDOWS)
             ),
             watched=tuple(self._watched_share(counted, asked, index) for index in range(WINDOWS)),
+            errors=parts.get(Part("absolute_error", "")),
+            mean_errors=counted.bins("known", asked, Part(_MEAN_ERROR, "")),
         )
 
 

@@ -15,6 +15,7 @@ are taken together: of a model whose rows have not moved at all the drop is 0, w
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,11 +28,11 @@ DEVIATIONS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Accuracy:
-    """Of one window.
+class Quality(ABC):
+    """Of one window, or of some.
 
     Attributes:
-        value: share of right predictions.
+        value: what was found.
         baseline: the same of the held-out rows.
         error: standard error of the drop from the one to the other.
         rows: rows, or labels, that it is from.
@@ -43,12 +44,22 @@ class Accuracy:
     rows: float
 
     @property
+    @abstractmethod
     def drop(self) -> float:
-        return self.baseline - self.value
+        """By how much it is worse."""
 
     def fell(self, tolerated: float) -> bool:
-        """Whether it certainly fell by more than is tolerated."""
+        """Whether it is certainly worse by more than is tolerated."""
         return self.drop - DEVIATIONS * self.error > tolerated
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy(Quality):
+    """Share of right predictions."""
+
+    @property
+    def drop(self) -> float:
+        return self.baseline - self.value
 
     def contradicts(self, other: Accuracy) -> bool:
         """Whether it is certainly higher than the other one."""

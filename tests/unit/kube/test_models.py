@@ -82,6 +82,13 @@ def test_a_status_is_shown_whole() -> None:
     }
 
 
+def test_mean_errors_are_numbers_again() -> None:
+    store = Store()
+    store.put(model("wine", {"performance": {"metric": "MAE", "rows": 1, "baseline": "10.13", "measured": "1.2e+05"}}))
+    name = "holdfast_model_mean_absolute_error"
+    assert scraped(store) == {(name, "held-out"): 10.13, (name, "measured"): 120_000}
+
+
 def test_what_is_over_or_gone_is_not_shown_any_more() -> None:
     store = Store()
     store.put(model("wine", STATUS))

@@ -33,6 +33,7 @@ from holdfast.signals.prometheus import Address, session
 from holdfast.signals.slo import Model
 from holdfast.stats.drift import Reference
 from holdfast.stats.drift import Series as Counted
+from holdfast_bundle.manifest import Tensor
 
 ROOT = Path(__file__).parents[3] / "manifests" / "monitoring"
 BODY = request(X=("FP32", [1, 4], [5.1, 3.5, 1.4, 0.2]))
@@ -44,9 +45,10 @@ PROFILE = {
     "prediction": {"labels": [0, 1, 2], "ratios": [0.4, 0.3, 0.3]},
     "confidence": {"edges": [0.9], "ratios": [0.5, 0.5], "accuracy": [0.9, 1.0]},
 }
+PRICES = {"rows": 40, "absoluteError": {"edges": [2.0], "ratios": [0.75, 0.25], "means": [1.0, 4.0]}}
+PRICE = request(x=("FP32", [1, 2], [1.0, 2.0]))
 VALUES = {
     "$namespace": "shop",
-    "$model": "wine",
     "$revision": REVISION,
     "$feature": "sepal",
     "$__rate_interval": "1m",
@@ -78,7 +80,8 @@ def queries() -> list[tuple[str, str]]:
     for name, panel in panels():
         for target in panel.get("targets", ()):
             query = target["expr"]
-            for variable, text in VALUES.items():
+            model = "price" if "absolute_error" in query else "wine"
+            for variable, text in {**VALUES, "$model": model}.items():
                 query = query.replace(variable, text)
             found.append((f"{name}: {panel['title']} {target['refId']}", query))
     return found
@@ -120,13 +123,19 @@ def test_every_query_is_promql(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prometheus that has scraped two revisions of a model in the middle of a rollout, the operator, and rules."""
+    """A Prometheus that has scraped two revisions of a model in the middle of a rollout, another model, which predicts
+    numbers, the operator, and rules."""
     folder = tmp_path_factory.mktemp("monitoring")
-    with served(folder / "stable", REVISION) as stable, served(folder / "other", TARGET) as other:
+    with (
+        served(folder / "stable", REVISION) as stable,
+        served(folder / "other", TARGET) as other,
+        predicting(folder / "price") as price,
+    ):
         operator_port = free_port()
         httpd, thread = prometheus_client.start_http_server(operator_port, "127.0.0.1", operator_registry())
         lease = Operator(stable, f"127.0.0.1:{other.port}")
-        configuration = scraping(folder, stable, other, operator_port)
+        pods = [(stable, "wine", REVISION), (other, "wine", TARGET), (price, "price", REVISION)]
+        configuration = scraping(folder, pods, operator_port)
         try:
             with prometheus(folder, configuration=configuration) as url:
                 ends = time.monotonic() + 12
@@ -135,9 +144,10 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                         lease.grant(mode, **({"weight": 0.5} if mode == "share" else {}))
                         for _ in range(20):
                             assert stable.infer(BODY).status_code == 200
-                    said = stable.infer(BODY | {"parameters": {"receipt": True}}).json()["parameters"]
-                    labelled = {"feedback": [{"receipt": said["receipt"], "labels": [0]}]}
-                    httpx.post(f"{stable.url}/v2/models/wine/feedback", json=labelled).raise_for_status()
+                    for server, body in ((stable, BODY), (price, PRICE)):
+                        said = server.infer(body | {"parameters": {"receipt": True}}).json()["parameters"]
+                        labelled = {"feedback": [{"receipt": said["receipt"], "labels": [0]}]}
+                        httpx.post(f"{server.url}/v2/models/wine/feedback", json=labelled).raise_for_status()
                     stable.infer({"inputs": []})
                     metrics.PROMETHEUS_ROUNDS.labels("ok").inc()
                     time.sleep(0.2)
@@ -148,11 +158,19 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             thread.join()
 
 
-def served(folder: Path, revision: str) -> Server:
+def predicting(folder: Path) -> Server:
+    """It predicts a number."""
+    tensors = {"inputs": [Tensor("x", "FP32", (-1, -1))], "outputs": [Tensor("y", "FP32", (-1,))]}
+    return served(folder, REVISION, models.row_sums(), PRICES, **tensors)
+
+
+def served(
+    folder: Path, revision: str, content: bytes | None = None, profile: Json = PROFILE, **tensors: Any
+) -> Server:
     bundle = claim(folder) / "iris"
     bundle.mkdir(parents=True)
-    (bundle / "profile.json").write_text(json.dumps(PROFILE))
-    digest = write_bundle(bundle, models.iris())
+    (bundle / "profile.json").write_text(json.dumps(profile))
+    digest = write_bundle(bundle, content or models.iris(), **tensors)
     (folder / "feedback" / "wine").mkdir(parents=True)
     (folder / "feedback" / "wine" / "key").write_text("0123456789abcdef" * 4)
     variables = {
@@ -172,6 +190,7 @@ def operator_registry() -> prometheus_client.CollectorRegistry:
     trouble = {"Ready": "FastBurn", "SLOHealthy": "FastBurn", "DataStable": "FeatureDrift"}
     conditions = [{"type": type_, "status": "False", "reason": reason} for type_, reason in trouble.items()]
     store.put(model("iris", {"conditions": conditions}))
+    store.put(model("price", {"performance": {"metric": "MAE", "rows": 9, "baseline": "1.75", "measured": "3"}}))
     metrics.REGISTRY.register(ModelCollector(store))
     metrics.LEADER.set(1)
     metrics.WATCH_AGE.labels("Job").set(1)
@@ -181,7 +200,7 @@ def operator_registry() -> prometheus_client.CollectorRegistry:
     return metrics.REGISTRY
 
 
-def scraping(folder: Path, stable: Server, other: Server, operator_port: int) -> Json:
+def scraping(folder: Path, pods: list[tuple[Server, str, str]], operator_port: int) -> Json:
     """The configuration of the manifests, with addresses in place of Kubernetes, and quicker."""
     configuration: Json = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())
     configuration["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
@@ -191,9 +210,9 @@ def scraping(folder: Path, stable: Server, other: Server, operator_port: int) ->
     of_models["static_configs"] = [
         {
             "targets": [f"127.0.0.1:{server.management_port}"],
-            "labels": {"namespace": "shop", "pod": f"wine-{revision}", "model": "wine", "revision": revision},
+            "labels": {"namespace": "shop", "pod": f"{name}-{revision}", "model": name, "revision": revision},
         }
-        for server, revision in ((stable, REVISION), (other, TARGET))
+        for server, name, revision in pods
     ]
     of_operator["static_configs"] = [
         {"targets": [f"127.0.0.1:{operator_port}"], "labels": {"namespace": "holdfast-system", "pod": "operator-0"}}
@@ -217,13 +236,13 @@ def test_every_query_has_an_answer(scraped: str, where: str, query: str) -> None
 
 def test_who_a_sample_is_about_is_not_for_the_pod_to_say(scraped: str) -> None:
     samples = value(scraped, '{__name__=~"holdfast_(inference|router|model)_.+", job="holdfast-models"}')
-    assert {sample["metric"]["model"] for sample in samples} == {"wine"}
+    assert {sample["metric"]["model"] for sample in samples} == {"wine", "price"}
     assert {sample["metric"]["revision"] for sample in samples} == {REVISION, TARGET}
     assert not [name for sample in samples for name in sample["metric"] if name.startswith("exported_")]
 
 
 def test_the_router_s_counts_of_two_revisions_stay_apart(scraped: str) -> None:
-    samples = value(scraped, f'holdfast_router_drawn_total{{revision="{REVISION}"}}')
+    samples = value(scraped, f'holdfast_router_drawn_total{{model="wine", revision="{REVISION}"}}')
     of = {sample["metric"]["arm"]: sample["metric"]["counted_revision"] for sample in samples}
     assert of == {"local": REVISION, "target": TARGET}
 
@@ -237,12 +256,19 @@ def test_the_operator_s_word_about_models_is_kept(scraped: str) -> None:
 async def test_what_is_asked_about_rows_is_what_pods_tell(scraped: str) -> None:
     """From the counters of real pods to what drift and accuracy are judged by."""
     wanted = [Asked(Model("shop", "wine"), revision) for revision in (REVISION, TARGET)]
+    number = Asked(Model("shop", "price"), REVISION)
     reader = DriftReader(60)
     async with session(Address(scraped)) as questions:
         seen = await reader.seen(questions)
         now = replace(seen, end=int(time.time()))  # the last whole minute may be older than the pods
-        found = {asked: signal async for asked, signal in reader.read(questions, wanted, now)}
-    assert seen.profiles == dict.fromkeys(wanted, "complete")
+        found = {asked: signal async for asked, signal in reader.read(questions, [*wanted, number], now)}
+    assert seen.profiles == dict.fromkeys([*wanted, number], "complete")
+    price = found.pop(number)
+    assert price
+    assert price.errors
+    assert price.errors.reference == Reference({"0": 0.75, "1": 0.25, "missing": 0.0}, 40)
+    assert price.mean_errors == {"0": 1.0, "1": 4.0}
+    assert rows_of(price.errors) == rows_of(price.errors, "1") > 0  # all of them are 3
     for asked in wanted:
         signal = found[asked]
         assert signal

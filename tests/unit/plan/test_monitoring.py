@@ -25,6 +25,10 @@ ACCURACY = {"10": 0.6, "19": 0.98}
 NO_LABELS = Labels(0, 0)
 
 
+ERRORS, LARGER = {"0": 0.5, "1": 0.4, "2": 0.1}, {"0": 0.3, "1": 0.4, "2": 0.3}
+MEAN_ERRORS = {"0": 5.0, "1": 10.0, "2": 35.0}
+
+
 def series(shares: Counts, *windows: Counts, rows: float = 2000, reference: float = 5000) -> Series:
     counts = tuple({name: share * rows for name, share in window.items()} for window in windows)
     return Series(Reference(shares, reference), counts)
@@ -50,6 +54,17 @@ def signal(
         accuracy=ACCURACY,
         labels=(labels,) * 3,
         watched=watched,
+    )
+
+
+def regression(errors: Counts = ERRORS, labels: float = 400) -> Signal:
+    """It predicts a number, of which so many true ones come back in each window."""
+    return replace(
+        signal(),
+        confidence=None,
+        accuracy={},
+        errors=series(ERRORS, errors, errors, errors, rows=labels),
+        mean_errors=MEAN_ERRORS,
     )
 
 
@@ -217,6 +232,54 @@ def test_a_model_without_confidence_is_not_calibrated() -> None:
     look(at, replace(signal(), confidence=None, accuracy={}))
     assert data(at) == ("True", "NoDrift")
     assert quality(at) == ("Unknown", "NotCalibrated")
+
+
+def test_errors_of_numbers_are_measured_by_labels() -> None:
+    at = world({"performance": {"maxDropPerMille": 100}})
+    look(at, regression())
+    assert quality(at) == ("True", "WithinTolerance")
+    assert at.status["performance"] == {
+        "metric": "MAE", "baseline": "10", "measured": "10", "labels": 400, "rows": 2000,
+    }  # fmt: skip
+    look(at, regression(LARGER))
+    assert quality(at) == ("False", "MeasuredDrop")
+    assert message(at, "PerformanceStable") == "MAE 16 measured, 10 held-out, tolerated 10.0% more (400 labels)"
+    decision = at.status["decisions"][0]
+    assert (decision["action"], decision["reason"]) == ("Notified", "MeasuredDrop")
+    assert decision["evidence"].startswith("growth 0.600, standard error 0.0")
+    assert decision["evidence"].endswith("n=400 labels")
+    ModelDeploymentStatus.parse(at.status)
+    at.spec["monitoring"] = {"performance": {"maxDropPerMille": 500}}
+    look(at, regression())
+    assert quality(at) == ("True", "WithinTolerance")
+    look(at, regression(LARGER))
+    assert quality(at) == ("True", "WithinTolerance")  # not certainly half as much again
+
+
+def test_without_labels_nothing_is_said_of_a_regression() -> None:
+    at = world({"performance": {"maxDropPerMille": 100}})
+    for labels in (0.0, 33.0):
+        look(at, regression(LARGER, labels))
+        assert quality(at) == ("Unknown", "InsufficientData")
+        assert message(at, "PerformanceStable").startswith(f"{3 * labels:.0f} labels in 3 d, and 100 of rows that")
+    assert at.status["performance"] == {"metric": "MAE", "labels": 99, "rows": 2000}
+    look(at, regression(LARGER, 34.0))
+    assert quality(at) == ("False", "MeasuredDrop")
+    assert at.status["performance"]["labels"] == 102
+    ModelDeploymentStatus.parse(at.status)
+
+
+def test_labels_of_rows_that_come_together_tell_less_of_a_regression() -> None:
+    at = world({"performance": {"maxDropPerMille": 100}})
+    found = regression(LARGER, 400)
+    assert found.errors
+    assert found.prediction
+    look(at, replace(found, errors=replace(found.errors, effect=13.0)))
+    assert quality(at) == ("Unknown", "InsufficientData")
+    look(at, replace(found, prediction=replace(found.prediction, effect=13.0)))
+    assert quality(at) == ("Unknown", "InsufficientData")
+    look(at, replace(found, errors=replace(found.errors, effect=11.0)))
+    assert quality(at) == ("False", "MeasuredDrop")
 
 
 def test_a_drop_is_estimated_from_confidence() -> None:

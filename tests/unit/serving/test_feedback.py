@@ -19,12 +19,25 @@ from tests.unit.serving import leases, models
 from tests.unit.serving.authority import CLIENT, Authority, Secret, trust
 from tests.unit.serving.grpc_client import client as grpc_client
 from tests.unit.serving.grpc_client import request as grpc_request
-from tests.unit.serving.server import REVISION, Process, Server, claim, digest_of, request, serving, until
+from tests.unit.serving.server import (
+    REVISION,
+    Process,
+    Server,
+    claim,
+    digest_of,
+    request,
+    serving,
+    until,
+    write_bundle,
+)
 
 from holdfast_bundle.errors import BundleError
+from holdfast_bundle.manifest import Tensor
 from holdfast_serving import feedback, receipts
+from holdfast_serving.errors import Errors
 from holdfast_serving.feedback import Feedback
 from holdfast_serving.problems import Problem
+from holdfast_serving.profile import Ranges
 from holdfast_serving.receipts import Keys, ReceiptError, Receipts
 
 KEY = "0123456789abcdef" * 4
@@ -154,6 +167,16 @@ def test_errors_of_numbers_are_summed(tmp_path: Path) -> None:
     assert counts(made) == {"values_total/r1": 2, "absolute_error_total/r1": 3.0}
 
 
+def test_errors_of_numbers_are_counted_by_bin_for_the_revision_whose_bins_they_are(tmp_path: Path) -> None:
+    made = taking(tmp_path)
+    made.errors = Errors(Ranges((0.5, 2.0), (0.5, 0.5, 0.0), 0.0))
+    said = [1.0, 1.0, 1.0, 1.0, 1.0]
+    assert told(made, (made.receipts.issue("r1", said), [1.5, 1.75, -1.5, 1e299, None])) == (4, [])
+    assert told(made, (made.receipts.issue("r0", said), [9.0] * 5)) == (5, [])
+    assert told(made, (made.receipts.issue("r1", [1, "a"]), [2, "b"])) == (2, [])
+    assert made.errors.counts() == [1, 1, 2, 0]
+
+
 def test_a_receipt_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = taking(tmp_path)
     receipt = made.receipts.issue("r1", [1])
@@ -268,6 +291,33 @@ def test_what_one_replica_said_can_be_told_to_another_of_another_revision(tmp_pa
         assert new.metric("holdfast_feedback_refused_total", reason="forged") == 1
         assert tell(new, (receipt, [0, 2, 2])).json()["refused"] == [{"index": 0, "reason": "repeated"}]
         assert "FeedbackRequest" in new.get("/openapi.json").json()["components"]["schemas"]
+
+
+def test_a_regression_shows_the_errors_of_its_labels_beside_those_of_the_held_out_rows(tmp_path: Path) -> None:
+    bundle = claim(tmp_path) / "sums"
+    bundle.mkdir()
+    errors = {"edges": [0.5, 2.0], "ratios": [0.75, 0.25, 0.0], "means": [0.25, 1.5, 2.0]}
+    (bundle / "profile.json").write_text(json.dumps({"rows": 40, "absoluteError": errors}))
+    tensors = {"inputs": [Tensor("x", "FP32", (-1, -1))], "outputs": [Tensor("y", "FP32", (-1,))]}
+    digest = write_bundle(bundle, models.row_sums(), **tensors)
+    keys(tmp_path / "feedback")
+    arguments = ("--feedback", str(tmp_path / "feedback"))
+    with Server(tmp_path, "pvc://models/sums", digest, *arguments, HOLDFAST_FEEDBACK_SECRET="wine-feedback") as server:
+        until(server.ready, "readiness")
+        asked = request(x=("FP32", [4, 2], [1.0, 2.0] * 4)) | {"parameters": {"receipt": True}}
+        receipts = [server.infer(asked).json()["parameters"]["receipt"] for _ in range(3)]
+        assert tell(server, (receipts[0], [3.5, 3.75, -1e9, None])).json() == {"rows": 3, "refused": []}
+        assert tell(server, (receipts[1], [1e301] * 4)).json()["refused"] == [{"index": 0, "reason": "unfit"}]
+        assert tell(server, (receipts[2], [3.0] * 4)).json()["rows"] == 4
+
+        def shown(what: str) -> list[float]:
+            return [server.metric(f"holdfast_model_absolute_error_{what}", bin=str(bin_)) for bin_ in range(3)]
+
+        assert shown("bin_total") == [5, 1, 1]
+        assert shown("reference_ratio") == errors["ratios"]
+        assert shown("reference_mean") == errors["means"]
+        assert server.metric("holdfast_model_absolute_error_reference_count") == 40
+        assert server.metric("holdfast_model_info", profile="complete") == 1
 
 
 @pytest.mark.parametrize("transport", ["holdfast", "grpcio"])

@@ -20,7 +20,7 @@ SIGNATURE = Signature(
         Tensor("X", "FP64", (-1, 3)),
         Tensor("picture", "FP32", (-1, 3, 8, 8)),
     ),
-    (Tensor("label", "INT64", (-1,)), Tensor("probabilities", "FP32", (-1, 2)), Tensor("prediction", "FP32", (-1,))),
+    (Tensor("kind", "INT64", (-1,)), Tensor("probabilities", "FP32", (-1, 2)), Tensor("prediction", "FP32", (-1,))),
 )
 WHOLE: dict[str, Any] = {
     "rows": 36,
@@ -32,8 +32,9 @@ WHOLE: dict[str, Any] = {
         },
         "width": {"kind": "numeric", "edges": [], "ratios": [1.0], "missingRatio": 0, "input": "X", "column": 2},
     },
-    "prediction": {"labels": [0, 1], "ratios": [0.5, 0.5]},
+    "prediction": {"output": "kind", "labels": [0, 1], "ratios": [0.5, 0.5]},
     "confidence": {"edges": [0.5], "ratios": [0.1, 0.9], "accuracy": [None, 0.97]},
+    "absoluteError": {"edges": [0.5, 2.0], "ratios": [0.5, 0.5, 0.0], "means": [0.25, 1.5, 2.0]},
 }  # fmt: skip
 
 
@@ -67,6 +68,8 @@ def test_a_profile_is_read_as_its_trainer_wrote_it(tmp_path: Path) -> None:
     assert found.confidence is not None
     assert (found.prediction.output, found.confidence.output) == (0, 1)
     assert found.confidence.accuracy == (None, 0.97)
+    assert found.absolute_error is not None
+    assert (found.absolute_error.bins.edges, found.absolute_error.means) == ((0.5, 2.0), (0.25, 1.5, 2.0))
 
 
 def test_a_bundle_without_a_profile_has_none(tmp_path: Path) -> None:
@@ -130,15 +133,36 @@ def test_a_profile_of_another_form_is_not_used_at_all(tmp_path: Path, document: 
         ("prediction/output", "probabilities", "prediction has bins of values, and the model has FP32"),
         ("confidence/accuracy", [0.5], "confidence does not have an accuracy for each bin"),
         ("confidence/accuracy", [0.5, 1.5], "confidence has a ratio that is none"),
+        ("absoluteError", None, "absoluteError is not an object"),
+        ("absoluteError/ratios", [1.0], "absoluteError does not have a ratio for each bin"),
+        ("absoluteError/means", [0.25, 1.5], "absoluteError does not have a mean for each bin"),
+        ("absoluteError/means", [0.25, 1.5, -1.0], "absoluteError has a mean that is none"),
+        ("absoluteError/means", [0.25, 1.5, None], "absoluteError has a mean that is none"),
     ],
 )
 def test_a_part_that_does_not_fit_is_left_out_alone(tmp_path: Path, path: str, value: Any, finding: str) -> None:
     found = profile(tmp_path, changed(path, value))
     assert (found.state, found.findings) == ("partial", (finding,))
     parts = [*(each.name for each in found.features)]
-    parts += [name for name in ("prediction", "confidence") if getattr(found, name)]
-    whole = {"size", "colour", "width", "prediction", "confidence"}
+    attributes = {"prediction": "prediction", "confidence": "confidence", "absoluteError": "absolute_error"}
+    parts += [name for name, attribute in attributes.items() if getattr(found, attribute)]
+    whole = {"size", "colour", "width", *attributes}
     assert whole - set(parts) == {path.split("/")[1] if path.startswith("features") else path.split("/")[0]}
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [(Tensor("label", "INT64", (-1,)),), (Tensor("y", "FP32", (-1, 2)),), (Tensor("y", "FP32", (-1,)),) * 2],
+    ids=["labels", "two numbers per row", "two outputs"],
+)
+def test_errors_are_those_of_models_that_predict_one_number_per_row(
+    tmp_path: Path, outputs: tuple[Tensor, ...]
+) -> None:
+    (tmp_path / PROFILE).write_text(json.dumps({"rows": 36, "absoluteError": WHOLE["absoluteError"]}))
+    found = read(tmp_path, Signature(SIGNATURE.inputs, outputs))
+    assert found is not None
+    finding = "absoluteError belongs to a model that does not predict one number per row"
+    assert (found.state, found.findings) == ("unusable", (finding,))
 
 
 def test_a_feature_can_be_a_column_of_an_output(tmp_path: Path) -> None:

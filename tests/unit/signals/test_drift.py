@@ -78,6 +78,18 @@ def profiled(
     return found
 
 
+def predicting(asked: Asked, errors: Mapping[str, Callable[[float], float]], start: int) -> Series:
+    """Of a revision that predicts numbers: errors by bin of those whose true ones have come back."""
+    metric = "holdfast_model_absolute_error"
+    found: dict[str, Callable[[float], float | None]] = {name(f"{metric}_reference_count", asked): _always(2000)}
+    for bin_, (share, mean) in {"0": (0.75, 1.0), "1": (0.25, 5.0), "missing": (0.0, None)}.items():
+        found[name(f"{metric}_bin_total", asked, bin=bin_)] = growing(errors.get(bin_, lambda _: 0.0), start)
+        found[name(f"{metric}_reference_ratio", asked, bin=bin_)] = _always(share)
+        if mean is not None:
+            found[name(f"{metric}_reference_mean", asked, bin=bin_)] = _always(mean)
+    return found
+
+
 def _always(value: float) -> Callable[[float], float]:
     return lambda _: value
 
@@ -97,6 +109,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     series = {
         **profiled(WINE, {"0": moved, "1": still}, start),
         **profiled(OTHER, {"0": lambda _: 5.0}, start),
+        **predicting(OTHER, {"0": lambda _: 0.1, "1": lambda _: 0.3}, start),
         name("holdfast_model_info", BARE, profile="none"): _always(1.0),
         name("holdfast_feedback_rows_total", OTHER, counted_revision="aaaa", outcome="correct"): growing(
             lambda _: 0.09, start
@@ -157,6 +170,19 @@ async def test_predictions_confidence_and_labels_belong_to_the_revision_that_sai
     assert signal.accuracy == {"9": 0.6, "19": 0.95}
     labels = signal.labels[0]
     assert (labels.right, labels.wrong) == (pytest.approx(0.09 * HOUR, rel=0.05), pytest.approx(0.01 * HOUR, rel=0.05))
+
+
+async def test_errors_of_numbers_are_counted_by_bin_beside_what_each_of_them_counts(real: str) -> None:
+    _, found = await look(real, WINE, OTHER)
+    wine, other = found[WINE], found[OTHER]
+    assert wine
+    assert other
+    assert (wine.errors, wine.mean_errors) == (None, {})
+    assert other.errors
+    assert other.errors.reference == Reference({"0": 0.75, "1": 0.25, "missing": 0.0}, 2000)
+    assert other.errors.windows[2] == pytest.approx({"0": 0.1 * HOUR, "1": 0.3 * HOUR, "missing": 0.0}, rel=0.05)
+    assert other.mean_errors == {"0": 1.0, "1": 5.0}
+    assert other.accuracy == {"9": 0.6, "19": 0.95}
 
 
 async def test_rows_that_flow_evenly_count_each_for_itself(real: str) -> None:

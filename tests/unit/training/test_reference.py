@@ -6,6 +6,7 @@ import bisect
 import json
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,27 @@ def test_predictions_of_regression_are_in_bins(claim: Any, mixed: Callable[[str]
     assert len(prediction["edges"]) == 9
     assert prediction["edges"] == sorted(prediction["edges"])
     assert all(0.05 < ratio < 0.15 for ratio in prediction["ratios"])
+
+
+def test_error_bins_hold_the_mean_absolute_error_that_was_measured(claim: Any, mixed: Callable[[str], Any]) -> None:
+    profile, report = profile_of(claim, mixed, "diabetes", "progression", "Regression", "Ridge")
+    errors = profile["absoluteError"]
+    assert len(errors["edges"]) == 29
+    assert len(errors["ratios"]) == len(errors["means"]) == 30
+    mean = sum(ratio * mean for ratio, mean in zip(errors["ratios"], errors["means"], strict=True))
+    [measured] = [metric["value"] for metric in report["metrics"] if metric["name"] == "MAE"]
+    assert mean == pytest.approx(float(measured), rel=1e-4)
+    assert errors["edges"][0] == pytest.approx(mean / 8, rel=1e-6)
+    assert errors["edges"][-1] == pytest.approx(mean * 16, rel=1e-6)
+    for lower, upper, each in zip([0.0, *errors["edges"]], [*errors["edges"], math.inf], errors["means"], strict=True):
+        assert lower <= each <= upper
+
+
+def test_a_regression_without_any_error_has_no_bins_for_errors() -> None:
+    model = SimpleNamespace(task="Regression", columns=SimpleNamespace(numeric=(), categorical=()))
+    truth = np.array([1.0, 2.0, 3.0])
+    written = reference.profile(model, truth, truth, SimpleNamespace(values=truth))  # type: ignore[arg-type]
+    assert written.keys() == {"rows", "features", "prediction"}
 
 
 numbers = arrays.arrays(
@@ -140,3 +162,4 @@ def test_a_server_can_use_all_of_a_profile(
     assert (found.state, found.rows) == ("complete", written["rows"])
     assert [feature.name for feature in found.features] == sorted(written["features"])
     assert (found.confidence is not None) == ("confidence" in written)
+    assert (found.absolute_error is not None) == ("absoluteError" in written) == (task == "Regression")
