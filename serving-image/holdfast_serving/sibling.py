@@ -135,16 +135,16 @@ class _Sibling:
             task = port.loop.create_task(port.adopt(socket.socket(fileno=numbers[0])))
             self._adopting[said[0]].add(task)
             task.add_done_callback(self._adopting[said[0]].discard)
-            if not self._looks:
+            calm, self._looks = not self._looks, _CALM_LOOKS
+            if calm:
                 self._timer.cancel()
                 self._look()
-            self._looks = _CALM_LOOKS
 
     def _look(self) -> None:
         """Say how many connections have been closed."""
-        closed = [
-            taken - len(port.connections) - len(adopting)
-            for taken, port, adopting in zip(self._taken, self._ports, self._adopting, strict=True)
+        closed = [  # what has just been made is counted in both for a moment, and what was told stays true
+            max(told, taken - len(port.connections) - len(adopting))
+            for told, taken, port, adopting in zip(self._told, self._taken, self._ports, self._adopting, strict=True)
         ]
         self._looks = max(self._looks - 1, 0)
         if closed != self._told:

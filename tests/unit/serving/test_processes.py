@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +54,13 @@ def processes(server: Server) -> list[int]:
     return [server.process.pid, *children(server.process.pid)]
 
 
-def sockets(pid: int) -> int:
-    """That a process has open."""
-    links = [os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir() if file.is_symlink()]
-    return sum(link.startswith("socket:") for link in links)
+def sockets(pid: int) -> set[str]:
+    """That a process has open, by inode."""
+    found = set()
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found.add(os.readlink(file))
+    return {link for link in found if link.startswith("socket:")}
 
 
 @contextmanager
@@ -95,41 +98,36 @@ def test_memory_that_is_not_there_is_not_taken(tmp_path: Path, megabytes: int, c
 
 
 def test_connections_that_are_kept_are_shared_evenly(pod: Server) -> None:
-    before = [sockets(pid) for pid in processes(pod)]
-    with wires(pod, 6) as connected:
-        for wire in connected:
-            asked(wire)
-        more = [sockets(pid) - own for pid, own in zip(processes(pod), before, strict=True)]
-        assert sorted(more) == [3, 3]
-    # Those that have been closed count no more: the next ones are shared as evenly.
-    until(lambda: [sockets(pid) for pid in processes(pod)] == before, "the end of these connections")
-    time.sleep(0.5)
-    with wires(pod, 2) as connected:
-        for wire in connected:
-            asked(wire)
-        assert sorted(sockets(pid) - own for pid, own in zip(processes(pod), before, strict=True)) == [1, 1]
+    """And those that have been closed count no more: the next ones are shared as evenly."""
+    shares = []
+    for _ in range(10):
+        before = [sockets(pid) for pid in processes(pod)]
+        with wires(pod, 6) as connected:
+            for wire in connected:
+                asked(wire)
+            shares.append([len(sockets(pid) - own) for pid, own in zip(processes(pod), before, strict=True)])
+        until(lambda own=before: all(map(set.issubset, map(sockets, processes(pod)), own)), "the end of these")
+        time.sleep(0.05)  # by when the first process has been told, if nothing stops the other one just now
+    assert shares.count([3, 3]) >= 8, shares
 
 
 def test_short_connections_are_shared_too(pod: Server) -> None:
-    before = [cpu_ticks(pid) for pid in processes(pod)]
+    """Beside one in the first process that is kept, the other one takes those that come one by one: it has none."""
+    _, other = processes(pod)
 
-    def load() -> None:
-        for _ in range(400):
-            with wires(pod, 1) as (wire,):
-                asked(wire)
+    def shared() -> bool:
+        time.sleep(0.4)  # from calm on
+        with wires(pod, 1) as (kept,):
+            asked(kept)
+            before, taken = sockets(other), set()
+            for _ in range(20):
+                with wires(pod, 1) as (wire,):
+                    asked(wire)
+                    taken |= sockets(other) - before
+                time.sleep(0.002)
+        return len(taken) >= 10
 
-    threads = [threading.Thread(target=load) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    worked = [cpu_ticks(pid) - own for pid, own in zip(processes(pod), before, strict=True)]
-    assert min(worked) > 0.25 * max(worked)
-
-
-def cpu_ticks(pid: int) -> int:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
+    until(shared, "half of them in the other process")
 
 
 def test_every_count_is_that_of_the_pod_exactly_and_never_falls(tmp_path: Path) -> None:
