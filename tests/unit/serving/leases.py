@@ -82,7 +82,7 @@ class Operator:
 
     def put(self, body: bytes) -> httpx.Response:
         """Send an envelope."""
-        return httpx.put(f"{self.server.management_url}/router/lease", content=body)
+        return httpx.put(f"{self.server.management_url}/router/lease", content=body, timeout=60)
 
     def grant(self, mode: str = "share", **changes: Any) -> Any:
         """Send a lease that is taken; the document of counters."""

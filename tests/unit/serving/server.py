@@ -25,7 +25,7 @@ REVISION = "5f3a9c0d1e"
 ROOTS = [str(Path(__file__).parents[3] / root) for root in ("serving-image", "model-bundle")]
 
 
-def until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+def until(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
     """Wait for a condition."""
     end = time.monotonic() + seconds
     while not condition():
@@ -129,7 +129,7 @@ class Server(Process):
         return {output["name"]: output for output in answer.json()["outputs"]}
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of samples of /metrics; labels beside the given ones do not matter."""

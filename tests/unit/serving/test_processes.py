@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import threading
 import time
@@ -112,13 +113,15 @@ def test_connections_that_are_kept_are_shared_evenly(pod: Server) -> None:
 
 
 def test_short_connections_are_shared_too(pod: Server) -> None:
-    """Beside one in the first process that is kept, the other one takes those that come one by one: it has none."""
-    _, other = processes(pod)
+    """Where the first process has one connection more, the other one takes all that come one by one."""
+    first, other = processes(pod)
 
     def shared() -> bool:
         time.sleep(0.4)  # from calm on
-        with wires(pod, 1) as (kept,):
-            asked(kept)
+        with ExitStack() as kept:
+            before = sockets(first)
+            while not sockets(first) - before:
+                asked(Wire(kept.enter_context(pod.connect())))
             before, taken = sockets(other), set()
             for _ in range(20):
                 with wires(pod, 1) as (wire,):
@@ -150,7 +153,7 @@ def test_every_count_is_that_of_the_pod_exactly_and_never_falls(tmp_path: Path) 
         def load(index: int) -> None:
             with server.connect() as sock:
                 wire = Wire(sock)
-                while time.monotonic() < ends:
+                while not counts[index] or time.monotonic() < ends:
                     asked(wire)
                     counts[index] += 1
                 wire.send(bad)
@@ -162,7 +165,7 @@ def test_every_count_is_that_of_the_pod_exactly_and_never_falls(tmp_path: Path) 
         for thread in threads:
             thread.start()
         seen = [0.0]
-        while time.monotonic() < ends:
+        while not seen[-1] or time.monotonic() < ends:
             seen.append(server.outcomes()["ok"])
             seen.append(float(rows(server)["inference_count"]))
             time.sleep(0.05)
@@ -189,7 +192,7 @@ def test_every_count_is_that_of_the_pod_exactly_and_never_falls(tmp_path: Path) 
         assert server.metric("holdfast_model_prediction_reference_ratio", bin="0") == 0.2
         assert server.metric("holdfast_inference_in_flight") == 0
         whole = server.metric("holdfast_model_load_seconds")
-        assert 0 < server.metric("holdfast_model_load_phase_seconds", phase="processes") < whole < 60
+        assert 0 < server.metric("holdfast_model_load_phase_seconds", phase="processes") < whole
         assert told.inference_count == total + 10
         told_by = [rows(server) for _ in range(4)]
         assert told_by[0] == told_by[1] == told_by[2] == told_by[3]
@@ -201,7 +204,7 @@ def test_every_count_is_that_of_the_pod_exactly_and_never_falls(tmp_path: Path) 
 
 def rows(server: Server) -> Any:
     """Statistics, over a new connection: of whichever process."""
-    return httpx.get(f"{server.url}/v2/models/wine/stats").json()["model_stats"][0]
+    return httpx.get(f"{server.url}/v2/models/wine/stats", timeout=60).json()["model_stats"][0]
 
 
 def test_a_lease_holds_in_every_process(pod: Server, tmp_path: Path) -> None:
@@ -308,7 +311,7 @@ def test_when_one_process_ends_the_pod_does(tmp_path: Path, number: int) -> None
                 assert (reply.status, reply.fields["connection"]) == (200, "close")
                 left += 1
         assert left == 2
-        assert server.wait(20) == 1
+        assert server.wait() == 1
         assert server.last_word == {
             "reason": "ProcessEnded",
             "message": "a process of this pod was killed; if for its memory, raise resources.limits.memory",
@@ -335,9 +338,9 @@ def test_a_process_that_does_not_answer_is_noticed_and_makes_no_count_fall(tmp_p
         os.kill(sibling, signal.SIGSTOP)
         try:
             for path in ("/metrics", "/router", "/livez"):
-                answer = httpx.get(server.management_url + path, timeout=20)
+                answer = httpx.get(server.management_url + path, timeout=60)
                 assert (answer.status_code, "does not answer" in answer.json()["error"]) == (503, True)
-            refused = httpx.put(f"{server.management_url}/router/lease", content=envelope(document, KEY), timeout=20)
+            refused = httpx.put(f"{server.management_url}/router/lease", content=envelope(document, KEY), timeout=60)
             assert refused.status_code == 503
         finally:
             os.kill(sibling, signal.SIGCONT)
@@ -356,7 +359,7 @@ def test_what_processes_hold_is_shared_between_them(tmp_path: Path) -> None:
         assert server.get("/v2/models/wine").json()["parameters"]["processes"] == 2
         for wire in connected:
             wire.send(post[: size // 2])
-        time.sleep(0.5)
+        until(lambda: len(select.select([wire.sock for wire in connected], [], [], 0)[0]) == 4, "refusals")
         statuses = Counter()
         for wire in connected:
             try:
@@ -385,7 +388,7 @@ def test_a_pod_that_is_told_to_end_while_its_processes_load_does_so_at_once(tmp_
     with Server(tmp_path, "pvc://models/model.onnx", digest_of(content), *TWO) as server:
         sibling = sibling_of(server)
         server.terminate()
-        assert server.wait(20) == 0
+        assert server.wait() == 0
         assert "ready" not in server.log
         assert "draining" not in server.log
         assert not Path(f"/proc/{sibling}").exists()
