@@ -18,7 +18,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.isotonic import IsotonicRegression
 
 from holdfast_training.columns import Frame
-from holdfast_training.errors import TrainingError
+from holdfast_training.errors import Finding, TrainingError, data_invalid
 from holdfast_training.graph import Graph
 from holdfast_training.spec import Method
 
@@ -82,10 +82,11 @@ class Calibration:
 def fit(
     method: Method, folded: Iterable[tuple[Model, npt.NDArray[np.intp]]], features: Frame, target: npt.NDArray[Any]
 ) -> Calibration:
-    """Calibrators from what models say about rows that they did not learn from; each row is in one pair.
+    """Calibrators from what models say about rows that they did not learn from; each row is in one pair at most.
 
     Raises:
-        TrainingError: `ParametersInvalid` when the method needs probabilities and the estimator has none.
+        TrainingError: `ParametersInvalid` when the method needs probabilities and the estimator has none; `DataInvalid`
+            when a class is in no pair.
     """
     parts, rows, by_margin = [], [], False
     for model, judged in folded:
@@ -95,12 +96,19 @@ def fit(
             raise TrainingError("ParametersInvalid", f"{name} gives no probabilities: calibration must be Sigmoid")
         parts.append(_scores(method, model.estimator, model.preprocessor.transform(features.take(judged))))
         rows.append(judged)
-    scores = np.concatenate(parts)[np.argsort(np.concatenate(rows))]
+    asked = np.concatenate(rows)
+    place = np.argsort(asked)
+    scores, truth = np.concatenate(parts)[place], target[asked[place]]
+    classes = len(np.unique(target))
+    if absent := classes - len(np.unique(truth)):
+        have = "has" if absent == 1 else "have"
+        message = f"{absent} of {classes} classes {have} no training row after the first fold by split.orderColumn"
+        raise data_invalid([Finding("TooFewRows", f"{message}, so nothing to calibrate by")])
     if method == "Isotonic":
         scores = np.round(scores * _STEPS) / _STEPS
-    everything = np.arange(len(target))
+    everything = np.arange(len(truth))
     classifier = CalibratedClassifierCV(_Scores(), method=method.lower(), cv=[(everything, everything)], ensemble=False)
-    return Calibration(method, by_margin, classifier.fit(scores, target))
+    return Calibration(method, by_margin, classifier.fit(scores, truth))
 
 
 def _scores(method: Method, estimator: Any, features: Floats) -> Floats:

@@ -31,6 +31,7 @@ from skl2onnx.operator_converters.random_forest import (
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from holdfast_bundle.manifest import Tensor
+from holdfast_training import estimators
 from holdfast_training.columns import Columns, Frame
 from holdfast_training.errors import TrainingError, count
 from holdfast_training.graph import Graph
@@ -66,7 +67,7 @@ class Converted:
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How far an answer in FP32 may be from scikit-learn's."""
+    """How far an answer in FP32 may be from the estimator's."""
 
     relative: float
     absolute: float
@@ -128,9 +129,9 @@ def check_parity(model: Model, converted: Converted, held_out: Frame, expected: 
 
 
 def compare(name: str, expected: Answers, outputs: Sequence[npt.NDArray[Any]]) -> float:
-    """Hold outputs of the ONNX model (in the order of its signature) against scikit-learn's answers.
+    """Hold outputs of the ONNX model (in the order of its signature) against the answers of the estimator `name`.
 
-    A label may differ where scikit-learn itself sees a tie within the tolerance. Returns the largest difference of a
+    A label may differ where the estimator itself sees a tie within the tolerance. Returns the largest difference of a
     number. Raises TrainingError `ParityFailed`.
     """
     rows, tolerance = len(expected.values), tolerance_for(expected)
@@ -140,8 +141,8 @@ def compare(name: str, expected: Answers, outputs: Sequence[npt.NDArray[Any]]) -
         if np.any(differ):
             raise TrainingError(
                 "ParityFailed",
-                f"the ONNX model of {name} gives another label than scikit-learn for {differ.sum():,} of "
-                f"{count(rows, 'held-out row')}",
+                f"the ONNX model of {name} gives another label than {estimators.framework(name)} for {differ.sum():,} "
+                f"of {count(rows, 'held-out row')}",
             )
     if numbers is None:
         return 0.0
@@ -151,8 +152,8 @@ def compare(name: str, expected: Answers, outputs: Sequence[npt.NDArray[Any]]) -
     if np.any(outside):
         raise TrainingError(
             "ParityFailed",
-            f"the ONNX model of {name} answers differently from scikit-learn for {outside.sum():,} of "
-            f"{count(rows, 'held-out row')}; the largest difference is {worst:.3g}",
+            f"the ONNX model of {name} answers differently from {estimators.framework(name)} for {outside.sum():,} "
+            f"of {count(rows, 'held-out row')}; the largest difference is {worst:.3g}",
         )
     return worst
 

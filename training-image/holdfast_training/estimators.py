@@ -99,6 +99,9 @@ _LIBRARIES = {
 }
 """By what the names of their estimators begin with."""
 
+_STANDARD = {"LGBM": "LightGBM", "XGB": "XGBoost"}
+"""Likewise, of libraries that every image has; all others are scikit-learn's."""
+
 REFUSED = {
     "random_state": "spec.seed sets it",
     "n_jobs": "Holdfast sets it from the CPU limit",
@@ -146,6 +149,13 @@ def build(name: str, parameters: Mapping[str, str], *, seed: int, threads: int) 
 def library(name: str) -> Library | None:
     """What the estimator of this name needs beside the usual packages."""
     return next((library for prefix, library in _LIBRARIES.items() if name.startswith(prefix)), None)
+
+
+def framework(name: str) -> str:
+    """Whose estimator this is."""
+    if (own := library(name)) is not None:
+        return own.name
+    return next((standard for prefix, standard in _STANDARD.items() if name.startswith(prefix)), "scikit-learn")
 
 
 def _imported(name: str, module: str) -> Any:

@@ -169,7 +169,7 @@ def _folds_by_order(
     moments = np.unique(order)
     if len(moments) < 2 * (number + 1):
         message = f"the training rows are of {count(len(moments), 'moment')}"
-        raise data_invalid([Finding("TooFewRows", f"{message}; tuning.folds {number} needs {2 * (number + 1)}")])
+        raise data_invalid([Finding("TooFewRows", f"{message}; {number} folds in order need {2 * (number + 1)}")])
     made = [
         (np.flatnonzero(np.isin(order, moments[before])), np.flatnonzero(np.isin(order, moments[after])))
         for before, after in TimeSeriesSplit(number).split(moments)

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from holdfast_bundle import manifest
@@ -119,7 +120,10 @@ def train(
         model, notes = fitting.fit(run, chosen, examples.columns, train_features, target, threads)
         if run.calibration is not None:
             model = replace(
-                model, calibration=_calibration(run, run.calibration, chosen, model, train_features, target, threads)
+                model,
+                calibration=_calibration(
+                    run, run.calibration, chosen, model, train_features, target, threads, _order(examples, training)
+                ),
             )
         log("fitted", estimator=chosen.name, seconds=round(time.monotonic() - started, 2))
 
@@ -177,7 +181,7 @@ def train(
                 # What is required did not make the model, so it is not sealed.
                 **({"findings": [finding.to_json() for finding in unjudged]} if unjudged else {}),
             },
-            framework=library.name if library else "scikit-learn",
+            framework=estimators.framework(chosen.name),
             opset=conversion.OPSET,
             inputs=converted.inputs,
             outputs=converted.outputs,
@@ -213,7 +217,7 @@ def _search(
         threads=threads,
         log=log,
         progress=progress,
-        order=None if examples.order is None else examples.order[training],
+        order=_order(examples, training),
         storage=storage,
         worker=meeting.worker,
     )
@@ -250,14 +254,19 @@ def _calibration(
     features: Frame,
     target: npt.NDArray[Any],
     threads: int,
+    order: npt.NDArray[np.int64] | None,
 ) -> calibration.Calibration:
-    """From models of the same making, each fitted on all folds but one and asked about that one."""
-    folds = evaluation.folds(target, run.task, calibration.FOLDS, run.seed)
+    """From models of the same making, each asked about a fold and fitted on the others, or on those before it."""
+    folds = evaluation.folds(target, run.task, calibration.FOLDS, run.seed, order)
     folded = (
         (fitting.fit(run, chosen, model.columns, features.take(learned), target[learned], threads)[0], judged)
         for learned, judged in folds
     )
     return calibration.fit(method, folded, features, target)
+
+
+def _order(examples: Examples, rows: evaluation.Rows) -> npt.NDArray[np.int64] | None:
+    return None if examples.order is None else examples.order[rows]
 
 
 def _recipe(run: Run, chosen: Candidate) -> dict[str, Any]:

@@ -74,3 +74,27 @@ def test_isotonic_needs_probabilities(claim: Any, shipped: Any) -> None:
         "ParametersInvalid",
         "LinearSVC gives no probabilities: calibration must be Sigmoid",
     )
+
+
+def twins(count: int) -> list[list[Any]]:
+    """Two rows in a row are alike, and nothing else tells what they are."""
+    labels = np.random.default_rng(2).integers(2, size=count // 2)
+    return [[t, t // 2, "yes" if labels[t // 2] else "no"] for t in range(count)]
+
+
+def test_rows_with_an_order_are_calibrated_by_what_comes_later(claim: Any) -> None:
+    uri = claim.rows("data.csv", ["t", "a", "y"], twins(600))
+    document = claim.spec(uri, "y", "Classification", "KNeighborsClassifier", parameters={"n_neighbors": "1"})
+    report = claim.train({**document, "split": {"orderColumn": "t"}, "calibration": "Sigmoid"})
+    # A model that has seen the twin of each row would be called sure: 0.9 and more.
+    assert float(next(item["value"] for item in report["metrics"] if item["name"] == "LogLoss")) < 0.75
+
+
+def test_a_class_of_the_first_rows_alone_cannot_be_calibrated(claim: Any) -> None:
+    rows = [[t, a, "rare" if t < 4 else y] for t, a, y in twins(200)]
+    document = claim.spec(claim.rows("data.csv", ["t", "a", "y"], rows), "y", "Classification", "GaussianNB")
+    error = claim.failure({**document, "split": {"orderColumn": "t"}, "calibration": "Sigmoid"})
+    assert (error.reason, error.message) == (
+        "DataInvalid",
+        "1 of 3 classes has no training row after the first fold by split.orderColumn, so nothing to calibrate by",
+    )

@@ -117,6 +117,24 @@ def test_labels_must_be_equal_and_probabilities_close(labels: Any, probabilities
         assert ended.value.reason == "ParityFailed"
 
 
+@pytest.mark.parametrize(
+    ("name", "framework"),
+    [
+        ("SVC", "scikit-learn"),
+        ("XGBClassifier", "XGBoost"),
+        ("LGBMClassifier", "LightGBM"),
+        ("TorchMLPClassifier", "PyTorch"),
+        ("KerasMLPRegressor", "Keras"),
+    ],
+)
+def test_the_library_that_answered_otherwise_is_called_by_its_name(name: str, framework: str) -> None:
+    expected = answers([0, 1], [[0.9, 0.1], [0.2, 0.8]])
+    for labels, probability in (([0, 0], 0.8), ([0, 1], 0.7)):
+        outputs = [np.array(labels), np.array([[0.9, 0.1], [1 - probability, probability]], np.float32)]
+        with pytest.raises(TrainingError, match=f" than {framework} for| from {framework} for"):
+            conversion.compare(name, expected, outputs)
+
+
 def test_a_label_may_differ_only_where_scikit_learn_sees_a_tie() -> None:
     tie = answers([0], [[0.5, 0.5]])
     conversion.compare("SVC", tie, [np.array([1]), np.array([[0.4999999, 0.5000001]], np.float32)])
