@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -179,11 +179,13 @@ def _folds_by_order(
     return made
 
 
-def measure(model: Model, answers: Answers, truth: npt.NDArray[Any]) -> dict[str, float]:
-    """Metrics of what the model answered."""
+def measure(
+    model: Model, answers: Answers, truth: npt.NDArray[Any], wanted: Collection[str] = ORDER
+) -> dict[str, float]:
+    """Metrics of what the model answered, those that are wanted and can be computed."""
     if model.task == "Regression":
-        return measure_numbers(truth, answers.values)
-    return measure_classes(truth, answers.values, answers.probabilities, model.classes)
+        return measure_numbers(truth, answers.values, wanted)
+    return measure_classes(truth, answers.values, answers.probabilities, model.classes, wanted)
 
 
 def measure_classes(
@@ -191,6 +193,7 @@ def measure_classes(
     predicted: npt.NDArray[Any],
     probabilities: npt.NDArray[np.float64] | None,
     classes: npt.NDArray[Any],
+    wanted: Collection[str] = CLASSIFICATION,
 ) -> dict[str, float]:
     """Metrics of Classification.
 
@@ -200,33 +203,37 @@ def measure_classes(
     """
     two = len(classes) == 2
     average: dict[str, Any] = {"average": "binary", "pos_label": classes[1]} if two else {"average": "macro"}
-    values = {
-        "Accuracy": metrics.accuracy_score(truth, predicted),
-        "BalancedAccuracy": metrics.balanced_accuracy_score(truth, predicted),
-        "F1": metrics.f1_score(truth, predicted, zero_division=0, **average),
-        "Precision": metrics.precision_score(truth, predicted, zero_division=0, **average),
-        "Recall": metrics.recall_score(truth, predicted, zero_division=0, **average),
+    average["zero_division"] = 0
+    known: dict[str, Callable[[], float]] = {
+        "Accuracy": lambda: metrics.accuracy_score(truth, predicted),
+        "BalancedAccuracy": lambda: metrics.balanced_accuracy_score(truth, predicted),
+        "F1": lambda: metrics.f1_score(truth, predicted, **average),
+        "Precision": lambda: metrics.precision_score(truth, predicted, **average),
+        "Recall": lambda: metrics.recall_score(truth, predicted, **average),
     }
     if probabilities is not None:
         scores = probabilities[:, 1] if two else probabilities
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # rows of one-versus-one AdaBoost sum to 1 only roughly
-            if np.isin(classes, truth).all():
-                values["ROCAUC"] = metrics.roc_auc_score(truth, scores, multi_class="ovr", labels=classes)
-            values["LogLoss"] = metrics.log_loss(truth, probabilities, labels=classes)
-    return {name: float(value) for name, value in values.items()}
+        if np.isin(classes, truth).all():
+            known["ROCAUC"] = lambda: metrics.roc_auc_score(truth, scores, multi_class="ovr", labels=classes)
+        known["LogLoss"] = lambda: metrics.log_loss(truth, probabilities, labels=classes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # classes without a row; rows of one-versus-one AdaBoost sum to 1 only roughly
+        return {name: float(compute()) for name, compute in known.items() if name in wanted}
 
 
-def measure_numbers(truth: npt.NDArray[np.float64], predicted: npt.NDArray[np.float64]) -> dict[str, float]:
+def measure_numbers(
+    truth: npt.NDArray[np.float64], predicted: npt.NDArray[np.float64], wanted: Collection[str] = REGRESSION
+) -> dict[str, float]:
     """Metrics of Regression. MAPE is left out where a true value is zero; so is any that is too large to report."""
-    values = {
-        "RMSE": metrics.root_mean_squared_error(truth, predicted),
-        "MAE": metrics.mean_absolute_error(truth, predicted),
-        "R2": metrics.r2_score(truth, predicted),
+    known: dict[str, Callable[[], float]] = {
+        "RMSE": lambda: metrics.root_mean_squared_error(truth, predicted),
+        "MAE": lambda: metrics.mean_absolute_error(truth, predicted),
+        "R2": lambda: metrics.r2_score(truth, predicted),
     }
     if np.all(truth != 0):
-        values["MAPE"] = metrics.mean_absolute_percentage_error(truth, predicted)
-    return {name: float(value) for name, value in values.items() if abs(value) < LARGEST}
+        known["MAPE"] = lambda: metrics.mean_absolute_percentage_error(truth, predicted)
+    values = {name: float(compute()) for name, compute in known.items() if name in wanted}
+    return {name: value for name, value in values.items() if abs(value) < LARGEST}
 
 
 def chosen_by(run: Run, measured: Mapping[str, float]) -> str:
@@ -236,10 +243,11 @@ def chosen_by(run: Run, measured: Mapping[str, float]) -> str:
     return next(name for name in ORDER if name in measured)
 
 
-def required(metric: str, measured: Mapping[str, float], estimator: str) -> float:
-    """This one. Raises TrainingError `ParametersInvalid` when it cannot be computed."""
+def measure_one(metric: str, model: Model, answers: Answers, truth: npt.NDArray[Any]) -> float:
+    """This metric alone. Raises TrainingError `ParametersInvalid` when it cannot be computed."""
+    measured = measure(model, answers, truth, (metric,))
     if metric not in measured:
-        why = _why(metric, measured, estimator)
+        why = _why(metric, measure(model, answers, truth), type(model.estimator).__name__)
         raise TrainingError("ParametersInvalid", f"{metric} cannot be computed: {why}")
     return measured[metric]
 

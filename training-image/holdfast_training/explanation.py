@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from holdfast_training import evaluation
 from holdfast_training.columns import Frame
-from holdfast_training.model import Model
+from holdfast_training.model import Answers, Model
 
 REPEATS = 5
 MAX_ROWS = 2000
@@ -34,15 +34,15 @@ def explain(model: Model, metric: str, held_out: Frame, truth: npt.NDArray[Any],
     rows = min(len(held_out), MAX_ROWS, max(100, MAX_ANSWERS // (REPEATS * len(names))))
     chosen = np.sort(random.permutation(len(held_out))[:rows])
     frame, truth = held_out.take(chosen), truth[chosen]
-    sign = -1.0 if metric in evaluation.SMALLER_IS_BETTER else 1.0
-    whole = _value(model, metric, frame, truth)
+    whole = _value(model, metric, model.answer(frame), truth)
     shap = _shap(model, frame)
+    repeated, repeats = frame.take(np.tile(np.arange(rows), REPEATS)), np.split(np.arange(rows * REPEATS), REPEATS)
+    sign = -1.0 if metric in evaluation.SMALLER_IS_BETTER else 1.0
     features: list[dict[str, Any]] = []
     for place, name in enumerate(names):
-        losses = [
-            (whole - _value(model, metric, _shuffled(frame, place, random.permutation(rows)), truth)) * sign
-            for _ in range(REPEATS)
-        ]
+        order = np.concatenate([random.permutation(rows) for _ in repeats])
+        answers = model.answer(_shuffled(repeated, place, order))  # asked once: small questions cost what large ones do
+        losses = [sign * (whole - _value(model, metric, answers.take(repeat), truth)) for repeat in repeats]
         told: dict[str, Any] = {
             "name": name,
             "importance": _rounded(np.mean(losses)),
@@ -59,9 +59,9 @@ def explain(model: Model, metric: str, held_out: Frame, truth: npt.NDArray[Any],
     }
 
 
-def _value(model: Model, metric: str, frame: Frame, truth: npt.NDArray[Any]) -> float:
+def _value(model: Model, metric: str, answers: Answers, truth: npt.NDArray[Any]) -> float:
     worst = evaluation.LARGEST if metric in evaluation.SMALLER_IS_BETTER else -evaluation.LARGEST
-    return evaluation.measure(model, model.answer(frame), truth).get(metric, worst)
+    return evaluation.measure(model, answers, truth, (metric,)).get(metric, worst)
 
 
 def _shuffled(frame: Frame, place: int, order: npt.NDArray[np.intp]) -> Frame:

@@ -33,6 +33,11 @@ class Answers:
     probabilities: npt.NDArray[np.float64] | None = None
     margins: npt.NDArray[np.float64] | None = None
 
+    def take(self, rows: npt.NDArray[np.intp]) -> Answers:
+        """Those about these rows."""
+        probabilities = None if self.probabilities is None else self.probabilities[rows]
+        return Answers(self.values[rows], probabilities, None if self.margins is None else self.margins[rows])
+
 
 @dataclass(frozen=True, slots=True)
 class Model:

@@ -243,8 +243,8 @@ class Search:
     def _score(self, candidate: Candidate, learned: evaluation.Rows, judged: evaluation.Rows) -> float:
         features, target = self._features.take(learned), self._target[learned]
         model, _ = fitting.fit(self._run, candidate, self._columns, features, target, self._threads)
-        measured = evaluation.measure(model, model.answer(self._features.take(judged)), self._target[judged])
-        return evaluation.required(self._tuning.metric, measured, candidate.name)
+        answers = model.answer(self._features.take(judged))
+        return evaluation.measure_one(self._tuning.metric, model, answers, self._target[judged])
 
     def _suggest(self, trial: Trial) -> Candidate:
         candidates = self._run.estimators

@@ -157,10 +157,9 @@ def _is_judged(each: Slice, requirement: SliceRequirement) -> bool:
 
 
 def _metrics(model: Model, answers: Answers, truth: npt.NDArray[Any], rows: evaluation.Rows) -> dict[str, float]:
-    probabilities = None if answers.probabilities is None else answers.probabilities[rows]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes that this part has not
-        measured = evaluation.measure(model, Answers(answers.values[rows], probabilities), truth[rows])
+        measured = evaluation.measure(model, answers.take(rows), truth[rows])
     void = _void(model, truth[rows])
     return {name: value for name, value in measured.items() if np.isfinite(value) and name not in void}
 

@@ -77,6 +77,15 @@ def test_metrics_of_several_classes_are_unweighted_means() -> None:
     assert "LogLoss" not in measured
 
 
+def test_only_what_is_wanted_is_measured() -> None:
+    truth, classes = np.array([0, 1, 1]), np.array([0, 1])
+    probabilities = np.array([[0.7, 0.3], [0.6, 0.4], [0.2, 0.8]])
+    whole = evaluation.measure_classes(truth, np.array([0, 0, 1]), probabilities, classes)
+    for name, value in whole.items():
+        assert evaluation.measure_classes(truth, np.array([0, 0, 1]), probabilities, classes, (name,)) == {name: value}
+    assert evaluation.measure_numbers(np.array([1.0, 2]), np.array([1.0, 3]), ("MAE",)) == {"MAE": 0.5}
+
+
 def test_metrics_of_numbers() -> None:
     measured = evaluation.measure_numbers(np.array([1.0, 2, 4]), np.array([1.0, 3, 2]))
     assert measured["RMSE"] == pytest.approx((5 / 3) ** 0.5)
