@@ -133,14 +133,24 @@ class Elector:
         if not self.leading or self._lease is None:
             return
         self._write_until = float("-inf")
-        spec = {**self._lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _now()}
         try:
             async with asyncio.timeout(ATTEMPT):
-                await self._api.update(self._lease["metadata"]["resourceVersion"], spec)
+                await self._give_back(self._lease)
         except (ApiError, TimeoutError) as error:
             log.warning("the lease could not be released, it expires by itself: %s", error)
         else:
             log.info("released the lease")
+
+    async def _give_back(self, lease: Object) -> None:
+        """Again when it has changed and is still ours: a renewal that was cancelled may have been carried out."""
+        spec = {**lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _now()}
+        try:
+            await self._api.update(lease["metadata"]["resourceVersion"], spec)
+        except Conflict:
+            found = await self._api.read()
+            if (found.get("spec") or {}).get("holderIdentity") != self.identity:
+                raise
+            await self._give_back(found)
 
     # --- Standing by ------------------------------------------------------------------------------------------------
 

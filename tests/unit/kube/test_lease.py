@@ -165,6 +165,20 @@ async def test_a_released_lease_is_taken_at_once() -> None:
     await stop(second)
 
 
+async def test_a_lease_is_released_while_a_renewal_is_under_way_whose_answer_never_comes() -> None:
+    server, first, second, standby = await leader_and_standby()
+    first.link.lose_answers = True
+    async with server.changed:
+        await server.changed.wait()
+    first.link.lose_answers = False
+    before = now()
+    await first.elector.release()
+    await asyncio.wait_for(standby, 3)
+    assert second.elector.leading
+    assert now() - before < 0.1
+    await stop(second)
+
+
 async def test_the_lease_of_a_leader_that_died_is_taken_when_it_expires() -> None:
     server, first, second, standby = await leader_and_standby()
     assert first.elector._renewing is not None
