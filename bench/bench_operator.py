@@ -15,7 +15,6 @@ import json
 import os
 import random
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -33,7 +32,7 @@ from bare_client import PATHS, BareClient, JsonObject, in_flight
 
 from holdfast.plan import modeldeployment
 from holdfast.plan.observed import Apply, Metadata, Observed, Settings
-from holdfast_devcluster import control_plane
+from holdfast_devcluster import control_plane, ports
 from holdfast_devcluster.controlplane import ControlPlane
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -159,16 +158,10 @@ class Operator:
         raise RuntimeError(f"operator {self.name}: waited {seconds} s until {what}")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def operator(plane: ControlPlane, name: str) -> Iterator[Operator]:
     """Start the operator; end it at the end if it still runs."""
-    port = free_port()
+    [port] = ports.free()
     account = f"system:serviceaccount:{SYSTEM}:holdfast-operator"
     kubeconfig = plane.kubeconfig_for(account, ["system:serviceaccounts", f"system:serviceaccounts:{SYSTEM}"])
     environment = {

@@ -22,7 +22,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -30,7 +30,19 @@ from typing import Any
 
 from tests.component.proxy import Asked, Fault, Proxy, proxied
 from tests.component.test_training import NOWHERE, REPORT
-from tests.component.world import ACCOUNT, DIGEST, MUTATIONS, SYSTEM, Json, Operator, Place, install, operator, until
+from tests.component.world import (
+    ACCOUNT,
+    DIGEST,
+    MUTATIONS,
+    PATIENCE,
+    SYSTEM,
+    Json,
+    Operator,
+    Place,
+    install,
+    operator,
+    until,
+)
 
 from holdfast.build import labels
 from holdfast_devcluster import ControlPlane, control_plane
@@ -121,16 +133,31 @@ class Witness:
 
     def _events(self) -> list[tuple[str, str, Json]]:
         def since_start(kind: str) -> list[tuple[str, str, Json]]:
-            version = self._start[kind]["metadata"]["resourceVersion"]
-            query = f"?resourceVersion={version}&timeoutSeconds=1"
-            events = list(self.place.plane.api.watch(self.place.path(kind) + query))
-            if any(event["type"] == "ERROR" for event in events):
-                raise RuntimeError(f"the API server has forgotten the {kind}s of {self.place.namespace}: {events[-1]}")
+            """A watch of a second may not have told all of it: what is there now has to follow from what it told."""
+            before, now = versions(self._start[kind]["items"]), versions(self.place.all(kind))
+            start = self._start[kind]["metadata"]["resourceVersion"]
+            query = f"?resourceVersion={start}&timeoutSeconds=1"
+
+            def told() -> tuple[list[Json]] | None:
+                events = list(self.place.plane.api.watch(self.place.path(kind) + query))
+                if any(event["type"] == "ERROR" for event in events):
+                    raise RuntimeError(f"the API server has forgotten {kind}s of {self.place.namespace}: {events[-1]}")
+                known = before | versions(event["object"] for event in events)
+                gone = {event["object"]["metadata"]["name"] for event in events if event["type"] == "DELETED"}
+                caught_up = all(known.get(name, 0) >= version for name, version in now.items())
+                return (events,) if caught_up and before.keys() - now.keys() <= gone else None
+
+            [events] = until(f"the watch of {kind}s has told all", told)
             return [(kind, event["type"], event["object"]) for event in events]
 
         with ThreadPoolExecutor() as together:
             found = [event for events in together.map(since_start, WITNESSED) for event in events]
         return sorted(found, key=lambda event: int(event[2]["metadata"]["resourceVersion"]))
+
+
+def versions(items: Iterable[Json]) -> dict[str, int]:
+    """The newest of each name; `items` are in their order."""
+    return {item["metadata"]["name"]: int(item["metadata"]["resourceVersion"]) for item in items}
 
 
 def owner_of(child: Json) -> str:
@@ -251,7 +278,7 @@ class Lives:
         """Politely, for those who run an operator after this."""
         if self.current.process.poll() is None:
             self.current.process.terminate()
-            self.current.process.wait(20)
+            self.current.process.wait(PATIENCE)
         self._stack.close()
 
 
@@ -275,11 +302,16 @@ def namespace(plane: ControlPlane, name: str) -> Place:
 
 
 def until_still(lives: Lives, audit: Audit, place: Place, quiet: float) -> int:
-    """Writes within `quiet` seconds from when the operator has nothing left to do."""
-    lives.current.until_idle()
-    before = len(audit.writes(place))
-    time.sleep(quiet)
-    return len(audit.writes(place)) - before
+    """Writes within `quiet` seconds, when the operator has nothing left to do. What it does not know of yet may follow
+    for half a minute; what is written then is written for ever."""
+    patience = time.monotonic() + 30
+    while True:
+        lives.current.until_idle()
+        before = len(audit.writes(place))
+        time.sleep(quiet)
+        written = len(audit.writes(place)) - before
+        if not written or time.monotonic() > patience:
+            return written
 
 
 # --- 0. Plans alone ---------------------------------------------------------------------------------------------------
@@ -395,7 +427,9 @@ def answers(digest: str, reason: str) -> Callable[[Place], bool]:
 
     def is_so(place: Place) -> bool:
         model, service = place.get("ModelDeployment", "wine"), place.get("Service", "wine")
-        if model is None or service is None or place.condition("ModelDeployment", "wine", "Ready")["reason"] != reason:
+        if model is None or service is None:
+            return False
+        if place.condition("ModelDeployment", "wine", "Ready").get("reason") != reason:  # there may be none yet
             return False
         found = [d for d in place.all("Deployment") if selects(service, d)]
         current = model["status"]["observedGeneration"] == model["metadata"]["generation"]
@@ -493,8 +527,8 @@ def run_scenario(
     try:
         for step in scenario:
             step.act(place)
-            until(f"{place.namespace}: {step.name}", lambda step=step: done(step), 60)  # type: ignore[misc]
-        until(f"{place.namespace}: the crash", nothing_is_due, 60)  # the last writes may come after the last step
+            until(f"{place.namespace}: {step.name}", lambda step=step: done(step))  # type: ignore[misc]
+        until(f"{place.namespace}: the crash", nothing_is_due)  # the last writes may come after the last step
         after = until_still(lives, audit, place, quiet)
     finally:
         proxy.rule = lambda asked: None
@@ -596,7 +630,7 @@ def outage(
 
         for name in names:
             place.model(name, guard=NO_GUARD)
-        until("all serve", lambda: not missing({}), 120)
+        until("all serve", lambda: not missing({}))
         lives.current.until_idle()
         say(f"outage: {models} serve; the API server is out of the operator's reach for {seconds:.0f} s")
         begin = time.monotonic()
@@ -617,7 +651,7 @@ def outage(
         failures: list[str] = []
         after_it = dict.fromkeys(changed, NEW_DIGEST)
         try:
-            until("all serve again", lambda: not missing(after_it), 120)
+            until("all serve again", lambda: not missing(after_it))
             recovery = time.monotonic() - over
         except AssertionError as error:
             recovery = float("inf")
@@ -627,7 +661,8 @@ def outage(
         after = until_still(lives, audit, place, quiet) if not failures else 0
         for event in audit.writes(place)[written:]:
             say(f"  {event['verb']} {event['objectRef']['resource']} {event['objectRef'].get('name')}")
-        deletes = [event for event in audit.writes(place)[written:] if event["verb"] == "delete"]
+        carried_out = [event for event in audit.writes(place)[written:] if event["responseStatus"]["code"] < 300]
+        deletes = [event for event in carried_out if event["verb"] == "delete"]
         revisions = [e for e in deletes if e["objectRef"]["resource"] == "deployments"]
         if len(deletes) != touched or len(revisions) != touched:
             wrongs.append(f"{len(deletes)} deletes, {len(revisions)} of revisions, for {touched} that were replaced")

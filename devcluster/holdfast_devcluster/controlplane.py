@@ -2,9 +2,7 @@
 
 import fcntl
 import json
-import random
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -14,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from holdfast_devcluster import binaries, components, paths
+from holdfast_devcluster import binaries, components, paths, ports
 from holdfast_devcluster.api import ApiError, Client
 from holdfast_devcluster.certificates import Pair
 from holdfast_devcluster.errors import ClusterError
@@ -45,7 +43,7 @@ class ControlPlane:
 
     @property
     def api(self) -> Client:
-        return Client(self.server, self.certificate_authority, self.client)
+        return Client(self.server, self.certificate_authority, self.client, timeout=60)
 
     def kubectl(self, *arguments: str, input: str | None = None) -> str:
         """What `kubectl ARGUMENTS` prints. Raises ClusterError with its complaint when it fails."""
@@ -156,7 +154,7 @@ def control_plane(
 
 
 def _describe(folder: Path, programs: dict[str, Path], audit_log: Path | None) -> ControlPlane:
-    port, etcd_port, etcd_peer_port = _free_ports(3)
+    port, etcd_port, etcd_peer_port = ports.free(3)
     settings = components.Settings(
         folder=folder,
         programs=programs,
@@ -179,24 +177,6 @@ def _describe(folder: Path, programs: dict[str, Path], audit_log: Path | None) -
         audit_log=audit_log,
         settings=settings,
     )
-
-
-def _free_ports(count: int) -> list[int]:
-    """Below the range of outgoing connections, or one of those could take a port from us."""
-    sockets: list[socket.socket] = []
-    try:
-        while len(sockets) < count:
-            candidate = socket.socket()
-            try:
-                candidate.bind(("127.0.0.1", random.randint(20000, 32000)))  # noqa: S311 - no secret
-            except OSError:
-                candidate.close()
-                continue
-            sockets.append(candidate)
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 @contextmanager
@@ -236,7 +216,7 @@ def _add_fake_nodes(plane: ControlPlane, kwok: Path, count: int) -> None:
             str(kwok),
             f"--kubeconfig={plane.kubeconfig}",
             f"--config={STAGES}",
-            "--manage-all-nodes",
+            "--manage-nodes-with-label-selector=type=kwok",
             "--node-lease-duration-seconds=40",
             f"--cidr={FAKE_POD_RANGE}",
             "--node-ip=198.18.0.1",

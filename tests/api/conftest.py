@@ -20,7 +20,7 @@ def established(control_plane: ControlPlane) -> ControlPlane:
     """The control plane, once it serves our kinds."""
     control_plane.kubectl("apply", "--server-side", "-k", str(FOLDER))
     crds = (f"crd/{kind.plural}.{GROUP}" for kind in KINDS)
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", *crds)
+    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=150s", *crds)
     return control_plane
 
 

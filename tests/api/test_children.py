@@ -1,5 +1,6 @@
 """Children as rendered, on a real API server: it stores what was sent, and admits their pods where rules are strict."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,7 +24,8 @@ def namespace(control_plane: ControlPlane) -> Iterator[ControlPlane]:
     enforced = {"pod-security.kubernetes.io/enforce": "restricted"}
     control_plane.api.request("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE, "labels": enforced}})
     # The admission of pods asks for their service account, which a controller makes a moment later.
-    control_plane.kubectl("wait", "--for=create", "serviceaccount/default", "--timeout=60s", f"--namespace={NAMESPACE}")
+    waited = ("--for=create", "serviceaccount/default", "--timeout=150s", f"--namespace={NAMESPACE}")
+    control_plane.kubectl("wait", *waited)
     control_plane.kubectl("create", "serviceaccount", samples.NAME, f"--namespace={NAMESPACE}")
     yield control_plane
     control_plane.api.request("DELETE", f"/api/v1/namespaces/{NAMESPACE}")
@@ -66,14 +68,12 @@ def test_the_api_server_stores_every_field_as_it_was_sent(namespace: ControlPlan
 @pytest.mark.parametrize("child", ["service", "budget", "deployment"])
 def test_a_second_apply_changes_nothing(namespace: ControlPlane, child: str) -> None:
     manifest = samples.every_manifest(NAMESPACE, "twice")[child]
-    write(namespace, manifest)
-    kind = {"service": "service", "budget": "pdb", "deployment": "deployment"}[child]
-    if child != "service":  # its controller writes status once; after that nobody has a reason to write
-        name = f"{kind}/{manifest['metadata']['name']}"
-        observed = "--for=jsonpath={.status.observedGeneration}=1"
-        namespace.kubectl("wait", observed, name, "--timeout=60s", f"--namespace={NAMESPACE}")
-    unchanged = [write(namespace, manifest)["metadata"]["resourceVersion"] for _ in range(2)]
-    assert unchanged[0] == unchanged[1]
+    deadline = time.monotonic() + 60
+    before = write(namespace, manifest)
+    # Controllers write the status some times at first.
+    while (after := write(namespace, manifest))["metadata"]["resourceVersion"] != before["metadata"]["resourceVersion"]:
+        assert time.monotonic() < deadline, list(missing(before, after))
+        before = after
 
 
 @pytest.mark.parametrize("child", ["deployment", "resolve job", "training job"])

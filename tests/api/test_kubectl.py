@@ -164,8 +164,8 @@ def test_the_category_lists_all_kinds(objects: Server) -> None:
 
 
 def test_wait_understands_the_conditions(objects: Server) -> None:
-    assert "condition met" in objects.kubectl("wait", "--for=condition=Ready", "--timeout=10s", "mdep/wine")
-    assert "condition met" in objects.kubectl("wait", "--for=condition=Succeeded", "--timeout=10s", "tjob/wine")
+    assert "condition met" in objects.kubectl("wait", "--for=condition=Ready", "--timeout=150s", "mdep/wine")
+    assert "condition met" in objects.kubectl("wait", "--for=condition=Succeeded", "--timeout=150s", "tjob/wine")
 
 
 def test_wait_does_not_take_the_condition_of_an_older_spec(server: Server) -> None:

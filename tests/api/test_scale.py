@@ -80,6 +80,6 @@ def test_a_manifest_with_replicas_takes_them_back(server: Server) -> None:
 
 
 def test_a_real_autoscalers_raise_survives_another_apply_of_the_manifest(autoscaled: Server) -> None:
-    assert wait_until(lambda: replicas(autoscaled, "autoscaled") == 2, 90)
+    assert wait_until(lambda: replicas(autoscaled, "autoscaled") == 2, 300)
     autoscaled.kubectl("apply", "-f", "-", input=yaml.safe_dump(model_deployment("autoscaled")))
     assert replicas(autoscaled, "autoscaled") == 2

@@ -44,7 +44,7 @@ def deployments(server: Server) -> Iterator[str]:
 def established(server: Server, kind: Kind, crd: Json) -> Iterator[str]:
     name = crd["metadata"]["name"]
     server.plane.api.request("POST", CRDS, crd)
-    server.plane.kubectl("wait", "--for=condition=Established", f"crd/{name}")
+    server.plane.kubectl("wait", "--for=condition=Established", "--timeout=150s", f"crd/{name}")
     yield f"/apis/holdfast.dev/v1alpha1/namespaces/{server.namespace}/{kind.plural}"
     server.plane.api.request("DELETE", f"{CRDS}/{name}")
 
@@ -53,7 +53,7 @@ def upgrade(server: Server, kind: Kind, taken_up: Callable[[], bool]) -> None:
     """To the CRD of now."""
     crd = custom_resource_definition(kind)
     server.plane.api.request("PATCH", f"{CRDS}/{crd['metadata']['name']}", {"spec": crd["spec"]}, content=MERGE)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150
     while not taken_up():
         assert time.monotonic() < deadline, "the API server did not take up the new schema"
         time.sleep(0.1)

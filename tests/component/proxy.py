@@ -15,7 +15,7 @@ from pathlib import Path
 import aiohttp
 import yaml
 from aiohttp import web
-from tests.component.world import ACCOUNT, GROUPS
+from tests.component.world import ACCOUNT, GROUPS, PATIENCE
 
 from holdfast_devcluster import ControlPlane
 
@@ -57,7 +57,7 @@ class Proxy:
     def cut_watches(self, part: str) -> None:
         """Break the open watches whose path holds `part`, as a load balancer does that is restarted."""
         assert self._loop is not None
-        for path, transport in self._watches:
+        for path, transport in tuple(self._watches):  # the thread of the loop takes them off meanwhile
             if part in path:
                 self._loop.call_soon_threadsafe(transport.abort)
 
@@ -72,12 +72,12 @@ def proxied(plane: ControlPlane, name: str) -> Iterator[Proxy]:
     thread = threading.Thread(target=loop.run_until_complete, args=(_serve(plane, proxy, started, end),))
     thread.start()
     try:
-        assert started.wait(10)
+        assert started.wait(PATIENCE)
         yield proxy
     finally:
         if not loop.is_closed():
             loop.call_soon_threadsafe(end.set)
-        thread.join(10)
+        thread.join(PATIENCE)
         loop.close()
 
 

@@ -51,7 +51,7 @@ def pods_of(place: Place, name: str, number: int) -> list[Json]:
         ]
         return pods if len(pods) == number else None
 
-    pods = until(f"{number} pods of {name} wait", found, 90)
+    pods = until(f"{number} pods of {name} wait", found)
     return sorted(pods, key=lambda pod: pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"])
 
 
@@ -59,10 +59,10 @@ def test_a_run_is_one_indexed_job_with_the_model_of_the_moment_and_its_report_be
     leader: Operator, place: Place
 ) -> None:
     batch(place, "wine", model={"modelDeploymentRef": {"name": "served"}})
-    waits = place.until_reason("BatchInference", "wine", "Succeeded", "ModelNotReady", 90)
+    waits = place.until_reason("BatchInference", "wine", "Succeeded", "ModelNotReady")
     assert "ModelDeployment served does not exist" in waits["message"]
     place.model("served")
-    revision = place.until_ready("served", 90)["status"]["stableRevision"]
+    revision = place.until_ready("served")["status"]["stableRevision"]
     first, second = pods_of(place, "wine", 2)
     told = json.loads(first["spec"]["containers"][0]["env"][0]["value"])
     assert told["model"] == {"uri": "https://models.example.com/wine.onnx", "digest": DIGEST}
@@ -70,7 +70,7 @@ def test_a_run_is_one_indexed_job_with_the_model_of_the_moment_and_its_report_be
     assert first["spec"]["automountServiceAccountToken"] is False
     end(place, second, 0, {"result": "Partial"})
     end(place, first, 0, REPORT)
-    place.until_reason("BatchInference", "wine", "Succeeded", "Completed", 90)
+    place.until_reason("BatchInference", "wine", "Succeeded", "Completed")
     found = place.get("BatchInference", "wine")
     assert found is not None
     status = found["status"]
@@ -87,7 +87,7 @@ def test_a_pod_that_fails_for_good_ends_the_run_at_once_and_says_why(leader: Ope
     batch(place, "bad")
     first, _ = pods_of(place, "bad", 2)
     end(place, first, 3, {"reason": "TooManyBadRows", "message": "3 of 100 rows cannot be read", "findings": []})
-    failed = place.until_reason("BatchInference", "bad", "Succeeded", "TooManyBadRows", 90)
+    failed = place.until_reason("BatchInference", "bad", "Succeeded", "TooManyBadRows")
     assert failed["status"] == "False"
     assert "3 of 100 rows" in failed["message"]
 
@@ -100,7 +100,7 @@ def test_a_pod_that_fails_in_passing_is_tried_again_with_its_own_index_alone(lea
     assert other["metadata"]["uid"] == second["metadata"]["uid"]
     assert one["metadata"]["uid"] != first["metadata"]["uid"]
     end(place, one, 1, {"reason": "InputUnreachable", "message": "timeout", "findings": []})
-    failed = place.until_reason("BatchInference", "again", "Succeeded", "InputUnreachable", 90)
+    failed = place.until_reason("BatchInference", "again", "Succeeded", "InputUnreachable")
     assert failed["status"] == "False"
 
 
@@ -109,8 +109,8 @@ def test_a_suspended_run_has_no_pods_and_goes_on_with_the_same_job(leader: Opera
     pods_of(place, "paused", 2)
     uid = _job(place, "paused")["metadata"]["uid"]
     place.patch("BatchInference", "paused", {"spec": {"suspend": True}})
-    place.until_reason("BatchInference", "paused", "Succeeded", "Suspended", 90)
-    until("there are no pods", lambda: not place.all("Pod", "holdfast.dev/batch-inference=paused"), 90)
+    place.until_reason("BatchInference", "paused", "Succeeded", "Suspended")
+    until("there are no pods", lambda: not place.all("Pod", "holdfast.dev/batch-inference=paused"))
     place.patch("BatchInference", "paused", {"spec": {"suspend": False}})
     pods_of(place, "paused", 2)
     assert _job(place, "paused")["metadata"]["uid"] == uid
@@ -121,10 +121,10 @@ def test_a_report_that_was_lost_with_its_pods_is_asked_for_again(leader: Operato
     (pod,) = pods_of(place, "lost", 1)
     uid = _job(place, "lost")["metadata"]["uid"]
     end(place, pod, 0, {"result": "Partial"})
-    until("there is another Job", lambda: _job(place, "lost")["metadata"]["uid"] != uid, 90)
+    until("there is another Job", lambda: _job(place, "lost")["metadata"]["uid"] != uid)
     (pod,) = pods_of(place, "lost", 1)
     end(place, pod, 0, {**REPORT, "shards": 4})
-    place.until_reason("BatchInference", "lost", "Succeeded", "Completed", 90)
+    place.until_reason("BatchInference", "lost", "Succeeded", "Completed")
 
 
 def _job(place: Place, name: str) -> Json:

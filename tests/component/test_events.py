@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,9 +16,9 @@ from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 from tests.component.test_retraining import helper, serving
 from tests.component.test_training import end, pod_of
-from tests.component.world import Operator, Place, operator, stop, until
+from tests.component.world import Json, Operator, Place, operator, stop, until
 
-from holdfast_devcluster import ControlPlane
+from holdfast_devcluster import ControlPlane, ports
 
 KEY = b"a-key-for-one-namespace-alone"
 OLD, NEW = ({"result": "Completed", "version": "sha256:" + digit * 64, "files": 1} for digit in "12")
@@ -38,24 +37,27 @@ class Sender:
         lines = sorted(f"{name}:{value}\n" for name, value in message.headers.items() if name.startswith("ce-"))
         signature = hmac.new(key, "".join(lines).encode() + message.body, hashlib.sha256).hexdigest()
         headers = {**message.headers, "Holdfast-Signature": f"sha256={signature}"}
-        return httpx.post(self.address, content=message.body, headers=headers, timeout=30)
+        return httpx.post(self.address, content=message.body, headers=headers, timeout=60)
 
 
 @pytest.fixture(scope="module")
 def sender(tmp_path_factory: pytest.TempPathFactory) -> Sender:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return Sender(probe.getsockname()[1], tmp_path_factory.mktemp("keys"))
+    return Sender(ports.free()[0], tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="module")
-def leader(plane: ControlPlane, sender: Sender) -> Iterator[Operator]:
+def module_leader(plane: ControlPlane, sender: Sender) -> Iterator[Operator]:
     port = sender.address.rstrip("/").rpartition(":")[2]
     settings = {"HOLDFAST_EVENTS_PORT": port, "HOLDFAST_EVENT_KEYS": str(sender.keys)}
     with operator(plane, "events", **settings) as running:
-        running.until_idle()
         yield running
-        assert stop(running) == 0
+        if not running.ended:
+            assert stop(running) == 0
+
+
+def retraining(place: Place) -> Json:
+    found: Json = (place.get("ModelDeployment", "wine") or {})["status"].get("retraining", {})
+    return found
 
 
 def looks(place: Place) -> set[str]:
@@ -73,9 +75,7 @@ def test_an_event_has_the_data_looked_at_long_before_the_next_poll(
     place.patch("ModelDeployment", "wine", {"spec": {"retraining": {"triggers": triggers}}})
     job = helper(place, "poll")
     end(place, pod_of(place, job["metadata"]["name"]), 0, OLD)
-    until(
-        "the look is taken in", lambda: "lastPollTime" in place.get("ModelDeployment", "wine")["status"]["retraining"]
-    )
+    until("the look is taken in", lambda: "lastPollTime" in retraining(place))
     leader.until_idle()
     first = looks(place)
 
@@ -83,7 +83,7 @@ def test_an_event_has_the_data_looked_at_long_before_the_next_poll(
     assert sender.send(f"{place.namespace}/white", "1").status_code == 404
     assert sender.send(f"{place.namespace}-other/wine", "1").status_code == 401
     leader.until_idle()
-    assert looks(place) == first
+    assert looks(place) <= first
     answer = sender.send(subject, "1", mode=to_binary)
     assert (answer.status_code, answer.json()) == (202, {"message": "somebody will look at the data"})
     (look,) = until("another look is taken", lambda: looks(place) - first)

@@ -28,6 +28,11 @@ def rolled_back(place: Place) -> bool:
     return answers(DIGEST, "RevisionRejected")(place)
 
 
+def events(kube: Kube) -> str:
+    """As somebody reads them."""
+    return kube("describe", "mdep", "wine").partition("\nEvents:")[2]
+
+
 @pytest.mark.usefixtures("leader")
 def test_a_rollback_is_neither_undone_nor_repeated_while_git_says_otherwise(plane: ControlPlane, place: Place) -> None:
     kube = Kube(binaries.kubectl(), plane.kubeconfig, place.namespace)
@@ -39,11 +44,11 @@ def test_a_rollback_is_neither_undone_nor_repeated_while_git_says_otherwise(plan
         until("it is rolled back", lambda: rolled_back(place))
         applied = syncer.applied
         until("it was applied three times more", lambda: syncer.applied >= applied + 3)
-        after, described = kube.get("mdep", "wine"), kube("describe", "mdep", "wine")
+        after = kube.get("mdep", "wine")
+        [told] = [each for each in after["status"]["decisions"] if each["action"] == "RolledBack"]
+        until("an Event tells of it", lambda: f"RolledBack: {told['message']}" in events(kube))
     assert syncer.drifts == []
     assert rolled_back(place)
     assert after["spec"]["model"]["digest"] == NEW_DIGEST
-    [told] = [each for each in after["status"]["decisions"] if each["action"] == "RolledBack"]
     assert told["toRevision"] == after["status"]["stableRevision"] != told["fromRevision"]
-    assert f"RolledBack: {told['message']}" in described.partition("\nEvents:")[2]
     assert tools.agreed(after) == ("Degraded", "Failed")

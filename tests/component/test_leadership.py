@@ -8,14 +8,9 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 
 import pytest
-from tests.component.world import Operator, Place, mutations, operator, stop
+from tests.component.world import PATIENCE, Operator, Place, mutations, operator, stop
 
 from holdfast_devcluster import ControlPlane
-
-KILLED = 40.0
-"""Seconds: 17 on a quiet machine, for its Lease has to expire."""
-STOPPED = 10.0
-"""3 on a quiet machine. With an expiry it is longer than 15."""
 
 
 class Succession:
@@ -31,13 +26,15 @@ class Succession:
     def standby(self) -> Operator:
         """A new one that has seen who leads."""
         standby = self._start()
-        standby.until("the standby answers", lambda: standby.health)
+        standby.until("the standby is ready", lambda: standby.probe("/readyz")[0] == 200)
         return standby
 
-    def succeed(self, standby: Operator, limit: float) -> None:
-        """Wait until the standby leads."""
-        standby.until(f"the standby leads within {limit:.0f} s", lambda: standby.leads, limit)
+    def succeed(self, standby: Operator) -> str:
+        """Wait until the standby leads; whom the Lease was taken from, in its words."""
+        standby.until("the standby leads", lambda: standby.leads)
         self.leader = standby
+        [taken] = [line["message"] for line in standby.logged() if line["message"].startswith("took the lease")]
+        return str(taken)
 
     def _start(self) -> Operator:
         self._number += 1
@@ -56,14 +53,13 @@ def test_a_standby_is_ready_and_alive_and_writes_nothing_until_the_leader_is_tol
     succession: Succession, plane: ControlPlane, place: Place
 ) -> None:
     leader, standby = succession.leader, succession.standby()
-    assert standby.probe("/readyz")[0] == standby.probe("/livez")[0] == 200
+    assert standby.probe("/livez")[0] == 200
     assert not standby.leads
     place.model("wine")
     place.until_ready("wine")
     assert mutations(plane, standby.name) == []
-    leader.send(signal.SIGTERM)
-    succession.succeed(standby, STOPPED)
-    assert leader.process.wait(20) == 0
+    assert stop(leader) == 0
+    assert "(before: nobody)" in succession.succeed(standby)  # it was released, and had not to expire
 
 
 def test_a_leader_that_was_paused_writes_nothing_after_the_next_one_leads(
@@ -72,20 +68,20 @@ def test_a_leader_that_was_paused_writes_nothing_after_the_next_one_leads(
     leader, standby = succession.leader, succession.standby()
     leader.until_idle()
     leader.send(signal.SIGSTOP)
-    paused = datetime.now(UTC)
     for number in range(20):  # their events wait in the paused one's sockets: it wakes with work in its hands
         place.model(f"wine-{number}")
-    succession.succeed(standby, KILLED)
+    assert f"(before: {leader.name}" in succession.succeed(standby)
+    led = datetime.now(UTC)
     standby.until_idle()
     for number in range(20):
         place.until_ready(f"wine-{number}")
     leader.send(signal.SIGCONT)
-    assert leader.process.wait(20) == 1
+    assert leader.process.wait(PATIENCE) == 1
     assert "leadership is lost" in leader.last_lines()
     late = [
         event
         for event in mutations(plane, leader.name)
-        if datetime.fromisoformat(event["requestReceivedTimestamp"]) > paused
+        if datetime.fromisoformat(event["requestReceivedTimestamp"]) > led
     ]
     assert late == []
 
@@ -94,5 +90,5 @@ def test_a_leader_that_is_killed_is_succeeded_once_its_lease_has_expired(success
     leader, standby = succession.leader, succession.standby()
     leader.send(signal.SIGKILL)
     place.model("wine")
-    succession.succeed(standby, KILLED)
+    assert f"(before: {leader.name}" in succession.succeed(standby)
     place.until_ready("wine")

@@ -22,9 +22,9 @@ def test_it_serves_its_namespaces_and_asks_for_nothing_else(plane: ControlPlane,
             assert place.deployments("wine") == []
             assert place.condition("ModelDeployment", "wine", "Ready") == {}
             models.delete("Service", "wine")
-            until("the Service is back", lambda: models.get("Service", "wine"), 10)
+            until("the Service is back", lambda: models.get("Service", "wine"))
             assert running.probe("/readyz")[0] == 200
-            stop(running)
+            assert stop(running) == 0
         asked = list(requests(plane, "namespaced"))
         assert [event for event in asked if event["responseStatus"]["code"] in {401, 403}] == []
         reached = {event["objectRef"].get("namespace") for event in asked if "objectRef" in event}

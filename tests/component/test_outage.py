@@ -17,7 +17,7 @@ def test_the_operator_goes_on_when_the_api_server_is_back_and_has_deleted_nothin
             place.until_ready(name)
         first.until_idle()
         server.stop()
-        until("the outage is noticed", lambda: "no answer" in first.last_lines())
+        until("the outage is noticed", lambda: "no answer" in first.log.read_text())
         server.start()
         plane.wait_ready()
         if _survived(first):
@@ -37,14 +37,13 @@ def test_the_operator_goes_on_when_the_api_server_is_back_and_has_deleted_nothin
 
 def _survived(running: Operator) -> bool:
     """Whether it still leads once it has had the time to find out."""
-    return bool(until("it leads or has ended", lambda: running.process.poll() is not None or running.idle)) and (
-        running.process.poll() is None
-    )
+    until("it leads or has ended", lambda: running.ended or running.idle)
+    return not running.ended
 
 
 def _goes_on(place: Place) -> None:
     place.delete("Service", "one")
     place.patch("ModelDeployment", "two", {"spec": {"serving": {"replicas": 2}}})
     until("the Service is back", lambda: place.get("Service", "one"))
-    place.until_ready("two", 60)
+    place.until_ready("two")
     assert place.deployment("two")["spec"]["replicas"] == 2

@@ -80,7 +80,7 @@ def test_one_object_trains_serves_compares_and_takes_over(leader: Operator, plac
         assert next(c for c in status["conditions"] if c["type"] == "Ready")["status"] == "True"
         return status if status["model"]["digest"] == CHALLENGER else None
 
-    status = until("the challenger serves", takes_over, 60)
+    status = until("the challenger serves", takes_over)
     assert status["model"]["source"] == "Retraining"
     assert status["retraining"]["gate"] == [ROW]
     assert status["lastHandledRetrain"] == "monday"
@@ -114,10 +114,10 @@ def test_a_run_whose_name_is_taken_is_said_and_nobody_elses_is_touched(leader: O
     assert after is not None
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     place.delete("TrainingJob", taken)
-    until("the run is there", lambda: place.all("TrainingJob", "holdfast.dev/trigger=Manual"), 60)
+    until("the run is there", lambda: place.all("TrainingJob", "holdfast.dev/trigger=Manual"))
 
 
 def test_what_a_model_deployment_made_goes_with_it(leader: Operator, place: Place) -> None:
     serving(place)
     place.delete("ModelDeployment", "wine")
-    until("its runs are gone", lambda: not place.all("TrainingJob"), 60)
+    until("its runs are gone", lambda: not place.all("TrainingJob"))

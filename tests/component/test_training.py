@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.component.world import DIGEST, Json, Operator, Place, until
+from tests.component.world import DIGEST, UNPLAYED, Json, Operator, Place, until
 
 NOWHERE = {"disk": "none-has-it"}
 REPORT = {
@@ -28,14 +28,13 @@ def pod_of(place: Place, job: str) -> Json:
 
 
 def bind(place: Place, pod: Json) -> None:
-    """Give the pod a node of its own, of which nobody plays the kubelet.
+    """Give the pod a node of which nobody plays the kubelet.
 
-    Pods of a node that does not exist are deleted by the pod garbage collector, but only 40 s after it first missed the
-    node: a name that another test has used would take the pod away at once.
+    There has to be one: pods of a node that does not exist are garbage within a minute, and pods of this one stay five.
     """
     name = pod["metadata"]["name"]
     binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}}
-    target = {"target": {"kind": "Node", "name": f"nobody-plays-{pod['metadata']['uid']}"}}
+    target = {"target": {"kind": "Node", "name": UNPLAYED}}
     place.plane.api.request("POST", place.path("Pod", name, "binding"), {**binding, **target})
 
 

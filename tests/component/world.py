@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from holdfast_devcluster import ControlPlane
+from holdfast_devcluster import ControlPlane, ports
 from holdfast_devcluster.api import ApiError
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
@@ -29,6 +28,11 @@ GROUPS = ("system:serviceaccounts", f"system:serviceaccounts:{SYSTEM}")
 MUTATIONS = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 SERVING_IMAGE = "localhost/holdfast-serving:test"
 DIGEST = "sha256:" + "0" * 64
+UNPLAYED = "nobody-plays"
+"""A node without a kubelet, to which the scheduler gives no pods."""
+PATIENCE = 150.0
+"""Seconds for what takes some on a quiet machine, for others are slow, and halt. What must come soon is proved by what
+brings it about, not by the time."""
 
 Json = dict[str, Any]
 Found = TypeVar("Found")
@@ -54,7 +58,7 @@ _PLURALS = {
 }
 
 
-def until(what: str, test: Callable[[], Found | None], seconds: float = 30.0) -> Found:
+def until(what: str, test: Callable[[], Found | None], seconds: float = PATIENCE) -> Found:
     """What `test` gives once it gives something that is not false."""
     end = time.monotonic() + seconds
     while True:
@@ -75,7 +79,7 @@ def rendered(overlay: str, plane: ControlPlane) -> list[Json]:
 def install(overlay: str, plane: ControlPlane) -> None:
     """Apply an overlay."""
     plane.kubectl("apply", "--server-side", "-f", "-", input=yaml.safe_dump_all(rendered(overlay, plane)))
-    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=150s")
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ class Place:
         conditions = found.get("status", {}).get("conditions", [])
         return next((c for c in conditions if c["type"] == type_), {})
 
-    def until_ready(self, name: str, seconds: float = 30.0) -> Json:
+    def until_ready(self, name: str, seconds: float = PATIENCE) -> Json:
         """The ModelDeployment, once it serves what its spec asks for."""
 
         def ready() -> Json | None:
@@ -164,7 +168,7 @@ class Place:
 
         return until(f"ModelDeployment {name} is ready", ready, seconds)
 
-    def until_reason(self, kind: str, name: str, type_: str, reason: str, seconds: float = 30.0) -> Json:
+    def until_reason(self, kind: str, name: str, type_: str, reason: str, seconds: float = PATIENCE) -> Json:
         """The condition, once it gives that reason."""
 
         def given() -> Json | None:
@@ -183,18 +187,32 @@ class Place:
 
 @dataclass
 class Operator:
-    """A process of the operator."""
+    """A process of the operator, as the pod `name`."""
 
-    process: subprocess.Popen[bytes]
     name: str
     port: int
     log: Path
-    ended: list[int] = field(default_factory=list)
+    environment: dict[str, str]
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """Also again, as the kubelet does with one that has ended."""
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "holdfast"], env=self.environment, stdout=output, stderr=output
+            )
+
+    @property
+    def ended(self) -> bool:
+        return self.process.poll() is not None
 
     def probe(self, path: str) -> tuple[int, str]:
         """Status and text of an answer; 0 when nobody answers."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as response:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -220,16 +238,16 @@ class Operator:
     def metric(self, name: str, **labels: str) -> float:
         """The sum of the samples that have these labels."""
         total = 0.0
-        for line in self.probe("/metrics")[1].splitlines():
+        for line in until(f"{self.name} shows its metrics", lambda: self.probe("/metrics")[1]).splitlines():
             if line.startswith((f"{name}{{", f"{name} ")) and all(f'{k}="{v}"' in line for k, v in labels.items()):
                 total += float(line.rpartition(" ")[2])
         return total
 
-    def until(self, what: str, test: Callable[[], Any], seconds: float = 30.0) -> None:
+    def until(self, what: str, test: Callable[[], Any], seconds: float = PATIENCE) -> None:
         """Wait for something that needs this process alive."""
 
         def alive_and_so() -> Any:
-            if self.process.poll() is not None:
+            if self.ended:
                 raise AssertionError(f"operator {self.name} has ended:\n{self.last_lines()}")
             return test()
 
@@ -238,7 +256,7 @@ class Operator:
         except AssertionError as error:
             raise AssertionError(f"{error}; {self.health}\n{self.last_lines()}") from error
 
-    def until_idle(self, seconds: float = 30.0) -> None:
+    def until_idle(self, seconds: float = PATIENCE) -> None:
         self.until("the operator is idle", lambda: self.idle, seconds)
 
     def send(self, signal_: signal.Signals) -> None:
@@ -255,8 +273,7 @@ class Operator:
 @contextmanager
 def operator(plane: ControlPlane, name: str, **environment: str) -> Iterator[Operator]:
     """Run `python -m holdfast` as the pod `name`, with the rights of its ServiceAccount; killed at the end."""
-    port = _free_port()
-    log = plane.folder / f"{name}.log"
+    [port] = ports.free()
     settings = {
         "KUBECONFIG": str(plane.kubeconfig_for(ACCOUNT, GROUPS)),
         "POD_NAME": name,
@@ -265,24 +282,18 @@ def operator(plane: ControlPlane, name: str, **environment: str) -> Iterator[Ope
         "HOLDFAST_SERVING_IMAGE": SERVING_IMAGE,
         "HOLDFAST_TRAINING_IMAGE": "localhost/holdfast-training:test",
     }
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "holdfast"],
-            env={**os.environ, **settings, **environment},
-            stdout=output,
-            stderr=output,
-        )
+    running = Operator(name, port, plane.folder / f"{name}.log", {**os.environ, **settings, **environment})
     try:
-        yield Operator(process, name, port, log)
+        yield running
     finally:
-        process.kill()
-        process.wait()
+        running.process.kill()
+        running.process.wait()
 
 
 def stop(running: Operator) -> int:
     """End it as the kubelet does, so that the next one need not wait for its Lease; its exit status."""
     running.send(signal.SIGTERM)
-    return running.process.wait(20)
+    return running.process.wait(PATIENCE)
 
 
 def requests(plane: ControlPlane, pod: str | None = None) -> Iterator[Json]:
@@ -301,10 +312,3 @@ def mutations(plane: ControlPlane, pod: str | None = None) -> list[Json]:
         for event in requests(plane, pod)
         if event["verb"] in MUTATIONS and event["objectRef"]["resource"] != "leases"
     ]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -34,7 +34,7 @@ from obstore.store import S3Store
 from tests.unit.bundle.loopback import make_certificate
 
 from holdfast_bundle.credentials import Credentials, basic
-from holdfast_devcluster import binaries, nodejs, packages
+from holdfast_devcluster import binaries, nodejs, packages, ports
 
 KEY_ID = "canary-key-id"
 KEY = "canary/secret+key"
@@ -42,9 +42,7 @@ REGION = "eu-test-1"
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    return ports.free()[0]
 
 
 @contextlib.contextmanager
