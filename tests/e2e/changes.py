@@ -73,11 +73,11 @@ def drain_node(kube: Kube, name: str, but: str) -> None:
     """
     [node] = [node["metadata"]["name"] for node in kube.list("nodes")]
     before = _pods(kube, name)
-    options = ("--force", "--ignore-daemonsets", "--delete-emptydir-data", f"--pod-selector={but}", "--timeout=120s")
+    options = ("--force", "--ignore-daemonsets", "--delete-emptydir-data", f"--pod-selector={but}", "--timeout=400s")
     with ThreadPoolExecutor(1) as threads:
-        draining = threads.submit(kube, "drain", node, *options, timeout=150)
+        draining = threads.submit(kube, "drain", node, *options, timeout=430)
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 240
             while set(before) <= set(_pods(kube, name)):
                 assert time.monotonic() < deadline, "no pod of the model was evicted"
                 time.sleep(0.1)
@@ -90,7 +90,7 @@ def drain_node(kube: Kube, name: str, but: str) -> None:
 
 def until_only(kube: Kube, name: str, pods: int) -> None:
     """Until no more pods are left than these."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while len(found := _pods(kube, name, going=True)) != pods:
         assert time.monotonic() < deadline, f"{found} are not {pods} pods"
         time.sleep(0.25)

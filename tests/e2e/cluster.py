@@ -43,7 +43,7 @@ def running() -> Iterator[Kube]:
         if was_there:  # with an operator of another content under the same name, perhaps
             admin("rollout", "restart", "deploy/holdfast-operator")
         for name in ("holdfast-operator", "prometheus"):
-            admin("rollout", "status", f"deploy/{name}", "--timeout=180s", timeout=200)
+            admin("rollout", "status", f"deploy/{name}", "--timeout=230s")
         yield admin
     finally:
         if not was_there and not os.environ.get("HOLDFAST_KEEP_CLUSTER"):

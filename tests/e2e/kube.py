@@ -13,6 +13,8 @@ from typing import Any
 import yaml
 
 JsonObject = dict[str, Any]
+PATIENCE = 240.0
+"""Seconds for what takes some on a quiet machine: others are slow, and halt."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Kube:
     kubeconfig: Path
     namespace: str
 
-    def __call__(self, *arguments: str, stdin: str | None = None, timeout: float = 120, check: bool = True) -> str:
+    def __call__(self, *arguments: str, stdin: str | None = None, timeout: float = PATIENCE, check: bool = True) -> str:
         """What kubectl prints. Raises AssertionError with its complaint."""
         done = subprocess.run(
             [str(self.program), f"--kubeconfig={self.kubeconfig}", "-n", self.namespace, *arguments],
@@ -47,7 +49,7 @@ class Kube:
         return items
 
     def wait(
-        self, kind: str, name: str, reached: Callable[[JsonObject], bool], what: str, seconds: float = 120
+        self, kind: str, name: str, reached: Callable[[JsonObject], bool], what: str, seconds: float = PATIENCE
     ) -> JsonObject:
         """The object once `reached` holds. Raises AssertionError with its status, events and pods."""
         deadline = time.monotonic() + seconds
@@ -61,14 +63,14 @@ class Kube:
                 raise AssertionError(f"{kind}/{name}: waited {seconds:.0f} s until {what}\n{described}\n{pods}")
             time.sleep(0.25)
 
-    def wait_reason(self, kind: str, name: str, type_: str, reason: str, seconds: float = 120) -> JsonObject:
+    def wait_reason(self, kind: str, name: str, type_: str, reason: str, seconds: float = PATIENCE) -> JsonObject:
         """The condition `type_` once it has `reason`."""
         found = self.wait(
             kind, name, lambda o: condition(o, type_).get("reason") == reason, f"{type_} is {reason}", seconds
         )
         return condition(found, type_)
 
-    def wait_ready(self, name: str, revision_not: str | None = None, seconds: float = 120) -> JsonObject:
+    def wait_ready(self, name: str, revision_not: str | None = None, seconds: float = PATIENCE) -> JsonObject:
         """The ModelDeployment once its spec is served (by another revision than the one given)."""
 
         def ready(found: JsonObject) -> bool:

@@ -23,7 +23,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tests.e2e import client
-from tests.e2e.kube import JsonObject, Kube
+from tests.e2e.kube import PATIENCE, JsonObject, Kube
 
 from holdfast_serving.grpc import messages
 from holdfast_training import datasets
@@ -143,7 +143,7 @@ class Traffic:
     def finish(self) -> dict[str, Any]:
         """Stop, and return `{requests, grpc_requests, failed, again, versions, errors}`."""
         self.kube("exec", "deploy/models", "--", "touch", "/tmp/stop")
-        output, _ = self.process.communicate(timeout=120)
+        output, _ = self.process.communicate(timeout=PATIENCE)
         result: dict[str, Any] = json.loads(output.splitlines()[-1])
         if answer := base64.b64decode(result.pop("grpc_answer")):
             said = messages.inference("ModelInferResponse").FromString(answer)
@@ -203,7 +203,7 @@ def bring_grpcio(kube: Kube) -> None:
         kube("exec", "-i", "deploy/models", "--", "mkdir", "-p", PACKAGES)
         command = [str(kube.program), f"--kubeconfig={kube.kubeconfig}", "-n", kube.namespace, "exec", "-i"]
         command += ["deploy/models", "--", "tar", "-x", "-o", "-C", PACKAGES]
-        subprocess.run(command, stdin=archive, check=True, timeout=120)
+        subprocess.run(command, stdin=archive, check=True, timeout=PATIENCE)
 
 
 def start_model_server(kube: Kube, files: dict[str, bytes] | None = None) -> ModelServer:
@@ -250,5 +250,5 @@ def start_model_server(kube: Kube, files: dict[str, bytes] | None = None) -> Mod
             },
         },
     )
-    kube("rollout", "status", "deploy/models", "--timeout=120s", timeout=130)
+    kube("rollout", "status", "deploy/models", "--timeout=230s")
     return ModelServer(files)

@@ -53,9 +53,7 @@ def program(kube: Kube, name: str, code: str, *arguments: str) -> str:
     volumes = [{"name": "models", "persistentVolumeClaim": {"claimName": "models"}}, {"name": "tmp", "emptyDir": {}}]
     spec = {**RESTRICTED_POD, "restartPolicy": "Never", "containers": [container], "volumes": volumes}
     kube.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
-    ended = kube.wait(
-        "pod", name, lambda pod: pod["status"].get("phase") in ("Succeeded", "Failed"), "it has ended", 180
-    )
+    ended = kube.wait("pod", name, lambda pod: pod["status"].get("phase") in ("Succeeded", "Failed"), "it has ended")
     printed = kube("logs", name)
     assert ended["status"]["phase"] == "Succeeded", printed
     return printed
@@ -81,10 +79,10 @@ def scored(kube: Kube) -> tuple[Kube, list[str]]:
     )  # fmt: skip
     label = "holdfast.dev/batch-inference=wine"
     kube.wait("binf", "wine", lambda _: any("scored" in events(kube, name(pod)) for pod in kube.list("pods", label)),
-              "a shard is scored", 240)  # fmt: skip
+              "a shard is scored", 480)  # fmt: skip
     [first] = kube.list("pods", label)
     kube("delete", "pod", name(first), "--grace-period=0", "--force")
-    kube.wait_reason("binf", "wine", "Succeeded", "Completed", seconds=240)
+    kube.wait_reason("binf", "wine", "Succeeded", "Completed", seconds=480)
     [second] = [pod for pod in kube.list("pods", label) if name(pod) != name(first)]
     return kube, events(kube, name(second))
 

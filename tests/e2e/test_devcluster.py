@@ -29,7 +29,7 @@ for resource in ("configmaps", "secrets"):
         headers={"Authorization": "Bearer " + open(account + "token").read()},
     )
     try:
-        print(resource, urllib.request.urlopen(request, context=tls, timeout=10).status)
+        print(resource, urllib.request.urlopen(request, context=tls, timeout=60).status)
     except urllib.error.HTTPError as error:
         print(resource, error.code)
 """
@@ -93,9 +93,7 @@ def run_once(kube: Kube, name: str, spec: dict[str, Any]) -> str:
             "spec": {**spec, "restartPolicy": "Never"},
         }
     )
-    ended = kube.wait(
-        "pod", name, lambda pod: pod["status"].get("phase") in ("Succeeded", "Failed"), "it has ended", 60
-    )
+    ended = kube.wait("pod", name, lambda pod: pod["status"].get("phase") in ("Succeeded", "Failed"), "it has ended")
     log = kube("logs", name)
     assert ended["status"]["phase"] == "Succeeded", log
     return log
@@ -133,7 +131,7 @@ def web(kube: Kube) -> Iterator[Kube]:
             },
         },
     )
-    kube("wait", "--for=condition=Available", "deployment/web", "--timeout=60s")
+    kube("wait", "--for=condition=Available", "deployment/web", "--timeout=230s")
     yield kube
     kube("delete", "deployment,pvc", "--all", "--wait=false")
 
@@ -144,7 +142,7 @@ def test_a_restricted_pod_writes_to_a_volume_of_the_default_class(web: Kube) -> 
 
 
 def test_a_service_is_found_by_its_name(web: Kube) -> None:
-    ask = "import urllib.request; print(urllib.request.urlopen('http://web', timeout=10).read().decode())"
+    ask = "import urllib.request; print(urllib.request.urlopen('http://web', timeout=60).read().decode())"
     assert web("exec", "deploy/web", "--", "python", "-c", ask).strip() == "hello from uid 65532"
 
 

@@ -63,14 +63,14 @@ def devcluster(*arguments: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=180)
+    output, _ = process.communicate(timeout=400)
     assert process.returncode == 0, output
     return output
 
 
 def kubectl(cluster: Embedded, *arguments: str, stdin: str | None = None) -> str:
     command = [str(binaries.kubectl()), f"--kubeconfig={cluster.kubeconfig()}", *arguments]
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -83,7 +83,7 @@ def try_kubectl(cluster: Embedded, *arguments: str) -> str:
         return ""
 
 
-def until(what: str, condition: Callable[[], bool], seconds: float = 60) -> None:
+def until(what: str, condition: Callable[[], bool], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds} s until {what}"
@@ -160,7 +160,7 @@ def test_up_of_a_running_cluster_changes_nothing(cluster: Embedded) -> None:
 
 def test_what_ran_in_a_cluster_comes_back_after_its_sudden_death(cluster: Embedded) -> None:
     kubectl(cluster, "apply", "-f", "-", stdin=yaml.safe_dump_all([CLAIM, POD]))
-    kubectl(cluster, "wait", "--for=condition=Ready", "pod/sleeper", "--timeout=60s")
+    kubectl(cluster, "wait", "--for=condition=Ready", "pod/sleeper", "--timeout=230s")
     kubectl(cluster, "exec", "sleeper", "--", "sh", "-c", "echo kept > /data/file")
     init = namespaces.init_pid(cluster.folder)
     assert init is not None
@@ -197,7 +197,7 @@ def test_the_link_of_somebody_else_s_cluster_is_left_alone(cluster: Embedded) ->
     subprocess.run(["ip", "link", "set", network.link, "alias", "another/folder"], check=True)
     try:
         refused = devcluster("up")
-        output, _ = refused.communicate(timeout=60)
+        output, _ = refused.communicate(timeout=240)
         assert refused.returncode == 1
         assert "in use by the one in another/folder" in output
         finish(devcluster("down"))

@@ -14,14 +14,14 @@ def test_nothing_that_git_says_is_changed_by_serving_a_rollout_or_a_failure(kube
     better = deployment("synced", {"uri": models.url("better.onnx")})
     worse = deployment("synced", {"uri": models.url("better.onnx"), "digest": ABSENT_DIGEST})
     with Syncer(kube, good, seconds=1) as syncer:
-        kube("wait", "--for=condition=Ready", "--timeout=120s", "mdep/synced")
+        kube("wait", "--for=condition=Ready", "--timeout=230s", "mdep/synced")
         syncer.sync()
         first = kube.get("mdep", "synced")["status"]["stableRevision"]
         syncer.change(better)
-        kube("wait", "--for=condition=Ready", "--timeout=120s", "mdep/synced")
+        kube("wait", "--for=condition=Ready", "--timeout=230s", "mdep/synced")
         second = kube.get("mdep", "synced")["status"]["stableRevision"]
         syncer.change(worse)
-        kube("wait", "--for=condition=Stalled", "--timeout=120s", "mdep/synced")
+        kube("wait", "--for=condition=Stalled", "--timeout=230s", "mdep/synced")
         kube.wait("mdep", "synced", lambda _: syncer.applied >= 4, "it was applied four times as it is")
         failed = kube.get("mdep", "synced")
     assert syncer.drifts == []

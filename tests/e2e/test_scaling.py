@@ -24,6 +24,8 @@ def test_an_autoscaler_acts_on_the_model_deployment(kube: Kube, models: ModelSer
     }
     kube.apply(autoscaler)
     kube.wait("mdep", "scaled", lambda o: o["status"].get("readyReplicas") == 2, "two pods are ready")
+    budgets = "holdfast.dev/model-deployment=scaled"
+    kube.wait("mdep", "scaled", lambda _: len(kube.list("pdb", budgets)) == 1, "there is a budget")
     assert kube.get("pdb", "scaled")["spec"]["maxUnavailable"] == 1
     kube.apply(manifest)  # a sync from Git, where replicas are left out
     assert kube.get("mdep", "scaled")["spec"]["serving"]["replicas"] == 2

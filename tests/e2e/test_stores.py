@@ -37,7 +37,7 @@ def into_pod(kube: Kube, path: str, content: bytes) -> None:
         [*command, "--", "sh", "-c", f"cat > {path} && chmod 755 {path}"],
         input=content,
         capture_output=True,
-        timeout=120,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
 
@@ -70,11 +70,11 @@ def store(kube: Kube) -> None:
         },
     )
     kube.wait("deploy", "store", lambda o: o["status"].get("updatedReplicas") == 1, "it has a pod")
-    kube("wait", "pod", "-l", "app=store", "--for=jsonpath={.status.phase}=Running", "--timeout=60s")
+    kube("wait", "pod", "-l", "app=store", "--for=jsonpath={.status.phase}=Running", "--timeout=230s")
     into_pod(kube, "/data/versitygw", binaries.find("versitygw")["versitygw"].path.read_bytes())
     into_pod(kube, "/data/store/models/wine.onnx", good_model())
     into_pod(kube, "/data/complete", b"")
-    kube("rollout", "status", "deploy/store", "--timeout=60s", timeout=70)
+    kube("rollout", "status", "deploy/store", "--timeout=230s")
 
 
 def secret(name: str, key: str) -> JsonObject:
@@ -107,7 +107,7 @@ def _clean(kube: Kube) -> Iterator[None]:
 
 def everything(kube: Kube) -> str:
     """All that anybody can read about the models but the Secrets themselves: objects, Events, logs."""
-    objects = kube("get", "mdep,deploy,rs,job,pod,svc,events", "-o", "yaml", timeout=60)
+    objects = kube("get", "mdep,deploy,rs,job,pod,svc,events", "-o", "yaml")
     pods = kube.list("pods", "holdfast.dev/model-deployment")
     logs = [kube("logs", pod["metadata"]["name"], "--all-containers", check=False) for pod in pods]
     operator = Kube(kube.program, kube.kubeconfig, "holdfast-system")("logs", "deploy/holdfast-operator", check=False)
@@ -149,14 +149,14 @@ def test_a_wrong_key_is_said_and_a_mended_secret_heals_without_a_word(kube: Kube
     assert condition(kube.get("mdep", "wine"), "Available")["reason"] == "NeverServed"
 
     kube.apply(secret("models-read", KEY))
-    served = kube.wait_ready("wine", seconds=240)
+    served = kube.wait_ready("wine", seconds=480)
     assert served["status"]["model"] == served["status"]["model"] | {"uri": URI, "digest": onnx_digest(good_model())}
     assert models.ask(kube, "wine")["model_name"] == "wine"
 
     [pod] = kube.list("pods", f"holdfast.dev/revision={served['status']['stableRevision']}")
     assert "comes from the cache on claim models-cache" in kube("logs", pod["metadata"]["name"])
     # The store's own pod has the keys in its command; nothing of ours has them anywhere.
-    kube("delete", "deploy", "store", "--cascade=foreground", "--timeout=60s")
+    kube("delete", "deploy", "store", "--cascade=foreground", "--timeout=230s")
     told = everything(kube)
     for canary in (KEY, WRONG_KEY, "X-Amz-Signature"):
         assert canary not in told

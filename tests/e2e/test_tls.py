@@ -41,18 +41,18 @@ def test_a_certificate_is_missed_taken_and_changed(kube: Kube, models: ModelServ
     assert "Secret secured-tls does not exist" in ready["message"]
 
     kube.apply(secret("secured-tls", first))
-    status = kube.wait_ready("secured", seconds=180)["status"]
+    status = kube.wait_ready("secured", seconds=300)["status"]
     assert status["url"] == f"https://secured.{kube.namespace}.svc"
     answer = models.ask(kube, "secured", "https", "--ca", CA)
     assert answer["model_version"] == status["stableRevision"]
     assert shown(kube, "secured") == first.certificate.decode().strip()
 
     [pod] = kube.list("pods", "holdfast.dev/model-deployment=secured,app.kubernetes.io/component=serving")
-    traffic = models.traffic(kube, "secured", 180, 50, "https", "--ca", CA)
+    traffic = models.traffic(kube, "secured", 900, 50, "https", "--ca", CA)
     kube.apply(secret("secured-tls", second))
     # The kubelet looks at a pod's Secrets once a minute, and whenever the pod changes.
     kube("annotate", "pod", pod["metadata"]["name"], "tests/look=now")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while shown(kube, "secured") != second.certificate.decode().strip():
         assert time.monotonic() < deadline, "the new certificate was never used"
         time.sleep(1)

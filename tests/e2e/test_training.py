@@ -87,7 +87,7 @@ def trained(kube: Kube, models: ModelServer) -> Iterator[Kube]:
 @pytest.mark.parametrize("name", BAD)
 def test_a_run_that_cannot_succeed_says_why(trained: Kube, name: str) -> None:
     _, reason, words = BAD[name]
-    succeeded = trained.wait_reason("tjob", name, "Succeeded", reason, seconds=180)
+    succeeded = trained.wait_reason("tjob", name, "Succeeded", reason, seconds=480)
     for word in words:
         assert word in succeeded["message"]
     assert "model" not in trained.get("tjob", name)["status"]
@@ -95,7 +95,7 @@ def test_a_run_that_cannot_succeed_says_why(trained: Kube, name: str) -> None:
 
 def test_the_same_spec_data_and_image_give_the_same_model(trained: Kube, models: ModelServer) -> None:
     for name in ("first", "second"):
-        trained.wait_reason("tjob", name, "Succeeded", "Completed", seconds=180)
+        trained.wait_reason("tjob", name, "Succeeded", "Completed", seconds=480)
     first, second = (trained.get("tjob", name)["status"] for name in ("first", "second"))
     assert first["model"]["digest"] == second["model"]["digest"]
     assert first["model"]["uri"] != second["model"]["uri"]
@@ -107,7 +107,7 @@ def test_the_same_spec_data_and_image_give_the_same_model(trained: Kube, models:
 
 
 def test_the_output_of_a_run_is_served_as_soon_as_it_is_there(trained: Kube) -> None:
-    served = trained.wait_ready("waiting", seconds=180)["status"]["model"]
+    served = trained.wait_ready("waiting", seconds=480)["status"]["model"]
     made = trained.get("tjob", "first")["status"]["model"]
     assert (served["uri"], served["digest"]) == (made["uri"], made["digest"])
     assert served["source"] == "TrainingJob"
@@ -115,7 +115,7 @@ def test_the_output_of_a_run_is_served_as_soon_as_it_is_there(trained: Kube) -> 
 
 
 def test_a_run_that_failed_is_not_served_and_says_so(trained: Kube) -> None:
-    stalled = trained.wait_reason("mdep", "hopeless", "Stalled", "TrainingJobFailed", seconds=180)
+    stalled = trained.wait_reason("mdep", "hopeless", "Stalled", "TrainingJobFailed", seconds=480)
     assert "one-class" in stalled["message"]
     assert condition(trained.get("mdep", "hopeless"), "Available")["status"] == "False"
 

@@ -74,13 +74,13 @@ def evict(kube: Kube, pod: str) -> None:
 
 
 def test_a_run_whose_pod_is_evicted_goes_on_with_the_trials_that_were_done(runs: Kube) -> None:
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 480
     while not (pods := pods_of(runs, "interrupted")) or trials(runs, pods[0]["metadata"]["name"]) < 2:
         assert time.monotonic() < deadline, runs("describe", "tjob", "interrupted")
         time.sleep(0.5)
     [first] = pods
     evict(runs, first["metadata"]["name"])
-    runs.wait_reason("tjob", "interrupted", "Succeeded", "Completed", seconds=300)
+    runs.wait_reason("tjob", "interrupted", "Succeeded", "Completed", seconds=480)
     status = runs.get("tjob", "interrupted")["status"]
     again = [pod for pod in pods_of(runs, "interrupted") if pod["metadata"]["uid"] != first["metadata"]["uid"]]
     assert again, "the run ended before its pod was evicted"
@@ -91,7 +91,7 @@ def test_a_run_whose_pod_is_evicted_goes_on_with_the_trials_that_were_done(runs:
 
 
 def test_a_trainer_of_ones_own_meets_itself_in_other_pods_and_is_published(runs: Kube) -> None:
-    runs.wait_reason("tjob", "own", "Succeeded", "Completed", seconds=300)
+    runs.wait_reason("tjob", "own", "Succeeded", "Completed", seconds=480)
     status = runs.get("tjob", "own")["status"]
     assert float(status["metrics"][0]["value"]) > 0.8
     assert status["model"]["uri"] == f"pvc://models/wine/{status['jobName']}"

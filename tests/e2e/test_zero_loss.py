@@ -12,7 +12,7 @@ from tests.e2e.models import ModelServer
 def test_no_request_is_lost(kube: Kube, models: ModelServer) -> None:
     kube.apply(lossless("lossless", models, replicas=2, turn=0))
     kube.wait_ready("lossless")
-    traffic = models.mixed_traffic(kube, "lossless", seconds=240)
+    traffic = models.mixed_traffic(kube, "lossless", seconds=900)
     roll_out(kube, "lossless", models, replicas=2, turn=1)
     evict_pod(kube, "lossless")
     scale(kube, "lossless", 3)
@@ -29,7 +29,7 @@ def test_no_request_is_lost(kube: Kube, models: ModelServer) -> None:
 def test_a_drain_of_the_node_with_the_operator_on_it_loses_no_request(kube: Kube, models: ModelServer) -> None:
     kube.apply(lossless("drained", models, replicas=2, turn=0))
     kube.wait_ready("drained")
-    traffic = models.mixed_traffic(kube, "drained", seconds=120)
+    traffic = models.mixed_traffic(kube, "drained", seconds=900)
     drain_node(kube, "drained", but="app!=models,k8s-app!=kube-dns")
     result = traffic.finish()
     assert result["failed"] == 0, json.dumps(result)
