@@ -58,6 +58,7 @@ def read(environment: Mapping[str, str]) -> Settings:
             torch_image=reader.optional("HOLDFAST_TRAINING_TORCH_IMAGE"),
             tensorflow_image=reader.optional("HOLDFAST_TRAINING_TENSORFLOW_IMAGE"),
             poll_seconds=reader.number("HOLDFAST_POLL_SECONDS", 2, 1, 60),
+            drain_seconds=reader.number("HOLDFAST_DRAIN_SECONDS", 30, 15, 3600),  # a lease that nobody renews has 15
             own_images=reader.prefixes("HOLDFAST_OWN_TRAINERS"),
             max_trainings=reader.number("HOLDFAST_MAX_TRAININGS", 8, 1, 1000),
             settle_seconds=reader.number("HOLDFAST_SETTLE_SECONDS", 60, 1, 3600),

@@ -279,6 +279,7 @@ def operator(plane: ControlPlane, name: str, **environment: str) -> Iterator[Ope
         "POD_NAME": name,
         "POD_NAMESPACE": SYSTEM,
         "HOLDFAST_HEALTH_PORT": str(port),
+        "HOLDFAST_DRAIN_SECONDS": "15",
         "HOLDFAST_SERVING_IMAGE": SERVING_IMAGE,
         "HOLDFAST_TRAINING_IMAGE": "localhost/holdfast-training:test",
     }

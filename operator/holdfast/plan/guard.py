@@ -27,8 +27,6 @@ from holdfast.plan.standing import Alarm, Standing
 from holdfast.plan.verdict import Verdict
 from holdfast.plan.view import View
 
-DRAIN = timedelta(seconds=30)
-"""A revision that has had traffic keeps its pods for so long after it lost it."""
 LEASE = timedelta(seconds=15)
 """A lease that nobody renews has ended by then."""
 IDLE_POLL = 10.0
@@ -281,7 +279,7 @@ def left_over(view: View, stable: Revision, keep: Iterable[str]) -> tuple[list[W
             writes += children.withdrawal(view, stable, revision)
         if revision.standing.promoted_at is not None:
             at_once = revision.standing.reason in AT_ONCE or not revision.ready_replicas
-            draining = _since(view, revision) < DRAIN and not at_once
+            draining = _since(view, revision) < view.drain and not at_once
             if draining:
                 writes += _send_on(view, stable, revision)
             busy = draining or receiving

@@ -37,6 +37,8 @@ class Settings:
     """Of the operator, in base64; new pods take leases signed with it."""
     poll_seconds: float = 2.0
     """Between two looks at the routers while something is being decided."""
+    drain_seconds: float = 30.0
+    """A revision that has had traffic keeps its pods for so long after it lost it."""
     max_trainings: int = 8
     """Runs of all ModelDeployments at a time; others wait."""
     settle_seconds: int = 60

@@ -191,6 +191,11 @@ class View:
         return self.observed.settings.poll_seconds
 
     @property
+    def drain(self) -> timedelta:
+        """For so long the pods of a revision outlive its traffic."""
+        return timedelta(seconds=self.observed.settings.drain_seconds)
+
+    @property
     def deadline(self) -> timedelta:
         """For pods of a revision to become ready."""
         return timedelta(seconds=self.spec.rollout.progress_deadline_seconds)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.plan.guard import LEASE
 from holdfast.settings import SettingsError, read
 from holdfast.signals.prometheus import Address
 
@@ -37,6 +38,13 @@ def test_all_that_is_wrong_is_named_at_once() -> None:
 def test_workers_outside_their_bounds_are_refused(value: str) -> None:
     with pytest.raises(SettingsError, match="HOLDFAST_WORKERS"):
         read({**REQUIRED, "HOLDFAST_WORKERS": value})
+
+
+def test_pods_are_drained_for_no_less_than_a_lease_lasts() -> None:
+    assert read(REQUIRED).plan.drain_seconds == 30
+    assert read({**REQUIRED, "HOLDFAST_DRAIN_SECONDS": "120"}).plan.drain_seconds == 120
+    with pytest.raises(SettingsError, match="HOLDFAST_DRAIN_SECONDS must be a whole number from 15 to 3600"):
+        read({**REQUIRED, "HOLDFAST_DRAIN_SECONDS": str(int(LEASE.total_seconds()) - 1)})
 
 
 def test_events_come_to_a_port_only_where_one_is_set() -> None:

@@ -1,5 +1,6 @@
 """After promotion: what brings the previous revision back, what does not, and that it happens once."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -60,13 +61,15 @@ def test_a_defect_that_starts_later_is_rolled_back(rate: float) -> None:
     assert "e=" in rolled_back["evidence"]
 
 
-def test_established_connections_follow_at_once_and_the_rejected_pods_go_after_the_drain() -> None:
+@pytest.mark.parametrize("drain", [30.0, 90.0])
+def test_established_connections_follow_at_once_and_the_rejected_pods_go_after_the_drain(drain: float) -> None:
     cluster, old, new = promoted()
+    cluster.world.settings = replace(cluster.world.settings, drain_seconds=drain)
     cluster.bad[new] = 1.0
     cluster.run(120, until="RevisionRejected")
     [share] = [cluster.shares[uid] for uid, r in cluster.routers.items() if r.revision == new]
     assert share == ("all", old, 1.0)
-    cluster.run(28)
+    cluster.run(drain - 2)
     assert new in cluster.world.deployments
     cluster.run(10)
     assert set(cluster.world.deployments) == {old}
