@@ -400,7 +400,16 @@ REFUSED: list[tuple[Json, str, str]] = [
         "spec",
         "no image has both PyTorch and TensorFlow: choose among estimators of one of them",
     ),
-    (training_job(distributed={"workers": 2}), "spec", "distributed training needs your own container"),
+    (
+        training_job(distributed={"workers": 2}),
+        "spec",
+        "distributed training needs a Torch estimator or your own container",
+    ),
+    (
+        training_job(estimators=[{"name": "TorchMLPClassifier"}], tuning={}, distributed={"workers": 2}),
+        "spec",
+        "distributed and tuning exclude each other: tune in single pods, and train what was found in several",
+    ),
     (
         training_job(tuning={"parallelism": 2}, output={"uri": "s3://models/wine"}),
         "spec",
@@ -686,6 +695,7 @@ def test_every_rule_of_every_kind_is_among_those_tested() -> None:
         training_job(features={"numeric": ["ash"]}),
         training_job(estimators=None, container=OWN),
         training_job(estimators=None, container=OWN, distributed={"workers": 64}),
+        training_job(estimators=[{"name": "TorchMLPClassifier"}], distributed={"workers": 64}),
         training_job(tuning={"parallelism": 64}),
         training_job(
             tracking={

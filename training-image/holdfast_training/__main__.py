@@ -40,7 +40,7 @@ def main(
     termination_log: Path = termination.PATH,
     progress_port: int = progress.PORT,
 ) -> int:
-    """Returns the exit code: 0 done, 1 may pass, 3 permanent, 4 waits for a person."""
+    """Returns the exit code: 0 done, 1 may pass, 3 permanent, 4 waits for a person, 5 another pod failed."""
     parser = argparse.ArgumentParser(prog="holdfast_training", description=__doc__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     dataset = commands.add_parser("dataset", help="write a public data set as CSV and print its digest")
@@ -138,7 +138,13 @@ def _train(
             progress=told,
             access=access,
             worker=worker,
+            leader=_leader(os.environ),
         )
+
+
+def _leader(variables: Mapping[str, str]) -> tuple[str, int] | None:
+    """Where the workers of a distributed run meet, by the names that PyTorch gives to that."""
+    return (host, int(variables["MASTER_PORT"])) if (host := variables.get("MASTER_ADDR")) else None
 
 
 def _verify(uri: str, data_uri: str, threads: int, claims: Path, platform: Mapping[str, str]) -> dict[str, Any]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import socket
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +55,18 @@ def verify_run(
     output = output_at(run.output_uri, run.output_folder, claims=scratch / "again")
     work = scratch / "work"
     work.mkdir()
-    train(
-        run,
-        output,
-        scratch=work,
-        threads=threads,
-        log=log,
-        claims=claims,
-        web=web,
-        access=access,
-    )
+    with _other_workers(run, scratch, threads, claims, web, access) as leader:
+        train(
+            run,
+            output,
+            scratch=work,
+            threads=threads,
+            log=log,
+            claims=claims,
+            web=web,
+            access=access,
+            leader=leader,
+        )
     if (made := output.finished()) is None or sealed.manifest is None:
         raise RuntimeError("a run that ended well has a bundle")
     repeated = run.tuning is not None or "tuning" not in sealed.manifest.lineage
@@ -70,6 +76,59 @@ def verify_run(
         raise TrainingError("DigestMismatch", message, [Finding("Different", words) for words in found])
     but = "" if repeated else ", but for the search, which several pods shared and which was not repeated"
     return {"result": "Same", "digest": sealed.digest, "message": f"trained again, {uri} is the same{but}"}
+
+
+@contextmanager
+def _other_workers(
+    run: spec.Run, scratch: Path, threads: int, claims: Path, web: Web, access: Access
+) -> Iterator[tuple[str, int] | None]:
+    """All workers but the first as processes beside this one; where they wait for it, if there are any.
+
+    What they add up depends on their number, not on where they are.
+    """
+    if run.workers == 1:
+        yield None
+        return
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        leader: tuple[str, int] = free.getsockname()
+    begun = multiprocessing.get_context("spawn")
+    given = (run, leader, scratch, threads, claims, web, access)
+    processes = [begun.Process(target=_take_part, args=(worker, *given)) for worker in range(1, run.workers)]
+    try:
+        for process in processes:
+            process.start()
+        yield leader
+    finally:
+        for process in processes:
+            if process.pid is not None:
+                process.kill()  # SIGTERM is blocked in them as it is here
+                process.join()
+
+
+def _take_part(
+    worker: int,
+    run: spec.Run,
+    leader: tuple[str, int],
+    scratch: Path,
+    threads: int,
+    claims: Path,
+    web: Web,
+    access: Access,
+) -> None:
+    work = scratch / f"work-{worker}"
+    work.mkdir()
+    train(
+        run,
+        output_at(run.output_uri, run.output_folder, claims=scratch / "again"),
+        scratch=work,
+        threads=threads,
+        claims=claims,
+        web=web,
+        access=access,
+        worker=worker,
+        leader=leader,
+    )
 
 
 def differences(sealed: Manifest, made: Manifest, passing_over: tuple[str, ...] = ()) -> Iterator[str]:
@@ -146,6 +205,7 @@ def _document(bundle: Manifest, data_uri: str, access: Access) -> dict[str, Any]
         "estimators": [{"name": sealed["estimator"], "parameters": sealed["parameters"]}],
         "calibration": sealed["calibration"],
         "seed": sealed["seed"],
+        "workers": sealed.get("workers", 1),
         "slices": sealed.get("sliceColumns", []),
         "image": sealed["code"].get("image", ""),  # a pod cannot find out its own; sources and lock file are compared
         "output": {"uri": f"pvc://again/{bundle.name}", "folder": "run"},

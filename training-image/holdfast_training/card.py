@@ -96,6 +96,8 @@ def _making(lineage: Mapping[str, Any]) -> str:
         f"* Calibration: {lineage['calibration']}",
         f"* Seed: {lineage['seed']}",
     ]
+    if workers := lineage.get("workers"):
+        lines.append(f"* Workers that trained it together: {workers}")
     if tuning := lineage.get("tuning"):
         lines.append(
             f"* Best of {tuning['trials']} trials ({tuning['failed']} failed, {tuning['pruned']} pruned) by "

@@ -1,7 +1,8 @@
-"""What outlives a pod: a folder beside the bundle, where an interrupted search goes on and its processes meet."""
+"""What outlives a pod: a folder beside the bundle, where an interrupted search or fit goes on, and processes meet."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -84,3 +85,21 @@ def discard(folder: Path | None) -> None:
     """The run has come to its end: there is nothing to go on with."""
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file of a checkpoint, so that whoever reads it finds the old one or the new one, whole.
+
+    Raises:
+        TrainingError: `OutputNotWritable`.
+    """
+    new = path.with_suffix(".new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(new, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        new.rename(path)
+    except OSError as error:
+        raise TrainingError("OutputNotWritable", f"no checkpoint: {error.strerror or 'I/O error'}") from error

@@ -26,6 +26,8 @@ Reason = Literal[
     "ParityFailed",
     "OutputNotWritable",
     "OutOfMemory",
+    "WorkersMissing",
+    "WorkerLost",
     "InternalError",
     "ModelNotFound",
     "ModelAccessDenied",
@@ -42,13 +44,16 @@ Reason = Literal[
 MAY_PASS: frozenset[Reason] = frozenset(
     {
         *("DataUnreachable", "DataChanging", "InputUnreachable", "OutputNotWritable", "InternalError"),
-        *("ModelNotFound", "ModelAccessDenied", "ModelUnreachable"),
+        *("ModelNotFound", "ModelAccessDenied", "ModelUnreachable", "WorkersMissing"),
     }
 )
 """Reasons for which trying again can help; all others fail the Job at once."""
 
 WAITS: frozenset[Reason] = frozenset({"SecretNotFound", "SecretInvalid"})
 """Reasons that last until a person has done something, and then pass: they use up no attempt."""
+
+ELSEWHERE: frozenset[Reason] = frozenset({"WorkerLost"})
+"""Reasons that lie in another pod, which has used up the attempt already."""
 
 MAX_FINDINGS = 16
 
@@ -90,13 +95,15 @@ class TrainingError(Exception):
     @property
     def is_permanent(self) -> bool:
         """Whether trying again cannot help."""
-        return self.reason not in WAITS | MAY_PASS
+        return self.reason not in WAITS | MAY_PASS | ELSEWHERE
 
     @property
     def exit_code(self) -> int:
-        """3: permanent; 4: waits for a person; 1: may pass."""
+        """3: permanent; 4: waits for a person; 5: another pod has failed; 1: may pass."""
         if self.reason in WAITS:
             return 4
+        if self.reason in ELSEWHERE:
+            return 5
         return 1 if self.reason in MAY_PASS else 3
 
 

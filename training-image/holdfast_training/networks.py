@@ -6,8 +6,6 @@ They go to PyTorch and back by DLPack, so that its version need not suit NumPy's
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -15,17 +13,20 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.exceptions import ConvergenceWarning
 
+from holdfast_training.descent import descend
+from holdfast_training.fitting import Course
 from holdfast_training.perceptrons import Floats, Perceptron, PerceptronClassifier, PerceptronRegressor, Singles
 
 _ACTIVATIONS = {"relu": torch.nn.ReLU, "tanh": torch.nn.Tanh, "logistic": torch.nn.Sigmoid}
 
 
 class _Torch(Perceptron):
-    """Learns with PyTorch, on one thread."""
+    """Learns with PyTorch, on one thread, in as many processes as there are in its default group."""
 
+    course: Course = Course()
     _loss: ClassVar[Any]
+    """Of a batch, summed over its rows."""
 
     def _learn(self, features: Floats, target: npt.NDArray[Any], outputs: int) -> None:
         self._validate_params()
@@ -34,7 +35,8 @@ class _Torch(Perceptron):
         with torch.random.fork_rng(devices=[]), _one_thread():
             torch.manual_seed(self.random_state)
             network = self._network(outputs)
-            self._descend(network, _tensor(features.astype(np.float32)), _tensor(target))
+            inputs = _tensor(features.astype(np.float32))
+            self.n_iter_ = descend(network, inputs, _tensor(target), self._loss, self, self.course)
         layers = [part for part in network if isinstance(part, torch.nn.Linear)]
         self.coefs_ = [_array(layer.weight.detach().t()) for layer in layers]
         self.intercepts_ = [_array(layer.bias.detach()) for layer in layers]
@@ -48,36 +50,6 @@ class _Torch(Perceptron):
             inputs = size
         return torch.nn.Sequential(*parts, torch.nn.Linear(inputs, outputs))
 
-    def _descend(self, network: Any, inputs: Any, target: Any) -> None:
-        order = torch.randperm(len(inputs))
-        held = order[: math.ceil(len(order) * self.validation_fraction)]
-        learned = order[len(held) :]
-        if not len(learned):
-            raise ValueError("validation_fraction leaves no row to learn from")
-        optimizer = torch.optim.AdamW(network.parameters(), lr=self.learning_rate_init, weight_decay=self.alpha)
-        best, goal, waited, kept = math.inf, math.inf, 0, None
-        for epoch in range(1, self.max_iter + 1):
-            self.n_iter_ = epoch
-            network.train()
-            for place in torch.randperm(len(learned)).split(self.batch_size):
-                rows = learned[place]
-                optimizer.zero_grad()
-                self._loss(network(inputs[rows]), target[rows]).backward()
-                optimizer.step()
-            network.eval()
-            with torch.no_grad():
-                reached = self._loss(network(inputs[held]), target[held]).item()
-            if reached < best:
-                best, kept = reached, {name: value.clone() for name, value in network.state_dict().items()}
-            goal, waited = (reached, 0) if reached < goal - self.tol else (goal, waited + 1)
-            if waited >= self.n_iter_no_change:
-                break
-        else:
-            warnings.warn(f"max_iter ({self.max_iter}) reached", ConvergenceWarning, stacklevel=2)
-        if kept is None:
-            raise ValueError("the loss is not a number; scale the features or lower learning_rate_init")
-        network.load_state_dict(kept)
-
     def _scores(self, features: Floats) -> Singles:
         activation = _ACTIVATIONS[self.activation]()
         with torch.no_grad(), _one_thread():
@@ -90,13 +62,13 @@ class _Torch(Perceptron):
 class TorchMLPClassifier(PerceptronClassifier, _Torch):
     """A classifier of PyTorch."""
 
-    _loss = torch.nn.CrossEntropyLoss()
+    _loss = torch.nn.CrossEntropyLoss(reduction="sum")
 
 
 class TorchMLPRegressor(PerceptronRegressor, _Torch):
     """A regressor of PyTorch."""
 
-    _loss = torch.nn.MSELoss()
+    _loss = torch.nn.MSELoss(reduction="sum")
 
 
 @contextmanager

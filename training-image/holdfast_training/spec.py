@@ -166,6 +166,8 @@ class Run:
     checks: Checks = Checks()
     slice_requirements: tuple[SliceRequirement, ...] = ()
     tracking: Tracking | None = None
+    workers: int = 1
+    """Processes that train one network together."""
     image: str = ""
     """That trains, by the name that the operator has for it."""
 
@@ -215,6 +217,7 @@ def of(document: Mapping[str, Any]) -> Run:
         checks=checks_of(data.get("checks", {})),
         slice_requirements=slice_requirements_of(document),
         tracking=tracking_of(document),
+        workers=document.get("workers", 1),
         image=document.get("image", ""),
     )
 

@@ -40,6 +40,7 @@ from holdfast_training.output import Output
 from holdfast_training.progress import Progress
 from holdfast_training.spec import Candidate, Method, Run, Tuning
 from holdfast_training.table import examples_of
+from holdfast_training.workers import Team
 
 MAX_METRICS = 32
 
@@ -58,10 +59,14 @@ def train(
     progress: Progress | None = None,
     access: Access | None = None,
     worker: int = 0,
+    leader: tuple[str, int] | None = None,
 ) -> dict[str, Any]:
     """Carry out the run and return what goes into the termination message.
 
-    worker: which of the processes this is that share the trials of a search; 0 leads, and does all the rest alone.
+    Args:
+        worker: which of the processes this is that share the trials of a search, or train one network together; 0
+            leads, and does all the rest alone.
+        leader: host and port where those meet that train together.
 
     Raises:
         TrainingError: with any of its reasons; then nothing was published.
@@ -80,7 +85,8 @@ def train(
     progress = progress or Progress()
     for candidate in run.estimators:  # what is wrong with them need not wait for the data
         estimators.build(candidate.name, candidate.parameters, seed=run.seed, threads=threads)
-    with nullcontext() if worker else output.staging(), checkpoint.kept(folder):
+    team = Team(run.workers, worker, leader, is_over=lambda: output.finished() is not None, progress=progress)
+    with nullcontext() if worker else output.staging(), checkpoint.kept(folder), team:
         progress.say("reading the data")
         source = data.locate(
             run.data_uri,
@@ -114,10 +120,13 @@ def train(
             if found is None:
                 return {"result": "TookPart"}
             chosen, tuned = found
+        if not team.meet(source.digest):
+            return {"result": "TookPart"}
         progress.say(f"fitting {chosen.name}")
         started = time.monotonic()
         target = examples.target[training]
-        model, notes = fitting.fit(run, chosen, examples.columns, train_features, target, threads)
+        course = fitting.Course(folder, lambda words: progress.say(f"fitting {chosen.name}: {words}"))
+        model, notes = fitting.fit(run, chosen, examples.columns, train_features, target, threads, course)
         if run.calibration is not None:
             model = replace(
                 model,
@@ -126,6 +135,9 @@ def train(
                 ),
             )
         log("fitted", estimator=chosen.name, seconds=round(time.monotonic() - started, 2))
+        if worker:
+            team.await_dismissal()
+            return {"result": "TookPart"}
 
         progress.say("measuring")
         test_features, truth = examples.features.take(held_out), examples.target[held_out]
@@ -188,6 +200,7 @@ def train(
             metrics=metrics,
             lineage=lineage,
         )
+        team.dismiss()
     log("published", uri=str(output.uri), digest=digest)
     return ended(digest, bundle)
 
@@ -284,6 +297,7 @@ def _recipe(run: Run, chosen: Candidate) -> dict[str, Any]:
         "parameters": dict(chosen.parameters),
         "calibration": run.calibration or "None",
         "seed": run.seed,
+        **({"workers": run.workers} if run.workers > 1 else {}),
         "preprocessing": {
             "imputeNumeric": run.preprocessing.impute_numeric,
             "scaleNumeric": run.preprocessing.scale_numeric,

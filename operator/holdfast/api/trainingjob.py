@@ -340,7 +340,7 @@ class Distributed(Model):
     """One training over several pods, each with one process."""
 
     workers: int = Field(ge=2, le=64, description="Pods.")
-    engine: Literal["Torch"] = Field("Torch", description="How they find each other: by what torchrun reads.")
+    engine: Literal["Torch"] = Field("Torch", description="How they work together: as torchrun and PyTorch do.")
 
 
 class Requirement(Model):
@@ -484,7 +484,14 @@ RUN_RULES = (
         "!has(self.tuning) || !has(self.estimators) || self.tuning.trials >= self.estimators.size()",
         "tuning.trials must not be smaller than the number of estimators: each is tried at least once",
     ),
-    ("!has(self.distributed) || has(self.container)", "distributed training needs your own container"),
+    (
+        "!has(self.distributed) || !has(self.estimators) || self.estimators.all(e, e.name.startsWith('Torch'))",
+        "distributed training needs a Torch estimator or your own container",
+    ),
+    (
+        "!has(self.distributed) || !has(self.tuning)",
+        "distributed and tuning exclude each other: tune in single pods, and train what was found in several",
+    ),
     (
         "!has(self.tuning) || self.tuning.parallelism == 1 || self.output.uri.startsWith('pvc://')",
         "parallel trials meet on the claim of the output: write to pvc://",

@@ -10,7 +10,7 @@ from holdfast.api.batchinference import BatchInferenceSpec
 from holdfast.api.meta import ObjectRef
 from holdfast.api.retraining import Gate
 from holdfast.api.trainingjob import OwnContainer, Preprocessing, RunSpec, Split, TrainingJobSpec
-from holdfast.build import labels, names, owntrainer, pod
+from holdfast.build import labels, names, owntrainer, pod, rendezvous
 from holdfast.build.hashing import canonical_json, with_desired_hash
 from holdfast.build.source import Source
 
@@ -116,8 +116,8 @@ def training_job(
     resources = _dumped(spec.resources)
     if spec.container:
         made = _own_pod(name, job_name, spec, spec.container, variables, places, image, pull_policy)
-        made |= {"subdomain": job_name} if spec.distributed else {}
     else:
+        variables |= rendezvous.leader(job_name) if spec.distributed else {}
         made = trainer_pod("train", [], variables, places, spec, image, pull_policy, resources, writable=output)
     manifest = _job(job_name, namespace, labels.training(name), labels.owner("TrainingJob", name, uid), made)
     # What is waited for ends at the deadline, which a helper does not have.
@@ -130,7 +130,10 @@ def training_job(
     if spec.tuning and spec.tuning.parallelism > 1:
         manifest["spec"] |= _led_by_the_first(spec.tuning.parallelism)
     if spec.distributed:
+        manifest["spec"]["template"]["spec"]["subdomain"] = job_name
         manifest["spec"] |= _led_by_the_first(spec.distributed.workers)
+        if not spec.container:  # which may mean something else by it
+            manifest["spec"]["podFailurePolicy"]["rules"].append(on_exit(pod.ANOTHER_POD_FAILED, "Ignore"))
     return manifest
 
 
@@ -251,6 +254,8 @@ def run(spec: RunSpec, folder: str) -> dict[str, Any]:
         told["estimators"] = [estimator.to_json() for estimator in spec.estimators]
         told["preprocessing"] = (spec.preprocessing or Preprocessing()).to_json()
         told["split"] = (spec.split or Split()).to_json()
+        if spec.distributed:
+            told["workers"] = spec.distributed.workers
     if spec.service_account_name:
         told["serviceAccountName"] = spec.service_account_name
     if spec.features:

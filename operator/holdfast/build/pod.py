@@ -16,6 +16,8 @@ PERMANENT_FAILURE = 3
 """Exit code with which our programs say that trying again cannot help."""
 WAITING_FOR_A_PERSON = 4
 """Exit code with which they say that it will help once a person has done something."""
+ANOTHER_POD_FAILED = 5
+"""Exit code with which one of several pods says that it ended only because another did."""
 
 _CLAIM = re.compile(r"^pvc://([^/]+)")
 

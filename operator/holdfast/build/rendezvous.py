@@ -25,10 +25,14 @@ def headless_service(name: str, namespace: str, uid: str, job_name: str) -> dict
     return with_desired_hash({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
 
 
+def leader(job_name: str) -> dict[str, str]:
+    """Where the first pod is, as PyTorch calls it."""
+    return {"MASTER_ADDR": f"{job_name}-0.{job_name}", "MASTER_PORT": str(PORT)}
+
+
 def variables(job_name: str, workers: int) -> list[dict[str, Any]]:
     """A container's env, one process to a pod: for `init_process_group`, and (PET_…) for `torchrun` without options."""
-    leader = {"ADDR": f"{job_name}-0.{job_name}", "PORT": str(PORT)}
-    told = {f"{prefix}MASTER_{what}": value for prefix in ("", "PET_") for what, value in leader.items()}
+    told = {f"{prefix}{name}": value for prefix in ("", "PET_") for name, value in leader(job_name).items()}
     told |= {"WORLD_SIZE": str(workers), "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
     told |= {"PET_NNODES": str(workers), "PET_NPROC_PER_NODE": "1"}
     index = {"valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": _INDEX}}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +10,7 @@ from holdfast.api.trainingjob import TrainingJobReason as Reason
 from holdfast.api.trainingjob import TrainingJobSpec, TrainingJobStatus
 from holdfast.build import names, owntrainer
 from holdfast.build.job import training_job
-from holdfast.build.pod import claim_of
+from holdfast.build.pod import ANOTHER_POD_FAILED, claim_of
 from holdfast.build.rendezvous import headless_service
 from holdfast.plan import conditions, jobs, progress, runs, trouble
 from holdfast.plan.conditions import RECONCILING
@@ -40,7 +40,7 @@ def needs(observed: Observed) -> Needs:
     job = _job(observed)
     if runs.is_final(observed) or job is None:
         return Needs()
-    waited = runs.waited(observed) and not job.status.get("ready")
+    waited = runs.waited(observed) and _ready(job) < _meeting(observed)
     claims = frozenset(c for c in map(claim_of, (observed.spec["data"]["uri"], observed.spec["output"]["uri"])) if c)
     pods, due = waited or jobs.finished(job), progress.is_due(observed, job)
     return Needs(pods=pods, claims=claims if waited else frozenset(), progress=due)
@@ -127,7 +127,7 @@ def _trainer(spec: TrainingJobSpec, settings: Settings) -> tuple[str, str]:
 def _under_way(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:
     attempts, limit = int(job.status.get("failed") or 0), observed.spec.get("backoffLimit", 0)
     step = next((pod.step for pod in pods if pod.step), "")
-    if job.status.get("ready") or step:
+    if _ready(job) >= _meeting(observed) or step:
         which = f", attempt {attempts + 1} of {limit + 1}" if attempts else ""
         said = (progress.told(observed) or {}).get("message")
         doing = f": {step} {said or ''}".rstrip() if step else f": {said}" if said else ""
@@ -136,12 +136,17 @@ def _under_way(observed: Observed, job: Child, pods: list[Pod]) -> Verdict:
     wrong = trouble.of_claims(observed.claims) or trouble.of_pods(present, observed.claims, REASONS)
     if wrong:
         return Verdict("Unknown", wrong.reason if wrong.reason in WAITING else Reason.PENDING, wrong.message)
-    last = trouble.of_pods([pod for pod in pods if pod.phase == "Failed"], (), REASONS)
+    last = trouble.of_pods(_causes_first(pod for pod in pods if pod.phase == "Failed"), (), REASONS)
     if last and last.reason in WAITING:
         return Verdict("Unknown", last.reason, f"{last.message}; it is tried again")
     if attempts:
         said = f": {last.message}" if last else ""
         return Verdict("Unknown", Reason.RETRYING, f"attempt {attempts} of {limit + 1} failed{said}")
+    if last:
+        return Verdict("Unknown", Reason.RETRYING, f"{last.message}; it is tried again and uses up no attempt")
+    if _ready(job):
+        message = f"Job {job.name} runs: {_ready(job)} of {_meeting(observed)} workers are there"
+        return Verdict("Unknown", Reason.RUNNING, message)
     return Verdict("Unknown", Reason.PENDING, f"Job {job.name} waits for its pod")
 
 
@@ -174,12 +179,26 @@ def _failed(observed: Observed, condition: Mapping[str, Any], pods: list[Pod]) -
         return Verdict(
             "False", Reason.DEADLINE_EXCEEDED, f"{runs.TOO_LONG}: {wrong.message}" if wrong else runs.TOO_LONG
         )
-    wrong = trouble.of_pods(pods, (), REASONS) or Trouble("", condition.get("message", ""))
+    wrong = trouble.of_pods(_causes_first(pods), (), REASONS) or Trouble("", condition.get("message", ""))
     given_up = condition.get("reason") == "PodFailurePolicy" and observed.spec.get("container")
     otherwise = Reason.CONTRACT_VIOLATED if given_up else Reason.BACKOFF_LIMIT_EXCEEDED
     reason = wrong.reason if wrong.reason in REASONS else otherwise
     found = ({"findings": said["findings"]} for said in map(trouble.report, pods) if said.get("findings"))
     return Verdict("False", reason, wrong.message, next(filter(_readable, found), {}))
+
+
+def _ready(job: Child) -> int:
+    return int(job.status.get("ready") or 0)
+
+
+def _meeting(observed: Observed) -> int:
+    """How many pods have to be there before anything is done. Those that share trials need not wait for each other."""
+    return int(observed.spec.get("distributed", {}).get("workers", 1))
+
+
+def _causes_first(pods: Iterable[Pod]) -> list[Pod]:
+    """Pods that ended only because another did come last."""
+    return sorted(pods, key=lambda pod: pod.exit_code == ANOTHER_POD_FAILED)
 
 
 def _readable(results: Mapping[str, Any]) -> bool:

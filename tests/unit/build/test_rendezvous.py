@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from tests.unit.build import samples
 
-from holdfast.build import job, names
+from holdfast.build import job, names, pod
 from holdfast.build.rendezvous import headless_service
 
 JOB = names.training_job("wine", samples.UID)
@@ -39,12 +40,12 @@ def test_an_eviction_uses_up_no_attempt() -> None:
 def test_the_pods_of_a_distributed_training_find_each_other() -> None:
     spec = made(estimators=None, container={"image": "trainer:1"}, distributed={"workers": 4})
     assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 4, 4)
-    pod = spec["template"]["spec"]
+    template = spec["template"]["spec"]
     service = headless_service("wine", "default", samples.UID, JOB)
-    assert pod["subdomain"] == service["metadata"]["name"] == JOB
+    assert template["subdomain"] == service["metadata"]["name"] == JOB
     assert service["spec"]["selector"].items() <= spec["template"]["metadata"]["labels"].items()
     assert (service["spec"]["clusterIP"], service["spec"]["publishNotReadyAddresses"]) == ("None", True)
-    own = next(container for container in pod["initContainers"] if container["name"] == "train")
+    own = next(container for container in template["initContainers"] if container["name"] == "train")
     env = {variable["name"]: variable for variable in own["env"]}
     assert len(env) == len(own["env"])
     for prefix in ("", "PET_"):
@@ -54,3 +55,23 @@ def test_the_pods_of_a_distributed_training_find_each_other() -> None:
     for rank in ("RANK", "PET_NODE_RANK"):
         path = env[rank]["valueFrom"]["fieldRef"]["fieldPath"]
         assert path == "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+
+
+def test_the_pods_of_a_distributed_network_find_their_leader_and_share_its_end() -> None:
+    spec = made(estimators=[{"name": "TorchMLPClassifier"}], distributed={"workers": 3})
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 3, 3)
+    assert spec["template"]["spec"]["subdomain"] == JOB
+    [container] = spec["template"]["spec"]["containers"]
+    env = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert (env["MASTER_ADDR"], env["MASTER_PORT"]) == (f"{JOB}-0.{JOB}", "29500")
+    assert json.loads(env["HOLDFAST_RUN"])["workers"] == 3
+
+
+def test_only_a_pod_that_ended_because_of_another_uses_up_no_attempt() -> None:
+    ignored = job.on_exit(pod.ANOTHER_POD_FAILED, "Ignore")
+    network = [{"name": "TorchMLPClassifier"}]
+    several = made(estimators=network, distributed={"workers": 2})
+    assert ignored in several["podFailurePolicy"]["rules"]
+    own = made(estimators=None, container={"image": "trainer:1"}, distributed={"workers": 2})
+    for other in (made(estimators=network), own):
+        assert ignored not in other["podFailurePolicy"]["rules"]

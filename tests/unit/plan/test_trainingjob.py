@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -490,6 +491,55 @@ def test_a_distributed_training_has_its_service_before_its_pods_and_as_long_as_i
     del world.children["Service", job]
     world.converge()
     assert ("Service", job) not in world.children
+
+
+def together(**pod: Any) -> World:
+    """A network that two pods train, of which one is there."""
+    world = worlds.training_job(estimators=[{"name": "TorchMLPClassifier"}], distributed={"workers": 2})
+    world.settings = replace(world.settings, torch_image="registry.example.com/training-torch:1")
+    world.step()
+    [job] = world.jobs
+    world.children["Job", job]["status"] = {"ready": 1}
+    if pod:
+        world.pod_says(job, **pod)
+    world.wait(6)
+    world.converge()
+    return world
+
+
+def test_a_distributed_training_runs_when_all_of_its_pods_do_and_says_what_keeps_the_others() -> None:
+    world = together(**NO_NODE)
+    assert world.says("Succeeded") == ("Unknown", "Unschedulable")
+    assert "0/3 nodes" in world.message("Succeeded")
+    world = together()
+    assert world.says("Succeeded") == ("Unknown", "Running")
+    assert world.message("Succeeded").endswith("runs: 1 of 2 workers are there")
+    world.children["Job", world.jobs[0]]["status"] = {"ready": 2}
+    world.converge()
+    assert world.message("Succeeded").endswith("runs")
+
+
+def test_a_worker_that_lost_another_says_so_until_all_are_there_again() -> None:
+    lost = json.dumps({"reason": "WorkerLost", "message": "another of the 2 workers was lost"})
+    world = together(phase="Failed", exit_code=5, termination_message=lost)
+    assert world.says("Succeeded") == ("Unknown", "Retrying")
+    message = world.message("Succeeded")
+    assert "another of the 2 workers was lost" in message
+    assert message.endswith("it is tried again and uses up no attempt")
+    world.children["Job", world.jobs[0]]["status"] = {"ready": 2}
+    world.converge()
+    assert world.says("Succeeded") == ("Unknown", "Running")
+
+
+def test_a_distributed_training_fails_with_the_words_of_the_worker_that_failed_first() -> None:
+    world = together()
+    [job] = world.jobs
+    world.end_job(job, {"message": "another was lost"}, failed="BackoffLimitExceeded", code=5)
+    [survivor] = world.pods[job]
+    cause = replace(survivor, name="x0", exit_code=137, termination_reason="OOMKilled")
+    world.pods[job] = [survivor, replace(cause, created=cause.created - timedelta(seconds=9))]
+    world.converge()
+    assert world.says("Succeeded") == ("False", "OutOfMemory")
 
 
 def test_the_first_of_several_pods_says_what_came_of_the_run() -> None:
