@@ -230,7 +230,7 @@ def test_a_search_judges_by_what_comes_after_what_it_learned_from() -> None:
         assert order[learned].max() < order[judged].min()
         assert set(target[learned]) == {0, 1}
     assert sorted(np.concatenate([judged for _, judged in folds]).tolist()) == np.flatnonzero(order > 6).tolist()
-    with pytest.raises(TrainingError, match=r"are of 9 moments; tuning\.folds 4 needs 10"):
+    with pytest.raises(TrainingError, match=r"are of 9 moments; 4 folds in order need 10"):
         evaluation.folds(target[:9], "Classification", 4, 0, np.arange(9))
     late = np.where(order > 20, 2, target)
     with pytest.raises(TrainingError, match="all of them come after the first fold"):
