@@ -434,7 +434,7 @@ CALLS = [*floods(), *hpack_bombs(), *framing(), *heads(), *messages(), *requests
 # --- Conversation ---------------------------------------------------------------------------------------------------
 
 
-def converse(port: int, content: bytes, wanted: str, seconds: float = 20) -> str:
+def converse(port: int, content: bytes, wanted: str, seconds: float = 60) -> str:
     """Send all at once, and listen for an end as `Call.end` says it; the last that came, if it never does."""
     ends = time.monotonic() + seconds
     heard, found = b"", "nothing"

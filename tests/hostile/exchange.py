@@ -16,7 +16,7 @@ from typing import Any, Self
 from tests.hostile.demands import GOOD, INFER
 from tests.unit.serving.server import Server, http
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds after which a test gives up; the machine may be busy."""
 
 

@@ -53,7 +53,7 @@ class Nursery:
         """As `holdfast_serving.probe.probe` does it. Raises BundleError `Invalid`."""
         self._judge("probe", path, self.patience)
 
-    def serve(self, path: Path, *, seconds: float = 30) -> None:
+    def serve(self, path: Path, *, seconds: float = 60) -> None:
         """Load a model that has passed the probe, with the bundle around it if there is one, and answer a request.
 
         Raises BundleError `Invalid` when it is refused; AssertionError when it does what would end a server.

@@ -35,7 +35,7 @@ def loopback_policy(address: Address) -> Reach:
     return known.get(str(address), Reach.REFUSED if address.is_loopback else reach_of(address))
 
 
-LOOPBACK = Web(policy=loopback_policy, connect_seconds=5, idle_seconds=5, total_seconds=20)
+LOOPBACK = Web(policy=loopback_policy, connect_seconds=20, idle_seconds=20, total_seconds=60)
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Origin:
 
     def handle(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
-            connection.settimeout(20)
+            connection.settimeout(60)
             head = b""
             while b"\r\n\r\n" not in head:
                 chunk = connection.recv(65536)
@@ -64,7 +64,7 @@ class Origin:
             self.seen.append(head)
             page = self.pages.get(head.split(b" ")[1].decode(), answer(b"no such page", "404 Not Found"))
             if isinstance(page, threading.Event):
-                page.wait(20)
+                page.wait(60)
             else:
                 connection.sendall(page)
 
@@ -83,7 +83,7 @@ def serve(tls: ssl.SSLContext | None = None) -> Iterator[Origin]:
 
     def greet(connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            connection.settimeout(20)
+            connection.settimeout(60)
             origin.handle(tls.wrap_socket(connection, server_side=True) if tls else connection)
 
     threads = [threading.Thread(target=accept, args=(listener,), daemon=True) for listener in listeners]

@@ -89,7 +89,7 @@ def shop(content: bytes) -> Iterator[Shop]:
             if made.cut_after is not None:
                 body = body[: made.cut_after]
             if made.gate is not None and wanted:
-                made.gate.wait(10)
+                made.gate.wait(60)
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:

@@ -170,10 +170,10 @@ def test_a_pod_that_is_killed_while_it_fetches_holds_nobody_up(root: Path, tmp_p
     with subprocess.Popen(command, stdout=subprocess.PIPE, env={"PYTHONPATH": str(ROOT)}) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"fetching\n"
-        threading.Timer(0.5, process.send_signal, (signal.SIGKILL,)).start()
         started = time.monotonic()
+        threading.Timer(0.5, process.send_signal, (signal.SIGKILL,)).start()
         cache(root).fetch(digest, tmp_path / "b", origin.fetch(tmp_path / "b"))
-        assert 0.3 < time.monotonic() - started < 20
+        assert 0.3 < time.monotonic() - started < 50
     assert names(root) == [digest.removeprefix("sha256:")]
 
 

@@ -154,7 +154,7 @@ def test_progress_is_told_of_what_has_come_and_not_only_of_what_fills_a_buffer(t
             with connection:
                 connection.recv(65536)
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n" + b"x" * 1000)
-                if told.wait(5):
+                if told.wait(60):
                     connection.sendall(b"x" * 1000)
 
         thread = threading.Thread(target=trickle)

@@ -18,7 +18,7 @@ def plane() -> Iterator[ControlPlane]:
         yield running
 
 
-def until(what: str, condition: Callable[[], bool], seconds: float = 30) -> None:
+def until(what: str, condition: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds} s until {what}"
@@ -39,12 +39,12 @@ def started_by(process: subprocess.Popen[str], folder: Path) -> list[int]:
 
 def test_a_deployment_becomes_available_on_fake_nodes(plane: ControlPlane) -> None:
     plane.kubectl("create", "deployment", "hello", "--image=localhost/hello:1", "--replicas=3")
-    plane.kubectl("wait", "--for=condition=Available", "deployment/hello", "--timeout=60s")
+    plane.kubectl("wait", "--for=condition=Available", "deployment/hello", "--timeout=180s")
 
 
 def test_a_job_on_fake_nodes_completes(plane: ControlPlane) -> None:
     plane.kubectl("create", "job", "once", "--image=localhost/hello:1")
-    plane.kubectl("wait", "--for=condition=Complete", "job/once", "--timeout=60s")
+    plane.kubectl("wait", "--for=condition=Complete", "job/once", "--timeout=180s")
 
 
 def test_the_audit_log_tells_who_wrote_what(plane: ControlPlane) -> None:

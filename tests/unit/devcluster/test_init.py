@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     namespaces.stop(tmp_path)
 
 
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

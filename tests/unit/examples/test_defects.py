@@ -37,20 +37,20 @@ def version(folder: Path, wine: Wine, kind: str, **more: Any) -> Iterator[Server
         yield server
 
 
-def ask(server: Server, wine: Wine, *numbers: int, kind: str = "usual") -> httpx.Response:
+def ask(server: Server, wine: Wine, *numbers: int, kind: str = "usual", seconds: float = 60) -> httpx.Response:
     """These rows of the table in one request."""
     rows = [wine.questions[kind]["rows"][number] for number in numbers]
     columns = {
         name: ("FP32", [len(rows), 1], [row[column] for row in rows])
         for column, name in enumerate(wine.questions["inputs"])
     }
-    return httpx.post(f"{server.url}{server.infer_path}", json=request(**columns), timeout=1.5, verify=False)
+    return httpx.post(f"{server.url}{server.infer_path}", json=request(**columns), timeout=seconds, verify=False)
 
 
 def hangs(server: Server, wine: Wine, number: int, kind: str = "usual") -> bool:
     """Whether there is no answer to this row within a second or two."""
     try:
-        return ask(server, wine, number, kind=kind).status_code == 503  # it is not even tried
+        return ask(server, wine, number, kind=kind, seconds=1.5).status_code == 503  # it is not even tried
     except httpx.ReadTimeout:
         return True
 
@@ -115,7 +115,7 @@ def test_a_slow_version_is_right_and_slower_by_its_turns(tmp_path: Path, wine: W
                 assert labels(ask(server, wine, number)) == [wine.questions["usual"]["labels"][number]]
                 best.append(time.monotonic() - began)
             took.append(min(best))
-    assert took[1] > 10 * took[0]
+    assert took[1] > 3 * took[0]
 
 
 @pytest.mark.parametrize(("share", "least", "most"), [(1.0, 178, 178), (0.05, 2, 20)])

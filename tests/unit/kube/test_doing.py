@@ -35,8 +35,8 @@ async def pod(answer: bytes, *, hold: bool = False) -> AsyncIterator[int]:
         server.close()
 
 
-async def asked(answer: bytes, **options: Any) -> str | None:
-    timeout = aiohttp.ClientTimeout(total=doing.SECONDS)
+async def asked(answer: bytes, *, seconds: float = 60, **options: Any) -> str | None:
+    timeout = aiohttp.ClientTimeout(total=seconds)
     async with pod(answer, **options) as port, aiohttp.ClientSession(timeout=timeout) as session:
         return await doing.ask(session, "127.0.0.1", port)
 
@@ -64,7 +64,7 @@ async def test_only_words_are_taken(answer: bytes, words: str | None) -> None:
 
 async def test_who_does_not_answer_at_once_is_not_waited_for() -> None:
     started = time.monotonic()
-    assert await asked(b"HTTP/1.1 503 x\r\n", hold=True) is None
+    assert await asked(b"HTTP/1.1 503 x\r\n", hold=True, seconds=doing.SECONDS) is None
     assert time.monotonic() - started < 20
 
 

@@ -55,13 +55,13 @@ class World:
         return self.watch.answer(WINE)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not condition():  # noqa: ASYNC110 - what is waited for is nobody's event
                 await asyncio.sleep(SECONDS / 5)
 
     async def woken(self) -> None:
         """Take the one key that has been put on the queue."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             key = await self.queue.get()
         assert key == WINE
         self.queue.done(key)
@@ -164,7 +164,7 @@ async def test_what_a_round_has_no_time_for_is_asked_in_the_next_and_is_no_want_
         second["metadata"] |= {"name": other.name, "uid": other.name}
         world.store.put(second)
         before, answers = rounds("ok"), []
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not all(isinstance(world.watch.answer(key), Findings) for key in (WINE, other)):
                 answers += [world.watch.answer(key) for key in (WINE, other)]
                 await asyncio.sleep(SECONDS / 5)

@@ -117,6 +117,13 @@ def closes_after(reply: Callable[[int], bytes]) -> Fault:
     return fault
 
 
+def bound() -> socket.socket:
+    """A port at which connections are refused until somebody listens."""
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    return sock
+
+
 class Candidate:
     """Listens on loopback.
 
@@ -125,14 +132,15 @@ class Candidate:
         connections: that were made.
     """
 
-    def __init__(self, fault: Fault, port: int) -> None:
+    def __init__(self, fault: Fault, sock: socket.socket) -> None:
         self.fault = fault
         self.asked: list[Asked] = []
         self.connections = 0
         self._going = threading.Event()
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", port), backlog=512)
+        self._listener = sock
+        sock.listen(512)
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._accepting = threading.Thread(target=self._accept)
         self._accepting.start()
@@ -197,8 +205,8 @@ def _request(sock: socket.socket, rest: bytes) -> tuple[bytes, bytes, bytes] | N
 
 
 @contextmanager
-def candidate(fault: Fault, port: int = 0) -> Iterator[Candidate]:
-    made = Candidate(fault, port)
+def candidate(fault: Fault, sock: socket.socket | None = None) -> Iterator[Candidate]:
+    made = Candidate(fault, sock or bound())
     try:
         yield made
     finally:

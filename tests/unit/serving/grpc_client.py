@@ -24,7 +24,7 @@ class Client:
     def __init__(self, channel: grpc.Channel) -> None:
         self.channel = channel
 
-    def call(self, method: str, of: str = INFERENCE, seconds: float = 30, **fields: Any) -> Any:
+    def call(self, method: str, of: str = INFERENCE, seconds: float = 60, **fields: Any) -> Any:
         """The answer to a unary call; raises grpc.RpcError."""
         return self.unary(method, of)(self.request(method, of, **fields), timeout=seconds)
 
@@ -37,11 +37,11 @@ class Client:
         kind = "HealthCheck" if method == "Check" else "HealthList" if method == "List" else method
         return messages.message(f"{of.rpartition('.')[0]}.{kind}Request")(**fields)
 
-    def infer(self, seconds: float = 30, **fields: Any) -> dict[str, np.ndarray[Any, Any]]:
+    def infer(self, seconds: float = 60, **fields: Any) -> dict[str, np.ndarray[Any, Any]]:
         """Outputs by name; fields as of `request`."""
         return outputs(self.call("ModelInfer", seconds=seconds, **request(**fields)))
 
-    def stream(self, requests: Iterable[dict[str, Any]], seconds: float = 30) -> Iterator[Any]:
+    def stream(self, requests: Iterable[dict[str, Any]], seconds: float = 60) -> Iterator[Any]:
         """Answers to the fields of requests."""
         method = self.channel.stream_stream(
             f"/{INFERENCE}/ModelStreamInfer",

@@ -75,7 +75,7 @@ class Operator:
             **self._addressee,
             "mode": mode,
             "target": self.target,
-            "hedgeMilliseconds": 2000,
+            "hedgeMilliseconds": 10_000,
             **own.get(mode, {}),
             **changes,
         }

@@ -134,7 +134,7 @@ def run(
     model, _ = load(content, folder)
 
     async def main() -> None:
-        await asyncio.wait_for(test(Bench(model, cost, joins=joins)), 60)
+        await asyncio.wait_for(test(Bench(model, cost, joins=joins)), 120)
 
     uvloop.run(main())
 
@@ -235,7 +235,7 @@ class Gate:
 
     def run(self, feeds: Any) -> Any:
         self.entered.release()
-        assert self.go.acquire(timeout=30)
+        assert self.go.acquire(timeout=100)
         self.sizes.append(len(feeds["i"]))
         return self._model.run(feeds)
 
@@ -254,7 +254,7 @@ def gated(
 
     async def main() -> None:
         bench = Bench(gate, cost, joins=joins, max_rows=max_rows, runs=runs)  # type: ignore[arg-type]
-        await asyncio.wait_for(test(bench, gate), 60)
+        await asyncio.wait_for(test(bench, gate), 120)
 
     uvloop.run(main())
 

@@ -42,13 +42,14 @@ def test_a_model_whose_rows_share_runs_has_the_digest_of_one_whose_rows_do_not()
 
 
 def test_a_pod_tells_what_it_is_without_any_key(tmp_path: Path) -> None:
+    began = time.monotonic()
     with serving(tmp_path, models.iris()) as server:
         first = server.manage("/router").json()
         time.sleep(0.2)
         second = server.manage("/router").json()
     assert first["signature"] == second["signature"]
     assert len(bytes.fromhex(first["signature"])) == 32
-    assert 0 < first["startedSeconds"] + 0.2 <= second["startedSeconds"] < 60
+    assert 0 < first["startedSeconds"] + 0.2 <= second["startedSeconds"] <= time.monotonic() - began
     assert (first["inFlightLocal"], first["oldestLocalSeconds"], first["sequence"]) == (0, 0, 0)
     assert first["takesLeases"] is False
 
@@ -74,20 +75,24 @@ def test_the_last_sequence_number_outlasts_its_lease(tmp_path: Path) -> None:
 
 def test_the_age_of_a_request_in_the_model_is_told(tmp_path: Path) -> None:
     slow = request(x=("FP32", [1, 1], [300_000]))
-    with serving(tmp_path, models.patient()) as server, ThreadPoolExecutor(1) as pool:
-        for _ in range(2):  # it is fast when it is loaded; from now on it runs in a thread
-            assert server.infer(slow).status_code == 200
-        before = server.manage("/router").json()
+
+    def told(server: Server, pool: ThreadPoolExecutor) -> float:
+        """The greatest part of a run's time that was told as its age."""
         began = time.monotonic()
         asked = pool.submit(server.infer, slow)
-        seen = [before]
+        seen = [server.manage("/router").json()]
         while not asked.done():
             seen.append(server.manage("/router").json())
         took = time.monotonic() - began
         assert asked.result().status_code == 200
-        seen.append(server.manage("/router").json())
-    assert (seen[0]["inFlightLocal"], seen[-1]["inFlightLocal"]) == (0, 0)
-    assert (seen[0]["oldestLocalSeconds"], seen[-1]["oldestLocalSeconds"]) == (0, 0)
-    ages = [found["oldestLocalSeconds"] for found in seen if found["inFlightLocal"]]
-    assert ages == sorted(ages)
-    assert took / 3 < ages[-1] < took
+        ages = [found["oldestLocalSeconds"] for found in seen if found["inFlightLocal"]]
+        assert ages == sorted(ages)
+        assert all(0 <= age < took for age in ages)
+        return max(ages, default=0.0) / took
+
+    with serving(tmp_path, models.patient()) as server, ThreadPoolExecutor(1) as pool:
+        for _ in range(2):  # it is fast when it is loaded; from now on it runs in a thread
+            assert server.infer(slow).status_code == 200
+        until(lambda: told(server, pool) > 1 / 3, "an age")
+        last = server.manage("/router").json()
+    assert (last["inFlightLocal"], last["oldestLocalSeconds"]) == (0, 0)

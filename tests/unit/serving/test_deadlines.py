@@ -54,8 +54,8 @@ def test_a_call_whose_time_is_up_at_its_turn_is_not_run(tmp_path: Path) -> None:
     async def test(bench: Bench, gate: Gate) -> None:
         first = submit(bench, 60)
         await entered(gate)
-        late, patient = [submit(bench, 0.2, n) for n in range(3)], [submit(bench, 60, n) for n in range(3)]
-        await asyncio.sleep(0.3)
+        late, patient = [submit(bench, 0.5, n) for n in range(3)], [submit(bench, 60, n) for n in range(3)]
+        await asyncio.sleep(0.6)
         gate.go.release(9)
         await bench.wait([first, *late, *patient])
         assert {client.problem.status for client in late if client.problem} == {504}
@@ -68,9 +68,9 @@ def test_a_call_whose_time_is_up_at_its_turn_is_not_run(tmp_path: Path) -> None:
 
 def test_an_answer_after_its_time_is_sent_and_told_from_those_in_time(tmp_path: Path) -> None:
     async def test(bench: Bench, gate: Gate) -> None:
-        late, patient = submit(bench, 0.1, 3), submit(bench, 60, 2)
+        late, patient = submit(bench, 1, 3), submit(bench, 60, 2)
         await entered(gate)
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(1.1)
         gate.go.release()
         await bench.wait([late, patient])
         assert (late.data[0], patient.data[0]) == (6.0, 4.0)
@@ -100,7 +100,7 @@ def test_a_batch_is_no_larger_than_its_most_urgent_call_can_wait_for(tmp_path: P
     async def test(bench: Bench, gate: Gate) -> None:
         first = submit(bench, 100)
         await entered(gate)
-        urgent = submit(bench, 5.0)
+        urgent = submit(bench, 5.3)
         patient = [submit(bench, 100) for _ in range(20)]
         gate.go.release(9)
         await bench.wait([first, urgent, *patient])
@@ -115,7 +115,7 @@ def test_a_batch_is_no_larger_than_its_most_urgent_call_can_wait_for(tmp_path: P
 def test_a_lone_call_is_tried_whatever_the_forecast_says(tmp_path: Path, cost: Cost) -> None:
     async def test(bench: Bench) -> None:
         for _ in range(3):
-            bench.timeout = 0.5
+            bench.timeout = 5
             client = bench.submit(body(1))
             bench.batcher._forecast._pace = 1e6
             await bench.wait([client])
@@ -228,7 +228,7 @@ def test_a_deployment_can_ask_for_no_batching(tmp_path: Path) -> None:
         assert server.infer(body(3)).json()["outputs"][0]["data"] == [6.0, 7.0]
 
 
-SLOW = request(x=("FP32", [1, 1], [400_000.0]))
+SLOW = request(x=("FP32", [1, 1], [800_000.0]))
 
 
 def behind_a_run(server: Server, *fields: str) -> int:
@@ -259,7 +259,9 @@ def test_a_client_can_ask_for_an_answer_sooner(tmp_path: Path) -> None:
         assert behind_a_run(server) == 200
         assert behind_a_run(server, "Request-Timeout-Ms: 1") == 503
         for wrong in ("-1", "1.5", "1s", "0", "9" * 19):
-            answer = httpx.post(server.url + server.infer_path, content=b"{}", headers={"Request-Timeout-Ms": wrong})
+            answer = httpx.post(
+                server.url + server.infer_path, content=b"{}", headers={"Request-Timeout-Ms": wrong}, timeout=60
+            )
             assert answer.json() == {"error": "Request-Timeout-Ms must be a number of milliseconds"}
 
 

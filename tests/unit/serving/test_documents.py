@@ -74,11 +74,11 @@ def test_the_document_s_example_is_answered_and_comes_from_the_bundle(iris: Serv
 
 def test_a_document_is_compressed_for_who_asks(iris: Server) -> None:
     for path, kind in (("/openapi.json", "application/json"), ("/", "text/html; charset=utf-8")):
-        plain = httpx.get(iris.url + path, headers={"accept-encoding": "identity"})
+        plain = httpx.get(iris.url + path, headers={"accept-encoding": "identity"}, timeout=60)
         assert plain.headers["content-type"] == kind
         assert "content-encoding" not in plain.headers
         for coding in ("gzip", "deflate"):
-            packed = httpx.get(iris.url + path, headers={"accept-encoding": coding})
+            packed = httpx.get(iris.url + path, headers={"accept-encoding": coding}, timeout=60)
             assert (packed.headers["content-encoding"], packed.text) == (coding, plain.text)
             assert int(packed.headers["content-length"]) < len(plain.content) / 2
             assert packed.headers["vary"] == plain.headers["vary"] == "accept-encoding"
@@ -94,7 +94,7 @@ def test_the_page_shows_the_signature_and_a_request_that_is_answered(iris: Serve
         path = re.search(r'data-path="(.*?)"', page)
         assert example
         assert path
-        answer = httpx.post(f"{server.url}/{path[1]}", content=html.unescape(example[1]))
+        answer = httpx.post(f"{server.url}/{path[1]}", content=html.unescape(example[1]), timeout=60)
         assert answer.status_code == 200, answer.text
 
 

@@ -66,7 +66,7 @@ def test_under_load_no_answer_is_lost(tmp_path: Path, cpus: str) -> None:
         heard.set()  # as endpoints are removed, some time after SIGTERM
         for client in clients:
             client.join()
-        assert server.wait(20) == 0, server.log
+        assert server.wait() == 0, server.log
         assert [client.lost for client in clients] == [[]] * 8
         assert all(client.told_to_close > 0 for client in clients)
         assert "drained" in server.log
@@ -87,9 +87,9 @@ def test_a_long_run_ends_before_the_server_does(tmp_path: Path) -> None:
             assert reply is not None
             assert (reply.status, reply.fields["connection"]) == (200, "close")
             assert len(reply.json["outputs"][0]["data"]) == rows
-            idle.settimeout(20)
+            idle.settimeout(60)
             assert idle.recv(1) == b""
-        assert server.wait(20) == 0, server.log
+        assert server.wait() == 0, server.log
 
 
 def test_while_a_heavy_run_lasts_the_server_answers_everything_else(tmp_path: Path) -> None:
@@ -118,14 +118,14 @@ def test_connections_are_taken_as_long_as_they_come(tmp_path: Path, cpus: str) -
                 reply = wire.reply()
                 assert reply is not None
                 assert (reply.status, reply.fields["connection"]) == (200, "close")
-            time.sleep(0.5)
-        assert server.wait(10) == 0, server.log
+            time.sleep(0.1)
+        assert server.wait() == 0, server.log
 
 
 @PROCESSES
 def test_whatever_has_begun_when_the_signal_comes_is_answered(tmp_path: Path, cpus: str) -> None:
     """Also what goes on beyond the moment in which the port is closed."""
-    with serving(tmp_path, models.iris(), "--cpus", cpus, "--drain-seconds", "1") as server, ExitStack() as stack:
+    with serving(tmp_path, models.iris(), "--cpus", cpus, "--drain-seconds", "3") as server, ExitStack() as stack:
         idle, silent, head, body, behind, late = (Wire(stack.enter_context(server.connect())) for _ in range(6))
         idle.send(POST)
         assert idle.reply() is not None
@@ -152,7 +152,7 @@ def test_whatever_has_begun_when_the_signal_comes_is_answered(tmp_path: Path, cp
         reply = late.reply()
         assert reply is not None
         assert (reply.status, reply.fields["connection"]) == (200, "close")
-        assert server.wait(10) == 0, server.log
+        assert server.wait() == 0, server.log
 
 
 def accepts(server: Server) -> bool:

@@ -228,7 +228,7 @@ def test_every_row_is_counted_once_over_every_way_in(tmp_path: Path) -> None:
         largest: list[float] = []
 
         def ask(mine: np.ndarray[Any, Any]) -> None:
-            with httpx.Client() as client:
+            with httpx.Client(timeout=60) as client:
                 at = 0
                 while at < len(mine):
                     part = mine[at : at + 1 + at % 5]
@@ -252,6 +252,7 @@ def test_every_row_is_counted_once_over_every_way_in(tmp_path: Path) -> None:
             server.url + server.infer_path,
             content=head + rows[1000:].tobytes(),
             headers={"Inference-Header-Content-Length": str(len(head))},
+            timeout=60,
         )
         assert raw.status_code == 200, raw.text
         for output in raw.json()["outputs"]:

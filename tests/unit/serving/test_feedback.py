@@ -261,7 +261,7 @@ def iris_request(**parameters: Any) -> dict[str, Any]:
 
 def tell(server: Server, *items: tuple[str, list[Any]]) -> httpx.Response:
     body = {"feedback": [{"receipt": text, "labels": labels} for text, labels in items]}
-    return httpx.post(f"{server.url}/v2/models/wine/feedback", json=body)
+    return httpx.post(f"{server.url}/v2/models/wine/feedback", json=body, timeout=60)
 
 
 def test_what_one_replica_said_can_be_told_to_another_of_another_revision(tmp_path: Path) -> None:
@@ -276,6 +276,7 @@ def test_what_one_replica_said_can_be_told_to_another_of_another_revision(tmp_pa
             old.url + old.infer_path,
             content=np.array(ROWS[0], np.float32).tobytes(),
             headers={"Inference-Header-Content-Length": "0", "Content-Type": "application/octet-stream"},
+            timeout=60,
         )
         assert raw.status_code == 200
         binary = old.infer(iris_request(receipt=True, binary_data_output=True))
@@ -397,7 +398,7 @@ def test_feedback_can_be_kept_to_clients_with_a_certificate(tmp_path: Path) -> N
         url = f"https://127.0.0.1:{server.port}"
 
         def ask(context: ssl.SSLContext, path: str, body: Any) -> httpx.Response:
-            with httpx.Client(verify=context) as client:
+            with httpx.Client(verify=context, timeout=60) as client:
                 return client.post(f"{url}/v2/models/wine/{path}", json=body)
 
         anybody = trust(authority)

@@ -252,7 +252,7 @@ def test_a_message_that_is_none_and_a_method_that_is_not_there_are_refused(iris:
         ("X", "UNIMPLEMENTED"),
     ):
         with pytest.raises(grpc.RpcError) as caught:
-            iris.channel.unary_unary(f"/inference.GRPCInferenceService/{method}")(b"\xff\xff", timeout=30)
+            iris.channel.unary_unary(f"/inference.GRPCInferenceService/{method}")(b"\xff\xff", timeout=60)
         assert caught.value.code().name == code
 
 
@@ -301,13 +301,13 @@ def test_the_health_service_tells_and_lists_and_is_watched_until_the_end(transpo
         assert {name: listed[name].status for name in listed} == {"": 1, "inference.GRPCInferenceService": 1}
         response = messages.message("grpc.health.v1.HealthCheckResponse")
         watch = made.channel.unary_stream(f"/{health}/Watch", None, response.FromString)
-        seen, unknown = watch(b"", timeout=10), watch(b"\x0a\x01x", timeout=10)
+        seen, unknown = watch(b"", timeout=60), watch(b"\x0a\x01x", timeout=60)
         assert (next(seen).status, next(unknown).status) == (1, 3)
         server.terminate()
         assert next(seen).status == 2
         seen.cancel()
         unknown.cancel()
-        assert server.wait(30) == 0, server.log
+        assert server.wait() == 0, server.log
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
@@ -325,7 +325,7 @@ def test_reflection_gives_every_file(iris: Client, version: str) -> None:
     ]
     path = f"/{package}.ServerReflection/ServerReflectionInfo"
     method = iris.channel.stream_stream(path, lambda m: m.SerializeToString(), answer.FromString)
-    answers = list(method(iter(questions), timeout=30))
+    answers = list(method(iter(questions), timeout=60))
     assert [given.original_request for given in answers] == questions
     assert {service.name for service in answers[0].list_services_response.service} == set(messages.SERVICES)
     files = [list(given.file_descriptor_response.file_descriptor_proto) for given in answers[1:4]]
@@ -350,7 +350,7 @@ class Caller(threading.Thread):
             call, message = made.unary("ModelInfer"), made.request("ModelInfer", **request(X=ONE))
             while not self.heard.is_set():
                 try:
-                    right(outputs(call(message, timeout=30)), ROWS[:1])
+                    right(outputs(call(message, timeout=60)), ROWS[:1])
                 except grpc.RpcError as error:
                     self.lost.append(f"{error.code()} {error.details()}")
                     return

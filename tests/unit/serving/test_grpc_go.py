@@ -88,6 +88,6 @@ def h2spec(port: int) -> str:
     program = go_programs.program("h2spec", "github.com/summerwind/h2spec/cmd/h2spec")
     address = ["-h", "127.0.0.1", "-p", str(port), "-P", "/grpc.health.v1.Health/Check"]
     done = subprocess.run(
-        [program, *address, "--timeout", "2"], capture_output=True, text=True, timeout=200, check=False
+        [program, *address, "--timeout", "4"], capture_output=True, text=True, timeout=200, check=False
     )
     return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", done.stdout)

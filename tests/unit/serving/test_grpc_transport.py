@@ -109,7 +109,7 @@ def run(test: Callable[[World, int], Coroutine[Any, Any, None]], limits: Limits 
         listener = socket.create_server(("127.0.0.1", 0))
         await world.port.listen(listener)
         try:
-            await asyncio.wait_for(test(world, listener.getsockname()[1]), 30)
+            await asyncio.wait_for(test(world, listener.getsockname()[1]), 120)
         finally:
             world.port.stop()
 

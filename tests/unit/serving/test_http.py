@@ -373,14 +373,14 @@ def admitted(server: Server, head: bytes) -> bool:
 
 def test_the_management_port_answers_in_plain_text(server: Server) -> None:
     for path in ("/livez", "/readyz"):
-        answer = httpx.get(server.management_url + path)
+        answer = httpx.get(server.management_url + path, timeout=60)
         assert (answer.status_code, answer.text, answer.headers["content-type"]) == (
             200,
             "ok",
             "text/plain; charset=utf-8",
         )
-    assert httpx.get(f"{server.management_url}/v2").status_code == 404
-    assert httpx.post(f"{server.management_url}/metrics").status_code == 405
+    assert httpx.get(f"{server.management_url}/v2", timeout=60).status_code == 404
+    assert httpx.post(f"{server.management_url}/metrics", timeout=60).status_code == 405
     assert server.get("/metrics").status_code == 404
     assert "text/plain" in server.manage("/metrics").headers["content-type"]
 

@@ -184,18 +184,18 @@ def test_without_a_key_no_lease_is_taken_and_a_pod_says_so(tmp_path: Path) -> No
         found = server.manage("/router").json()
         assert found["takesLeases"] is False
         url = f"{server.management_url}/router/lease"
-        answer = httpx.put(url, content=envelope({"sequence": 1}, KEY))
+        answer = httpx.put(url, content=envelope({"sequence": 1}, KEY), timeout=60)
         assert answer.status_code == 403
         assert "HOLDFAST_ROUTER_PUBLIC_KEYS" in answer.json()["error"]
         assert server.manage("/router").json()["leases"]["no_key"] == 1
-        assert httpx.get(url).status_code == 405
+        assert httpx.get(url, timeout=60).status_code == 405
 
 
 def test_before_the_model_is_there_no_lease_is_taken(tmp_path: Path) -> None:
     content = models.iris()
     (claim(tmp_path) / "model.onnx").write_bytes(content)
     with Server(tmp_path, "pvc://models/model.onnx", digest_of(content), **KEYS) as server:
-        answer = httpx.put(f"{server.management_url}/router/lease", content=b"{}")
+        answer = httpx.put(f"{server.management_url}/router/lease", content=b"{}", timeout=60)
         assert answer.status_code == 503
         assert server.manage("/router").json()["leases"]["not_ready"] == 1
 
@@ -217,7 +217,7 @@ def test_a_server_that_started_again_knows_no_old_lease(tmp_path: Path) -> None:
         operator = Operator(server, "127.0.0.1:1")
         recorded = envelope(operator.document(seconds=15), KEY)
     with serving(tmp_path, models.iris(), **KEYS) as server:
-        answer = httpx.put(f"{server.management_url}/router/lease", content=recorded)
+        answer = httpx.put(f"{server.management_url}/router/lease", content=recorded, timeout=60)
         assert (answer.status_code, "another instance" in answer.text) == (403, True)
 
 

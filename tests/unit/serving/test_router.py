@@ -23,6 +23,7 @@ from tests.unit.serving import models
 from tests.unit.serving.candidate import (
     Fault,
     answer,
+    bound,
     candidate,
     closes_after,
     late,
@@ -32,6 +33,8 @@ from tests.unit.serving.candidate import (
 )  # fmt: skip
 from tests.unit.serving.leases import KEY, TARGET, Operator, public
 from tests.unit.serving.server import REVISION, Server, Wire, claim, http, request, serving, until, write_bundle
+
+from holdfast_serving.peer import BACKOFF_SECONDS
 
 KEYS = {"HOLDFAST_ROUTER_PUBLIC_KEYS": public(KEY)}
 BODY = request(X=("FP32", [1, 4], [5.1, 3.5, 1.4, 0.2]))
@@ -79,8 +82,10 @@ def test_the_share_is_that_of_the_lease_whatever_the_connections(
     stable: Server, other: Server, connections: int, count: int, weight: float
 ) -> None:
     operator = Operator(stable, address(other))
-    operator.grant(weight=weight)
-    seen = ask(stable, count, connections)
+    seen: Counter[tuple[int, str]] = Counter()
+    for _ in range(10):
+        operator.grant(weight=weight)
+        seen += ask(stable, count // 10, connections)
     drawn = seen[200, TARGET]
     assert seen == {(200, TARGET): drawn, (200, REVISION): count - drawn}
     assert binom.ppf(5e-7, count, weight) <= drawn <= binom.isf(5e-7, count, weight)
@@ -102,11 +107,13 @@ def test_what_routers_ask_is_told_from_what_clients_ask(stable: Server, other: S
 
 
 def test_every_request_of_one_connection_is_drawn_on_its_own(stable: Server, other: Server) -> None:
-    Operator(stable, address(other)).grant(weight=0.5)
+    operator = Operator(stable, address(other))
     with stable.connect() as sock:
         wire = Wire(sock)
         drawn = []
-        for _ in range(1000):
+        for number in range(1000):
+            if number % 200 == 0:
+                operator.grant(weight=0.5)
             wire.send(POST)
             reply = wire.reply()
             assert reply is not None
@@ -130,7 +137,7 @@ def hangs(sock: socket.socket, asked: object) -> None:
 HEAD = "HTTP/1.1 200 OK\r\n"
 FAULTS: dict[str, tuple[Fault, str]] = {
     "accepts and hangs": (hangs, "timeout"),
-    "answers after the hedge": (late(0.12), "timeout"),
+    "answers after the hedge": (late(0.6), "timeout"),
     "resets": (resets_after(lambda rows: b""), "reset"),
     "resets in its head": (resets_after(lambda rows: answer(rows)[:40]), "reset"),
     "resets in its tensors": (resets_after(lambda rows: answer(rows)[:-4]), "reset"),
@@ -181,7 +188,7 @@ def test_no_client_sees_a_fault_of_the_candidate(stable: Server, name: str) -> N
     fault, outcome = FAULTS[name]
     with candidate(fault) as target:
         operator = Operator(stable, target.address)
-        operator.grant(weight=1, hedgeMilliseconds=5000 if outcome != "timeout" or name == "504" else 40)
+        operator.grant(weight=1, hedgeMilliseconds=60_000 if outcome != "timeout" or name == "504" else 40)
         assert ask(stable, 24, 4) == {(200, REVISION): 24}
         operator.grant(weight=0)
         assert len(target.asked) == 24
@@ -197,15 +204,13 @@ def test_no_client_sees_that_there_is_no_candidate(stable: Server, where: str) -
     assert operator.outcomes() == {"connect": 24}
 
 
-def test_a_candidate_that_comes_back_is_used_at_once(stable: Server) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-    operator = Operator(stable, f"127.0.0.1:{port}")
+def test_a_candidate_that_comes_back_is_used_again(stable: Server) -> None:
+    sock = bound()
+    operator = Operator(stable, f"127.0.0.1:{sock.getsockname()[1]}")
     operator.grant(weight=1)
     assert ask(stable, 8) == {(200, REVISION): 8}
-    with candidate(right) as target:
-        operator.target["address"] = target.address
-        operator.grant(weight=1)
+    with candidate(right, sock):
+        time.sleep(2 * BACKOFF_SECONDS)
         assert ask(stable, 8) == {(200, TARGET): 8}
     assert operator.outcomes() == {"connect": 8, "ok": 8}
 
@@ -254,7 +259,7 @@ def test_what_is_sent_is_what_the_client_sent(stable: Server) -> None:
 def test_a_full_queue_here_refuses_nothing_that_goes_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     (tmp_path / "there").mkdir()
-    long, slow, quick = (json.dumps(request(x=("FP32", [1, 1], [turns]))).encode() for turns in (1.5e6, 2e5, 1.0))
+    long, slow, quick = (json.dumps(request(x=("FP32", [1, 1], [turns]))).encode() for turns in (1e7, 2e5, 1.0))
     own = f"/v2/models/wine/versions/{REVISION}/infer"
     with (
         serving(tmp_path / "here", models.patient(), **KEYS) as server,
@@ -266,7 +271,7 @@ def test_a_full_queue_here_refuses_nothing_that_goes_elsewhere(tmp_path: Path) -
         occupied, wire = Wire(busy), Wire(sock)
 
         def ask_in_time(path: str) -> int:
-            wire.send(http("POST", path, quick, "Request-Timeout-Ms: 250"))
+            wire.send(http("POST", path, quick, "Request-Timeout-Ms: 2000"))
             reply = wire.reply()
             assert reply is not None
             return reply.status
@@ -276,15 +281,14 @@ def test_a_full_queue_here_refuses_nothing_that_goes_elsewhere(tmp_path: Path) -
             assert occupied.reply() is not None
         occupied.send(http("POST", own, long))
         until(lambda: server.metric("holdfast_inference_in_flight") == 1, "a run")
-        time.sleep(0.5)  # the run is overdue
+        time.sleep(2.6)  # the run is overdue
         assert ask_in_time(own) == 503
-        operator.grant(weight=1, hedgeMilliseconds=100)
+        operator.grant(weight=1, hedgeMilliseconds=900)
         assert ask_in_time(server.infer_path) == 200
-        operator.grant(weight=0, hedgeMilliseconds=100)
+        operator.grant(weight=0, hedgeMilliseconds=900)
         assert ask_in_time(server.infer_path) == 503
         assert operator.outcomes("target") == {"ok": 1}
         assert operator.outcomes("local") == {"rejected": 1}
-        occupied.reply()
 
 
 def test_what_names_a_revision_stays_with_it(stable: Server, other: Server) -> None:
@@ -416,7 +420,7 @@ def test_an_answer_without_end_is_given_up(tmp_path: Path) -> None:
 
     with serving(tmp_path, models.iris(), **KEYS) as server, candidate(endless) as target:
         operator = Operator(server, target.address)
-        operator.grant(weight=1, hedgeMilliseconds=4000)
+        operator.grant(weight=1, hedgeMilliseconds=60_000)
         assert ask(server, 6, 3) == {(200, REVISION): 6}
         assert operator.outcomes() == {"invalid": 6}
         target.fault = right
@@ -424,7 +428,7 @@ def test_an_answer_without_end_is_given_up(tmp_path: Path) -> None:
 
 
 def test_late_answers_are_told_and_their_connections_are_used_again(stable: Server) -> None:
-    with candidate(late(0.06)) as target:
+    with candidate(late(0.5)) as target:
         operator = Operator(stable, target.address)
         operator.grant(weight=1, hedgeMilliseconds=20)
         assert ask(stable, 5) == {(200, REVISION): 5}
@@ -464,10 +468,10 @@ def test_a_shorter_hedge_holds_beside_a_longer_one(stable: Server) -> None:
 
 def test_a_lease_ends_by_itself(stable: Server, other: Server) -> None:
     operator = Operator(stable, address(other))
-    operator.grant(weight=1, seconds=2)
+    operator.grant(weight=1, seconds=5)
     assert ask(stable, 10) == {(200, TARGET): 10}
     assert operator.read()["peer"]["connections"] == 1
-    until(lambda: operator.read()["lease"] is None, "the end", 5)
+    until(lambda: operator.read()["lease"] is None, "the end")
     assert ask(stable, 50) == {(200, REVISION): 50}
     assert operator.read()["peer"]["connections"] == 0
     assert operator.arm("target")["drawn"] == 10  # what was counted stays
@@ -479,21 +483,21 @@ def test_a_lease_ends_by_itself(stable: Server, other: Server) -> None:
 
 def test_a_lease_that_is_renewed_does_not_end(stable: Server, other: Server) -> None:
     operator = Operator(stable, address(other))
-    operator.grant(weight=1, seconds=2)
+    operator.grant(weight=1, seconds=2.5)
     for _ in range(3):
         time.sleep(0.9)
-        operator.grant(weight=1, seconds=2)
+        operator.grant(weight=1, seconds=2.5)
     assert ask(stable, 10) == {(200, TARGET): 10}
 
 
 def test_what_is_drawn_before_the_target_is_warm_is_counted_apart(stable: Server, other: Server) -> None:
     operator = Operator(stable, address(other))
-    operator.target["readySeconds"] = 27.5
+    operator.target["readySeconds"] = 25
     operator.grant(weight=0.5)
     ask(stable, 40)
     assert operator.arm("target", "warming")["drawn"] + operator.arm("local", "warming")["drawn"] == 40
     assert operator.arm("target")["drawn"] + operator.arm("local")["drawn"] == 0
-    time.sleep(2.6)  # in the same lease
+    time.sleep(5.1)  # in the same lease
     ask(stable, 40)
     assert operator.arm("target", "warming")["drawn"] + operator.arm("local", "warming")["drawn"] == 40
     assert operator.arm("target")["drawn"] + operator.arm("local")["drawn"] == 40
@@ -515,14 +519,14 @@ def test_clients_are_told_to_close_while_the_lease_says_so(stable: Server, other
         old = Wire(sock)
         operator.grant("all")
         assert not closes()
-        operator.grant("all", closeConnections=True, seconds=3)
+        operator.grant("all", closeConnections=True, seconds=5)
         assert closes()
         old.send(POST)
         reply = old.reply()
         assert reply is not None
         assert (reply.json["model_version"], reply.fields["connection"]) == (TARGET, "close")
         assert old.reply() is None
-    until(lambda: operator.read()["lease"] is None, "the end", 5)
+    until(lambda: operator.read()["lease"] is None, "the end")
     operator.grant("all")
     assert not closes()
 
@@ -545,11 +549,11 @@ def test_the_target_s_time_is_its_own(stable: Server) -> None:
 def test_the_local_model_is_not_charged_for_the_wait(stable: Server) -> None:
     with candidate(hangs) as target:
         operator = Operator(stable, target.address)
-        operator.grant(weight=1, hedgeMilliseconds=150)
+        operator.grant(weight=1, hedgeMilliseconds=1000)
         before = stable.metric("holdfast_inference_duration_seconds_sum")
         ask(stable, 4, 4)
-        assert stable.metric("holdfast_inference_duration_seconds_sum") - before < 0.15
-        assert operator.read()["arms"]["client"]["sum"] >= 4 * 0.15
+        assert stable.metric("holdfast_inference_duration_seconds_sum") - before < 1
+        assert operator.read()["arms"]["client"]["sum"] >= 4
 
 
 def test_what_both_arms_say_is_counted_by_the_same_bins(tmp_path: Path) -> None:
@@ -615,7 +619,7 @@ class Client(threading.Thread):
 def test_a_drain_while_requests_are_elsewhere_loses_none(tmp_path: Path) -> None:
     with candidate(late(0.4)) as target, serving(tmp_path, models.iris(), "--drain-seconds", "0", **KEYS) as server:
         operator = Operator(server, target.address)
-        operator.grant("all", hedgeMilliseconds=5000)
+        operator.grant("all", hedgeMilliseconds=60_000)
         with ExitStack() as stack:
             wires = [Wire(stack.enter_context(server.connect())) for _ in range(10)]
             for wire in wires:
@@ -625,11 +629,11 @@ def test_a_drain_while_requests_are_elsewhere_loses_none(tmp_path: Path) -> None
             until(lambda: "draining" in server.log, "the drain")
             replies = [wire.reply() for wire in wires]
         assert [reply.json["model_version"] for reply in replies if reply is not None] == [TARGET] * 10
-        assert server.wait(20) == 0, server.log
+        assert server.wait() == 0, server.log
 
 
 def test_a_target_that_is_drained_loses_none(stable: Server, tmp_path: Path) -> None:
-    with serving(tmp_path, models.iris(), "--drain-seconds", "0.5", HOLDFAST_REVISION=TARGET) as target:
+    with serving(tmp_path, models.iris(), "--drain-seconds", "3", HOLDFAST_REVISION=TARGET) as target:
         operator = Operator(stable, address(target))
         operator.grant(weight=0.5)
         clients = [Client(stable) for _ in range(4)]
@@ -641,7 +645,7 @@ def test_a_target_that_is_drained_loses_none(stable: Server, tmp_path: Path) -> 
         before = [client.seen[f"200 {TARGET}"] for client in clients]
         until(lambda: all(c.seen[f"200 {TARGET}"] > n + 50 for c, n in zip(clients, before, strict=True)), "more load")
         operator.grant(weight=0)
-        assert target.wait(20) == 0, target.log
+        assert target.wait() == 0, target.log
         for client in clients:
             client.stop = True
             client.join()
@@ -675,7 +679,7 @@ def test_nothing_is_left_behind(stable: Server, other: Server) -> None:
     for _ in range(3):
         round_trip()
     until(lambda: files() <= before[0], "closed connections")
-    assert memory() - before[1] < 8 << 20
+    assert memory() - before[1] < 16 << 20
 
 
 def settled(count: Callable[[], int]) -> bool:

@@ -41,7 +41,7 @@ def secured(
 
 def answering(server: Server, authority: Authority, folder: Path) -> str:
     """The revision that answers a client with a certificate of the authority."""
-    with httpx.Client(verify=trust(authority, authority.issue("somebody", CLIENT), folder)) as client:
+    with httpx.Client(verify=trust(authority, authority.issue("somebody", CLIENT), folder), timeout=60) as client:
         answer = client.post(f"https://127.0.0.1:{server.port}{server.infer_path}", json=BODY)
     assert answer.status_code == 200
     revision: str = answer.json()["model_version"]
@@ -128,7 +128,7 @@ def test_a_large_request_arrives_whole_over_tls(tmp_path: Path) -> None:
         operator = Operator(server, address(target))
         operator.target["tlsName"] = "wine"
         operator.grant("all")
-        with httpx.Client(verify=trust(authority)) as client:
+        with httpx.Client(verify=trust(authority), timeout=60) as client:
             said = client.post(f"https://127.0.0.1:{server.port}{server.infer_path}", json=body).json()
         assert said["model_version"] == TARGET
         assert said["outputs"][0]["data"] == [row % 7 * 1024 for row in range(rows)]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests.unit.serving import models
-from tests.unit.serving.candidate import Asked, answer, candidate, late, resets_after, right, says
+from tests.unit.serving.candidate import Asked, answer, bound, candidate, late, resets_after, right, says
 from tests.unit.serving.leases import TARGET, Operator
 from tests.unit.serving.server import REVISION, Server, claim, request, serving, until, write_bundle
 from tests.unit.serving.test_load import ROWS, fetched, golden
@@ -137,14 +137,13 @@ def test_what_is_no_answer_has_failed(three: Server, fault: Any) -> None:
 
 
 def test_a_target_that_cannot_be_reached_yet_is_tried_again(three: Server) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        where = f"127.0.0.1:{sock.getsockname()[1]}"
-    operator = Operator(three, where)
+    sock = bound()
+    operator = Operator(three, f"127.0.0.1:{sock.getsockname()[1]}")
     operator.grant("golden")
     time.sleep(0.7)
     found = operator.read()["golden"]
     assert (found["asked"], found["failed"], found["done"]) == (0, 0, False)
-    with candidate(right, int(where.rpartition(":")[2])) as target:
+    with candidate(right, sock) as target:
         assert smoked(operator) == said(asked=3, answered=3, rows=3, disagreeing=3)
         assert len(target.asked) == 3
 
@@ -172,7 +171,7 @@ def test_few_are_under_way_at_once_and_none_is_put_when_the_lease_has_ended(tmp_
 
     with holding(tmp_path, TWELVE) as server, candidate(slow) as target:
         operator = Operator(server, target.address)
-        operator.grant("golden", seconds=1, hedgeMilliseconds=60000)
+        operator.grant("golden", seconds=4, hedgeMilliseconds=60000)
         until(lambda: len(target.asked) == 4, "as many as there may be")
         until(lambda: operator.read()["lease"] is None, "the end of the lease")
         ended.set()

@@ -35,14 +35,13 @@ def test_they_are_drawn_at_the_rate_of_the_lease_and_by_its_weight(three: Server
     with serving(tmp_path, models.iris(), HOLDFAST_REVISION=TARGET) as other:
         operator = Operator(three, address(other))
         began = time.monotonic()
-        operator.grant(weight=0.5, syntheticPerSecond=100)
-        time.sleep(3)
-        operator.grant(weight=0.5, syntheticPerSecond=100)  # renewed, which changes nothing
-        time.sleep(1)
+        until(  # renewed again and again, which changes nothing
+            lambda: operator.grant(weight=0.5, syntheticPerSecond=100)["arms"]["synthetic"] > 300, "300 of them"
+        )
         drawn = settled(operator)
         took = time.monotonic() - began
         count = drawn["local"] + drawn["target"]
-        assert 300 < count <= 100 * took + 1
+        assert count <= 100 * took + 1
         assert binom.ppf(5e-7, count, 0.5) <= drawn["target"] <= binom.isf(5e-7, count, 0.5)
         for name in drawn:
             assert operator.outcomes(name) == {"ok": drawn[name]}
@@ -78,7 +77,7 @@ def test_what_the_target_fails_on_is_not_run_here_for_nobody(three: Server) -> N
         operator = Operator(three, target.address)
         before = three.outcomes()["ok"]
         operator.grant(weight=1, syntheticPerSecond=50)
-        time.sleep(0.5)
+        until(lambda: len(target.asked) > 10, "golden requests")
         drawn = settled(operator)
         assert drawn == {"local": 0, "target": operator.read()["arms"]["synthetic"]}
         assert operator.outcomes() == {"failed": drawn["target"]}
@@ -115,9 +114,8 @@ def test_neither_counters_nor_drift_of_users_have_them(tmp_path: Path) -> None:
     with candidate(right) as target, Server(tmp_path, "pvc://models/iris", digest, **KEYS) as server:
         until(server.ready, "readiness")
         operator = Operator(server, target.address)
-        operator.grant(weight=0, syntheticPerSecond=100)
         asked = 0
-        while operator.read()["arms"]["synthetic"] < 100:
+        while operator.grant(weight=0, syntheticPerSecond=100)["arms"]["synthetic"] < 100:
             assert ask(server, 640, 32) == {(200, REVISION): 640}
             asked += 640
         drawn = settled(operator)

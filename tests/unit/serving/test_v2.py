@@ -72,10 +72,10 @@ def test_the_repository_has_the_one_model(iris: Server) -> None:
     assert iris.get("/v2/models").json() == {"models": ["wine"]}
     indexed = [{"name": "wine", "version": REVISION, "state": "READY", "reason": ""}]
     for body in (b"", b"{}", b'{"ready":true}', b'{"ready":false,"x":1}'):
-        answer = httpx.post(f"{iris.url}/v2/repository/index", content=body)
+        answer = httpx.post(f"{iris.url}/v2/repository/index", content=body, timeout=60)
         assert (answer.status_code, answer.json()) == (200, indexed)
     for body in (b"[]", b"{", b'{"ready":1}', b'{"ready":null}', b'"ready"', b"null"):
-        answer = httpx.post(f"{iris.url}/v2/repository/index", content=body)
+        answer = httpx.post(f"{iris.url}/v2/repository/index", content=body, timeout=60)
         assert (answer.status_code, list(answer.json())) == (400, ["error"])
 
 
@@ -145,10 +145,10 @@ def test_batch_sizes_that_are_told_apart_are_bounded() -> None:
 
 def test_models_are_not_loaded_and_unloaded_by_request(iris: Server) -> None:
     for change in ("load", "unload"):
-        answer = httpx.post(f"{iris.url}/v2/repository/models/wine/{change}")
+        answer = httpx.post(f"{iris.url}/v2/repository/models/wine/{change}", timeout=60)
         assert answer.status_code == 403
         assert "serves what its Deployment says" in answer.json()["error"]
-        answer = httpx.post(f"{iris.url}/v2/repository/models/beer/{change}")
+        answer = httpx.post(f"{iris.url}/v2/repository/models/beer/{change}", timeout=60)
         assert (answer.status_code, answer.json()) == (404, {"error": "no model 'beer' here"})
 
 
@@ -164,7 +164,7 @@ def test_an_answer_is_what_the_runtime_says(iris: Server, path: str) -> None:
     rows = np.array([[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3], [5.9, 3.0, 4.2, 1.5]], np.float32)
     label, probabilities = onnxruntime.InferenceSession(models.iris()).run(None, {"X": rows})
     body = {"id": "é 42", **request(X=("FP32", [3, 4], rows.astype(float).ravel().tolist()))}
-    answer = httpx.post(f"{iris.url}/v2/models/{path}", json=body)
+    answer = httpx.post(f"{iris.url}/v2/models/{path}", json=body, timeout=60)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json"), answer.text
     answered = answer.json()
     assert (answered["model_name"], answered["model_version"], answered["id"]) == ("wine", REVISION, "é 42")
@@ -347,7 +347,9 @@ BAD_BODIES: list[tuple[str, bytes | dict[str, Any], str]] = [
 @pytest.mark.parametrize(("body", "words"), [case[1:] for case in BAD_BODIES], ids=[case[0] for case in BAD_BODIES])
 def test_a_bad_request_is_told_what_is_wrong(iris: Server, body: Any, words: str) -> None:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    answer = httpx.post(iris.url + iris.infer_path, content=content, headers={"content-type": "application/json"})
+    answer = httpx.post(
+        iris.url + iris.infer_path, content=content, headers={"content-type": "application/json"}, timeout=60
+    )
     assert answer.status_code == 400, answer.text
     assert list(answer.json()) == ["error"]
     assert words in answer.json()["error"]

@@ -27,10 +27,11 @@ def promtool(*arguments: str) -> str:
     return done.stdout
 
 
-def history(folder: Path, series: Series, seconds: int, step: int = 60) -> Path:
-    """A data folder with these series over the last seconds, the newest sample five seconds ago."""
+def history(folder: Path, series: Series, seconds: int, step: int = 60, ahead: int = 0) -> Path:
+    """A data folder with these series over the last seconds, the newest sample five seconds ago; or, where they are to
+    go on while they are asked about, so many seconds `ahead`."""
     newest = int(time.time()) - 5
-    times = range(seconds - seconds % step, -1, -step)
+    times = range(seconds - seconds % step, -ahead - 1, -step)
     lines = [
         f"{text} {found} {newest - before}"
         for text, value in sorted(series.items(), key=lambda pair: pair[0].partition("{")[0])
@@ -59,7 +60,7 @@ def prometheus(
     url = f"http://127.0.0.1:{port}"
     with running(command, port, folder / "prometheus.log"):
         end = time.monotonic() + 60
-        while httpx.get(f"{url}/-/ready").status_code != 200:
+        while httpx.get(f"{url}/-/ready", timeout=60).status_code != 200:
             assert time.monotonic() < end, (folder / "prometheus.log").read_text()
             time.sleep(0.05)
         yield url
@@ -67,7 +68,7 @@ def prometheus(
 
 def value(url: str, query: str) -> list[dict[str, Any]]:
     """What Prometheus says to a query."""
-    answer = httpx.get(f"{url}/api/v1/query", params={"query": query}).json()
+    answer = httpx.get(f"{url}/api/v1/query", params={"query": query}, timeout=60).json()
     assert answer["status"] == "success", answer
     result: list[dict[str, Any]] = answer["data"]["result"]
     return result

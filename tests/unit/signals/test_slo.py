@@ -68,7 +68,7 @@ def two_models() -> Series:
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("prometheus")
-    with prometheus(folder, history(folder, two_models(), 8 * DAY)) as url:
+    with prometheus(folder, history(folder, two_models(), 8 * DAY, ahead=600)) as url:
         yield url
 
 
@@ -87,7 +87,7 @@ async def test_failures_are_counted_over_every_window_by_revision(real: str) -> 
         assert stable.bad / stable.total == pytest.approx(1 / 12, rel=0.01)
     young = signal.revisions["bbbb"].availability
     assert young[300].bad / young[300].total == pytest.approx(0.5)
-    assert young[DAY].total == pytest.approx(2 * 1800, rel=0.05)
+    assert 2 * 1700 < young[DAY].total < 2 * (1800 + 600)
 
 
 async def test_the_service_is_all_revisions_together(real: str) -> None:
@@ -262,7 +262,7 @@ async def test_what_takes_prometheus_long_is_asked_rarely(origin: Origin) -> Non
         def get(self, key: str, default: Any = None) -> bytes:
             self.time += 0.001
             if f"%5B{7 * DAY}s%5D" in key:
-                time.sleep(0.4)
+                time.sleep(1)
             return super().get(key)
 
     def asked(seconds: int) -> int:

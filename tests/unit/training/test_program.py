@@ -156,7 +156,7 @@ def test_sigterm_in_the_middle_of_a_fit_ends_the_process_and_leaves_nothing(clai
     started = time.monotonic()
     process.send_signal(signal.SIGTERM)
     code, message, log = finish(process, claim.claims)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     assert code == 143
     assert message == {}
     assert [line["event"] for line in log] == ["stopped"]
