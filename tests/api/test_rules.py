@@ -410,6 +410,19 @@ REFUSED: list[tuple[Json, str, str]] = [
         "spec",
         "distributed and tuning exclude each other: tune in single pods, and train what was found in several",
     ),
+    *(
+        (
+            training_job(**{"estimators": [{"name": "TorchImageClassifier"}], **more}),
+            "spec",
+            "TorchImageClassifier learns from images, not from columns: it goes with no other estimator, no"
+            " preprocessing and no evaluation.slices",
+        )
+        for more in (
+            {"estimators": [{"name": f"Torch{kind}Classifier"} for kind in ("MLP", "Image")], "tuning": {}},
+            {"preprocessing": {"scaleNumeric": "None"}},
+            {"evaluation": {"slices": ["ash"]}},
+        )
+    ),
     (
         training_job(tuning={"parallelism": 2}, output={"uri": "s3://models/wine"}),
         "spec",

@@ -43,7 +43,7 @@ def main(
     """Returns the exit code: 0 done, 1 may pass, 3 permanent, 4 waits for a person, 5 another pod failed."""
     parser = argparse.ArgumentParser(prog="holdfast_training", description=__doc__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    dataset = commands.add_parser("dataset", help="write a public data set as CSV and print its digest")
+    dataset = commands.add_parser("dataset", help="write a public data set and print its digest")
     dataset.add_argument("name", choices=["wine", "breast-cancer", "diabetes", "digits"])
     dataset.add_argument("--output", type=Path, required=True, metavar="FILE")
     commands.add_parser("fetch", help="bring the data of HOLDFAST_RUN to a trainer of one's own")
@@ -250,8 +250,8 @@ def _write_dataset(name: str, path: Path) -> int:
 
     try:
         digest = datasets.write(name, path)
-    except OSError as error:
-        print(f"{path}: {error.strerror}", file=sys.stderr)
+    except (OSError, ValueError) as error:
+        print(f"{path}: {error.strerror if isinstance(error, OSError) else error}", file=sys.stderr)
         return 1
     print(f"{digest}  {path}")
     return 0

@@ -1,5 +1,7 @@
 """Tables in NumPy's .npz files: an array of one dimension is a column, one of two is as many as it is wide.
 
+One of more is a single column of arrays, which `images` can make something of.
+
 Nothing is unpickled, and an array is read only when its file in the archive is as long as its header promises.
 """
 
@@ -17,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from holdfast_training.errors import Finding, count, data_invalid
+from holdfast_training.errors import Finding, data_invalid
 
 MAX_COLUMNS = 2000
 _ENDING = ".npy"
@@ -34,11 +36,23 @@ class Array:
 
     name: str
     shape: tuple[int, ...]
+    kind: str
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """`name`, or `name_0` and so on."""
-        return (self.name,) if len(self.shape) == 1 else tuple(f"{self.name}_{i}" for i in range(self.shape[1]))
+        """`name`; of a matrix `name_0` and so on."""
+        return tuple(f"{self.name}_{i}" for i in range(self.shape[1])) if len(self.shape) == 2 else (self.name,)
+
+    @property
+    def fault(self) -> Finding | None:
+        """Why it is no column."""
+        if not self.shape:
+            return Finding("UnsupportedType", "it is a single value; a column has one for each row", self.name)
+        if len(self.shape) > 2 and self.kind not in "biuf":
+            return Finding("UnsupportedType", "only numbers may have more than two dimensions", self.name)
+        if len(self.shape) > 2 and 0 in self.shape:
+            return Finding("Empty", "it has no values", self.name)
+        return None
 
 
 def columns(file: Path) -> tuple[str, ...]:
@@ -57,7 +71,7 @@ def read(file: Path, wanted: Sequence[str]) -> pa.Table:
         for array in _arrays(file):
             if set(array.columns) & set(wanted):
                 cells = archive[array.name]
-                parts = [cells] if cells.ndim == 1 else cells.T
+                parts = cells.T if cells.ndim == 2 else [cells]
                 made |= {name: _cells(part) for name, part in zip(array.columns, parts, strict=True)}
     return pa.table({name: made[name] for name in wanted})
 
@@ -65,16 +79,10 @@ def read(file: Path, wanted: Sequence[str]) -> pa.Table:
 def _arrays(file: Path) -> list[Array]:
     with _understood(), zipfile.ZipFile(file) as archive:
         found = [_header(archive, info) for info in archive.infolist()]
-    wrong = [
-        Finding(
-            "UnsupportedType", f"it has {count(len(array.shape), 'dimension')}; a column has one or two", array.name
-        )
-        for array in found
-        if len(array.shape) not in (1, 2)
-    ]
+    wrong = [fault for array in found if (fault := array.fault)]
     if not wrong and len({array.shape[0] for array in found}) > 1:
         wrong = [Finding("RowsDiffer", "the arrays of the file have different numbers of rows")]
-    if not wrong and (width := sum(math.prod(array.shape[1:]) for array in found)) > MAX_COLUMNS:
+    if not wrong and (width := sum(len(array.columns) for array in found)) > MAX_COLUMNS:
         wrong = [Finding("TooManyColumns", f"the arrays make {width:,} columns, at most {MAX_COLUMNS:,} can be used")]
     if wrong:
         raise data_invalid(wrong)
@@ -94,11 +102,14 @@ def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
         )
     if start + math.prod(shape) * kind.itemsize != info.file_size:
         raise ValueError("not as long as its header says")
-    return Array(info.filename.removesuffix(_ENDING), shape)
+    return Array(info.filename.removesuffix(_ENDING), shape, kind.kind)
 
 
 def _cells(cells: Any) -> pa.Array:
     """As Arrow has them; what Arrow does not have becomes bytes, which nobody can learn from."""
+    if cells.ndim > 2:
+        native = np.ascontiguousarray(cells.astype(cells.dtype.newbyteorder("="), copy=False))
+        return pa.FixedShapeTensorArray.from_numpy_ndarray(native)
     if cells.dtype.kind == "U":
         return pa.array(cells.tolist(), pa.string())
     if cells.dtype == np.float16:

@@ -73,6 +73,8 @@ def _or_dash(value: float | None) -> str:
 
 
 def _importance(explanation: Mapping[str, Any]) -> str:
+    if "leftOut" in explanation:
+        return str(explanation["leftOut"])
     features = explanation["features"]
     shap = "shap" in features[0]
     heads = ("Column", f"Loss of {explanation['metric']} when shuffled", "±", *(["Mean |SHAP|"] if shap else []))
@@ -92,7 +94,7 @@ def _making(lineage: Mapping[str, Any]) -> str:
     steps = ", ".join(f"{key} {value}" for key, value in lineage["preprocessing"].items())
     lines = [
         f"* Parameters: {set_to or 'defaults'}",
-        f"* Preprocessing: {steps}",
+        f"* Preprocessing: {steps or 'the network scales pixels itself, by channel'}",
         f"* Calibration: {lineage['calibration']}",
         f"* Seed: {lineage['seed']}",
     ]
@@ -113,10 +115,18 @@ def _limits(lineage: Mapping[str, Any], labels: Sequence[str], explanation: Mapp
     lines = [
         "The metrics hold for rows like those of the data above; nothing is known of others.",
         f"They were measured on {lineage['testRows']:,} rows and shift by chance when these are few.",
-        "Columns that go together share their importance: shuffling one of them alone can look harmless.",
-        "Importance says what the model uses, not what causes the answer.",
-        "A missing number is imputed; a category that the training rows did not have counts as none of theirs.",
     ]
+    if "leftOut" in explanation:
+        lines += [
+            "Images of another size are refused. Pixels must have the range that they had in the data.",
+            "An image of something else altogether gets one of the classes, too.",
+        ]
+    else:
+        lines += [
+            "Columns that go together share their importance: shuffling one of them alone can look harmless.",
+            "Importance says what the model uses, not what causes the answer.",
+            "A missing number is imputed; a category that the training rows did not have counts as none of theirs.",
+        ]
     if explanation["rows"] < lineage["testRows"]:
         lines.append(f"Importance was measured on {explanation['rows']:,} of the held-out rows.")
     if labels and lineage["calibration"] == "None":

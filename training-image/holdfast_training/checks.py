@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from holdfast_training import columns
+from holdfast_training import columns, images
 from holdfast_training.columns import Examples, first_of
 from holdfast_training.errors import Finding, count
 from holdfast_training.spec import Checks, ColumnCheck
@@ -36,6 +36,9 @@ def broken(table: pa.Table, checks: Checks) -> list[Finding]:
 
 
 def _of_column(chunks: pa.ChunkedArray, check: ColumnCheck) -> Iterator[Finding]:
+    if images.are_in(chunks.type):
+        yield from _of_images(chunks, check)
+        return
     cells = columns.as_plain(chunks)
     if cells is None:
         message = f"its type {chunks.type} is neither number nor text, so it cannot be checked"
@@ -49,7 +52,7 @@ def _of_column(chunks: pa.ChunkedArray, check: ColumnCheck) -> Iterator[Finding]
     if check.minimum is not None or check.maximum is not None:
         numbers, faults = columns.as_numbers(check.name, cells, "its range is checked")
         yield from faults
-        yield from _out_of_range(numbers, check)
+        yield from _out_of_range(numbers, numbers, check)
     if check.allowed:
         texts = cells if pa.types.is_large_string(cells.type) else pa.array(columns.as_texts(cells), pa.large_string())
         known = pc.or_(pc.is_in(texts, pa.array(check.allowed, pa.large_string())), pc.is_null(cells))
@@ -58,12 +61,26 @@ def _of_column(chunks: pa.ChunkedArray, check: ColumnCheck) -> Iterator[Finding]
             yield Finding("NotAllowed", message, check.name, len(bad))
 
 
-def _out_of_range(numbers: npt.NDArray[np.float64], check: ColumnCheck) -> Iterator[Finding]:
+def _of_images(chunks: pa.ChunkedArray, check: ColumnCheck) -> Iterator[Finding]:
+    """A row is in a range when all of its values are; none may be missing."""
+    kind = chunks.type.value_type
+    if check.allowed or not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        yield Finding("UnsupportedType", "its rows are arrays; only a range of numbers can be checked", check.name)
+    elif chunks.null_count:
+        message = f"{count(chunks.null_count, 'row')} without an array; leave such rows out"
+        yield Finding("MissingValues", message, check.name, chunks.null_count)
+    else:
+        yield from _out_of_range(*images.extremes(chunks), check)
+
+
+def _out_of_range(
+    least: npt.NDArray[np.float64], greatest: npt.NDArray[np.float64], check: ColumnCheck
+) -> Iterator[Finding]:
     """A missing number is in every range."""
-    if check.minimum is not None and len(bad := np.flatnonzero(numbers < float(check.minimum))):
+    if check.minimum is not None and len(bad := np.flatnonzero(least < float(check.minimum))):
         message = f"{count(len(bad), 'row')} below the minimum of {check.minimum}, {first_of(bad)}"
         yield Finding("BelowMinimum", message, check.name, len(bad))
-    if check.maximum is not None and len(bad := np.flatnonzero(numbers > float(check.maximum))):
+    if check.maximum is not None and len(bad := np.flatnonzero(greatest > float(check.maximum))):
         message = f"{count(len(bad), 'row')} above the maximum of {check.maximum}, {first_of(bad)}"
         yield Finding("AboveMaximum", message, check.name, len(bad))
 
@@ -91,6 +108,9 @@ def odd(examples: Examples, *, classes: bool) -> list[Finding]:
             for index, name in enumerate(kind)
             if np.all(cells[:, index] == cells[0, index])
         ]
+    if names.images and features.pixels is not None and len(blank := images.blank(features.pixels)):
+        message = f"{count(len(blank), 'image')} of one value all over, {first_of(blank)}"
+        found.append(Finding("BlankImages", message, names.images.name, len(blank)))
     return found + (_rare(examples.target) if classes else [])
 
 

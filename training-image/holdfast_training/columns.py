@@ -8,7 +8,7 @@ served on the very same numbers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from holdfast_training import images
 from holdfast_training.errors import Finding, TrainingError, count, data_invalid, listed
+from holdfast_training.images import Images, Pixels
 from holdfast_training.spec import Features, Task
 
 RESERVED = ("label", "probabilities", "prediction")
 """Names of the model's outputs. ONNX wants names of inputs and outputs to differ."""
+
+MONITOR = "monitor"
+"""A further output of models of images: a few numbers about each, to be counted."""
 
 MAX_CATEGORIES = 1000
 
@@ -32,15 +37,16 @@ _EXACT_IN_FP64 = 2.0**53
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Names of the features, in the order of the model's inputs."""
+    """Names of the features, in the order of the model's inputs. Images have no other column beside them."""
 
     numeric: tuple[str, ...]
     categorical: tuple[str, ...]
+    images: Images | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """All of them, numeric ones first."""
-        return self.numeric + self.categorical
+        return (*self.numeric, *self.categorical, *((self.images.name,) if self.images else ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +56,20 @@ class Frame:
     Attributes:
         numeric: float32, rows x numeric columns; missing is NaN.
         categorical: str objects, rows x categorical columns; missing is the empty string.
+        pixels: of images, rows x shape; None without any.
     """
 
     numeric: npt.NDArray[np.float32]
     categorical: npt.NDArray[np.object_]
+    pixels: Pixels | None = None
 
     def __len__(self) -> int:
         return len(self.numeric)
 
     def take(self, rows: npt.NDArray[np.intp]) -> Frame:
         """Those rows, in that order."""
-        return Frame(self.numeric[rows], self.categorical[rows])
+        pixels = None if self.pixels is None else self.pixels[rows]
+        return Frame(self.numeric[rows], self.categorical[rows], pixels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +141,18 @@ def examine(table: pa.Table, target: str, task: Task, features: Features) -> Exa
     notes: list[Finding] = []
     numeric: dict[str, npt.NDArray[np.float32]] = {}
     categorical: dict[str, npt.NDArray[np.object_]] = {}
+    pictured: dict[str, tuple[Images, Pixels]] = {}
     for name in (name for name in table.column_names if name != target):
+        kind = table.schema.field(name).type
+        if images.are_in(kind):
+            described, pixels, found = images.read(name, table[name])
+            faults += found
+            if described is not None and pixels is not None:
+                pictured[name] = described, pixels
+            continue
         cells = as_plain(table[name])
         if cells is None:
-            message = f"its type {table.schema.field(name).type} is neither number nor text; convert it or leave it out"
+            message = f"its type {kind} is neither number nor text; convert it or leave it out"
             faults.append(Finding("UnsupportedType", message, name))
         elif cells.null_count == len(cells):
             faults.append(Finding("AllMissing", "every row is missing", name, len(cells)))
@@ -152,10 +169,19 @@ def examine(table: pa.Table, target: str, task: Task, features: Features) -> Exa
     read_target = _labels if task == "Classification" else _regression_target
     values, found = (None, [_unsupported_target(table, target)]) if cells is None else read_target(target, cells)
     faults += found
+    image, pixels = next(iter(pictured.values()), (None, None))
+    if image and image.name == MONITOR:
+        faults.append(Finding("ReservedName", "an output of the model has this name; rename the array", MONITOR))
+    faults += [
+        Finding("BesideImages", f"a model takes nothing beside the images {image.name}; leave it out", name)
+        for name in (*numeric, *categorical, *pictured)
+        if image and name != image.name
+    ]
     if faults or values is None:
         raise data_invalid(faults)
-    columns = Columns(tuple(numeric), tuple(categorical))
-    return Examples(columns, _frame(table.num_rows, numeric, categorical), values, tuple(notes))
+    columns = Columns(tuple(numeric), tuple(categorical), image)
+    frame = replace(_frame(table.num_rows, numeric, categorical), pixels=pixels)
+    return Examples(columns, frame, values, tuple(notes))
 
 
 def _frame(
@@ -290,7 +316,9 @@ def _missing_target(name: str, cells: pa.Array) -> list[Finding]:
 
 
 def _unsupported_target(table: pa.Table, target: str) -> Finding:
-    return Finding("UnsupportedType", f"its type {table.schema.field(target).type} is neither number nor text", target)
+    kind = table.schema.field(target).type
+    what = f"rows are arrays of {images.shape_in_words(kind.shape)}" if images.are_in(kind) else f"type is {kind}"
+    return Finding("UnsupportedType", f"its {what}, which is neither number nor text", target)
 
 
 def _hold(rows: npt.NDArray[np.intp]) -> str:

@@ -23,6 +23,7 @@ from holdfast_bundle.verify import verify
 from holdfast_bundle.web import Web
 from holdfast_training import signature
 from holdfast_training.errors import Reason, TrainingError
+from holdfast_training.images import rows_at_once
 from holdfast_training.signature import NUMPY, Feeds, Layout
 from holdfast_training.spec import Task
 
@@ -117,9 +118,10 @@ class Contender:
             TrainingError: `ModelInvalid` when it cannot answer, or not with numbers.
         """
         rows = len(next(iter(feeds.values())))
+        step = min([_ROWS_AT_ONCE, *(rows_at_once(values.shape[1:]) for values in feeds.values())])
         parts = [
-            self.run({name: values[start : start + _ROWS_AT_ONCE] for name, values in feeds.items()})
-            for start in range(0, rows, _ROWS_AT_ONCE)
+            self.run({name: values[start : start + step] for name, values in feeds.items()})
+            for start in range(0, rows, step)
         ]
         outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         values = outputs[self.answer_name(task)]
@@ -239,7 +241,7 @@ def _matrices(path: Path) -> Layout:
     found: dict[str, dict[int, str]] = {}
     try:
         for name, feature in _json(path)["features"].items():
-            if "column" in feature:
+            if "column" in feature and "output" not in feature:
                 found.setdefault(str(feature["input"]), {})[int(feature["column"])] = name
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise BundleError("Invalid", f"{PROFILE} is not of the agreed form ({type(error).__name__})") from error

@@ -1,8 +1,8 @@
 """From a fitted model to one ONNX graph that answers like the estimator, and the proof on held-out rows.
 
-The graph takes one [N, 1] tensor per column (FP32, or BYTES for categories) and gives `label` and, where the
-estimator has them, `probabilities`; or `prediction`. skl2onnx (for XGBoost and LightGBM with converters of onnxmltools)
-converts the estimator (networks write their own nodes), `preprocessing` the rest.
+The graph takes one [N, 1] tensor per column (FP32, or BYTES for categories), or images. It gives `label` and, where the
+estimator has them, `probabilities`; or `prediction`; of images also `monitor`. skl2onnx (for XGBoost and LightGBM with
+converters of onnxmltools) converts the estimator (networks write their own nodes), `preprocessing` the rest.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 
 from holdfast_bundle.manifest import Tensor
 from holdfast_training import estimators
-from holdfast_training.columns import Columns, Frame
+from holdfast_training.columns import MONITOR, Columns, Frame
 from holdfast_training.errors import TrainingError, count
 from holdfast_training.graph import Graph
+from holdfast_training.images import rows_at_once
 from holdfast_training.model import Answers, Model
 
 OPSET = 21
@@ -118,13 +119,18 @@ def check_parity(model: Model, converted: Converted, held_out: Frame, expected: 
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(converted.onnx, options, providers=["CPUExecutionProvider"])
-        chunks = np.split(np.arange(len(held_out)), range(_ROWS_AT_ONCE, len(held_out), _ROWS_AT_ONCE))
+        images = model.columns.images
+        step = _ROWS_AT_ONCE if images is None else min(_ROWS_AT_ONCE, rows_at_once(images.shape))
+        chunks = np.split(np.arange(len(held_out)), range(step, len(held_out), step))
         parts = [session.run(None, feeds(model.columns, held_out.take(rows))) for rows in chunks]
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         traceback.print_exc()
         message = f"ONNX Runtime cannot run the ONNX model of {name}; the pod's log has the details"
         raise TrainingError("ParityFailed", message) from error
     outputs = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    if model.monitored:
+        monitored = model.monitor(held_out).astype(np.float64)
+        _compare_numbers(name, monitored, outputs[-1], tolerance_for(expected))
     return compare(name, expected, outputs)
 
 
@@ -146,9 +152,15 @@ def compare(name: str, expected: Answers, outputs: Sequence[npt.NDArray[Any]]) -
             )
     if numbers is None:
         return 0.0
-    actual = outputs[-1].astype(np.float64)
-    outside = ~tolerance.allows(numbers, actual).reshape(rows, -1).all(axis=1)
-    worst = float(np.abs(actual - numbers).max())
+    return _compare_numbers(name, numbers, outputs[0 if expected.margins is None else 1], tolerance)
+
+
+def _compare_numbers(
+    name: str, expected: npt.NDArray[np.float64], given: npt.NDArray[Any], tolerance: Tolerance
+) -> float:
+    rows, actual = len(expected), given.astype(np.float64)
+    outside = ~tolerance.allows(expected, actual).reshape(rows, -1).all(axis=1)
+    worst = float(np.abs(actual - expected).max())
     if np.any(outside):
         raise TrainingError(
             "ParityFailed",
@@ -159,13 +171,17 @@ def compare(name: str, expected: Answers, outputs: Sequence[npt.NDArray[Any]]) -
 
 
 def feeds(columns: Columns, frame: Frame) -> dict[str, npt.NDArray[Any]]:
-    """Rows as ONNX Runtime takes them: one [N, 1] array per input."""
+    """Rows as ONNX Runtime takes them: one [N, 1] array per input, or images."""
+    if columns.images is not None and frame.pixels is not None:
+        return {columns.images.name: frame.pixels}
     numeric = {name: frame.numeric[:, [index]] for index, name in enumerate(columns.numeric)}
     categorical = {name: frame.categorical[:, [index]] for index, name in enumerate(columns.categorical)}
     return {**numeric, **categorical}
 
 
 def _inputs(columns: Columns) -> tuple[Tensor, ...]:
+    if (images := columns.images) is not None:
+        return (Tensor(images.name, images.datatype, (-1, *images.shape)),)
     numeric = [Tensor(name, "FP32", (-1, 1)) for name in columns.numeric]
     return (*numeric, *(Tensor(name, "BYTES", (-1, 1)) for name in columns.categorical))
 
@@ -177,10 +193,16 @@ def _outputs(model: Model) -> tuple[Tensor, ...]:
     if not model.has_probabilities:
         return (label,)
     classes = tuple(map(str, model.classes.tolist()))
-    return (label, Tensor("probabilities", "FP32", (-1, len(classes)), classes))
+    monitor = (Tensor(MONITOR, "FP32", (-1, len(model.monitored))),) if model.monitored else ()
+    return (label, Tensor("probabilities", "FP32", (-1, len(classes)), classes), *monitor)
 
 
-_ONNX_TYPES = {"FP32": TensorProto.FLOAT, "INT64": TensorProto.INT64, "BYTES": TensorProto.STRING}
+_ONNX_TYPES = {
+    "FP32": TensorProto.FLOAT,
+    "INT64": TensorProto.INT64,
+    "UINT8": TensorProto.UINT8,
+    "BYTES": TensorProto.STRING,
+}
 
 
 def _value_info(tensor: Tensor) -> onnx.ValueInfoProto:
@@ -219,7 +241,8 @@ def _graph(model: Model) -> onnx.ModelProto:
         answers = [f"{inner}exp"]
     if model.calibration is not None:
         calibration = Graph(f"{inner}c")
-        answers = [*model.calibration.to_onnx(calibration, model.estimator, answers[1], model.classes)]
+        calibrated = model.calibration.to_onnx(calibration, model.estimator, answers[1], model.classes)
+        answers = [*calibrated, *answers[2:]]
         nodes.extend(calibration.nodes)
         constants.extend(calibration.constants)
     for answer, output in zip(answers, outputs, strict=False):

@@ -29,6 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from holdfast_training.checkpoint import replace_file
 from holdfast_training.fitting import Course
+from holdfast_training.images import rows_at_once
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -148,7 +149,7 @@ def _mean_loss(
     """share: this process's part of so many `rows`."""
     total = torch.zeros(1, dtype=torch.float64)
     with torch.no_grad():
-        for part in share.split(_ROWS_AT_ONCE):
+        for part in share.split(min(_ROWS_AT_ONCE, rows_at_once(inputs.shape[1:]))):
             total += loss(network(inputs[part]), target[part]).double()
     if size > 1:
         torch.distributed.all_reduce(total)

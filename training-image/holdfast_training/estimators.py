@@ -24,7 +24,10 @@ Floats = npt.NDArray[np.float64]
 
 
 class Estimator(Protocol):
-    """What this package uses of a scikit-learn estimator. X is rows x features, float64."""
+    """What this package uses of a scikit-learn estimator.
+
+    X is rows x features, float64; for those of `OF_IMAGES` the pixels of a `Frame`.
+    """
 
     def fit(self, X: Floats, y: npt.NDArray[Any]) -> Any: ...  # noqa: N803
     def predict(self, X: Floats) -> npt.NDArray[Any]: ...  # noqa: N803
@@ -49,6 +52,7 @@ CLASSIFIERS = {
     "RidgeClassifier": "linear_model",
     "SGDClassifier": "linear_model",
     "SVC": "svm",
+    "TorchImageClassifier": "image_networks",
     "TorchMLPClassifier": "networks",
     "XGBClassifier": "boosting",
 }
@@ -75,7 +79,10 @@ REGRESSORS = {
     "XGBRegressor": "boosting",
 }
 
-_OURS = ("boosting", "keras_networks", "networks")
+OF_IMAGES = frozenset({"TorchImageClassifier"})
+"""Estimators that learn from images; the others learn from columns."""
+
+_OURS = ("boosting", "image_networks", "keras_networks", "networks")
 """Modules of this package; the others are scikit-learn's."""
 
 

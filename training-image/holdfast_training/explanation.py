@@ -27,8 +27,11 @@ def explain(model: Model, metric: str, held_out: Frame, truth: npt.NDArray[Any],
     """The document `explanation.json`: per column the loss of the metric when it is shuffled, the greatest first.
 
     `importance` is a mean over repeats, on the scale of the metric, positive when the column helps; `deviation` is that
-    of the repeats. `shap` is the mean of the absolute contributions to the raw score.
+    of the repeats. `shap` is the mean of the absolute contributions to the raw score. Of images there is no such thing,
+    which `leftOut` says.
     """
+    if model.columns.images is not None:
+        return _of_images(model, metric, held_out, truth)
     names = model.columns.names
     random = np.random.RandomState(seed)
     rows = min(len(held_out), MAX_ROWS, max(100, MAX_ANSWERS // (REPEATS * len(names))))
@@ -56,6 +59,17 @@ def explain(model: Model, metric: str, held_out: Frame, truth: npt.NDArray[Any],
         "rows": rows,
         "repeats": REPEATS,
         "features": features,
+    }
+
+
+def _of_images(model: Model, metric: str, held_out: Frame, truth: npt.NDArray[Any]) -> dict[str, Any]:
+    return {
+        "metric": metric,
+        "value": evaluation.formatted(_value(model, metric, model.answer(held_out), truth)),
+        "rows": len(held_out),
+        "repeats": 0,
+        "features": [],
+        "leftOut": "A pixel by itself means nothing, so shuffling single ones would say nothing about the model.",
     }
 
 

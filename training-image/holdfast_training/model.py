@@ -82,6 +82,17 @@ class Model:
         margins = np.abs(scores) if scores.ndim == 1 else _lead(scores)
         return Answers(values, None, margins / max(1.0, float(np.abs(scores).max(initial=0))))
 
+    @property
+    def monitored(self) -> tuple[str, ...]:
+        """Names of what `monitor` gives."""
+        return tuple(getattr(self.estimator, "monitored_", ()))
+
+    def monitor(self, frame: Frame) -> npt.NDArray[np.float32]:
+        """Numbers to be watched in use: rows x `monitored`."""
+        estimator: Any = self.estimator
+        seen: npt.NDArray[np.float32] = estimator.monitor(self.preprocessor.transform(frame))
+        return seen
+
     def _finite(self, numbers: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         if not np.all(np.abs(numbers) <= np.finfo(np.float32).max):
             message = (

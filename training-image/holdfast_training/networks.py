@@ -18,7 +18,7 @@ from holdfast_training.descent import descend
 from holdfast_training.fitting import Course
 from holdfast_training.perceptrons import Floats, Perceptron, PerceptronClassifier, PerceptronRegressor, Singles
 
-_ACTIVATIONS = {"relu": torch.nn.ReLU, "tanh": torch.nn.Tanh, "logistic": torch.nn.Sigmoid}
+ACTIVATIONS = {"relu": torch.nn.ReLU, "tanh": torch.nn.Tanh, "logistic": torch.nn.Sigmoid}
 
 
 class _Torch(Perceptron):
@@ -32,31 +32,31 @@ class _Torch(Perceptron):
         self._validate_params()
         self.n_features_in_ = features.shape[1]
         # The seed is for this network alone, and PyTorch adds up in another order on more threads.
-        with torch.random.fork_rng(devices=[]), _one_thread():
+        with torch.random.fork_rng(devices=[]), one_thread():
             torch.manual_seed(self.random_state)
             network = self._network(outputs)
-            inputs = _tensor(features.astype(np.float32))
-            self.n_iter_ = descend(network, inputs, _tensor(target), self._loss, self, self.course)
+            inputs = tensor(features.astype(np.float32))
+            self.n_iter_ = descend(network, inputs, tensor(target), self._loss, self, self.course)
         layers = [part for part in network if isinstance(part, torch.nn.Linear)]
-        self.coefs_ = [_array(layer.weight.detach().t()) for layer in layers]
-        self.intercepts_ = [_array(layer.bias.detach()) for layer in layers]
+        self.coefs_ = [array(layer.weight.detach().t()) for layer in layers]
+        self.intercepts_ = [array(layer.bias.detach()) for layer in layers]
 
     def _network(self, outputs: int) -> Any:
         parts: list[Any] = []
         inputs = self.n_features_in_
         for size in self._hidden():
-            parts += [torch.nn.Linear(inputs, size), _ACTIVATIONS[self.activation]()]
+            parts += [torch.nn.Linear(inputs, size), ACTIVATIONS[self.activation]()]
             parts += [torch.nn.Dropout(self.dropout)] if self.dropout else []
             inputs = size
         return torch.nn.Sequential(*parts, torch.nn.Linear(inputs, outputs))
 
     def _scores(self, features: Floats) -> Singles:
-        activation = _ACTIVATIONS[self.activation]()
-        with torch.no_grad(), _one_thread():
-            values = _tensor(features.astype(np.float32))
+        activation = ACTIVATIONS[self.activation]()
+        with torch.no_grad(), one_thread():
+            values = tensor(features.astype(np.float32))
             for layer, (weights, offsets) in enumerate(zip(self.coefs_, self.intercepts_, strict=True)):
-                values = torch.addmm(_tensor(offsets), activation(values) if layer else values, _tensor(weights))
-        return _array(values)
+                values = torch.addmm(tensor(offsets), activation(values) if layer else values, tensor(weights))
+        return array(values)
 
 
 class TorchMLPClassifier(PerceptronClassifier, _Torch):
@@ -72,7 +72,7 @@ class TorchMLPRegressor(PerceptronRegressor, _Torch):
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -81,10 +81,10 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _tensor(array: npt.NDArray[Any]) -> Any:
+def tensor(array: npt.NDArray[Any]) -> Any:
     return torch.from_dlpack(array)
 
 
-def _array(tensor: Any) -> Singles:
+def array(tensor: Any) -> Singles:
     """A copy, in rows: what comes from PyTorch cannot be written to."""
     return np.array(np.from_dlpack(tensor.contiguous()), order="C")

@@ -8,7 +8,7 @@ multiplication by a reciprocal), and the estimator is trained on exactly what th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,14 +35,16 @@ UNKNOWN = -1
 
 @dataclass(frozen=True, slots=True)
 class Preprocessor:
-    """Fitted transformers; None where there is nothing to do."""
+    """Fitted transformers; None where there is nothing to do. Networks of images scale their pixels themselves."""
 
     imputer: Any | None
     scaler: Any | None
     encoder: Any | None
 
-    def transform(self, frame: Frame) -> npt.NDArray[np.float64]:
-        """Rows x features: numbers that FP32 can hold, as float64."""
+    def transform(self, frame: Frame) -> npt.NDArray[Any]:
+        """Rows x features: numbers that FP32 can hold, as float64; of images their pixels."""
+        if frame.pixels is not None:
+            return frame.pixels
         numeric = frame.numeric
         if self.imputer is not None:
             numeric = self.imputer.transform(numeric)
@@ -54,7 +56,7 @@ class Preprocessor:
     def impute(self, frame: Frame) -> Frame:
         """The same rows with no number missing."""
         numeric = frame.numeric if self.imputer is None else self.imputer.transform(frame.numeric)
-        return Frame(numeric, frame.categorical)
+        return replace(frame, numeric=numeric)
 
     def widths(self, columns: Columns) -> list[int]:
         """How many features each column becomes, in the order of `columns.names`."""
@@ -63,11 +65,14 @@ class Preprocessor:
         return [*([1] * len(columns.numeric)), *(len(known) if one_hot else 1 for known in categories)]
 
     def to_onnx(self, inputs: Columns, output: str, prefix: str) -> tuple[list[NodeProto], list[TensorProto]]:
-        """Nodes and constants from one [N, 1] input per column to the FP32 matrix `output`.
+        """Nodes and constants from one [N, 1] input per column to the FP32 matrix `output`; of images to themselves.
 
         Every name between begins with `prefix`.
         """
         graph = Graph(prefix)
+        if inputs.images is not None:
+            graph.nodes.append(helper.make_node("Identity", [inputs.images.name], [output], name=f"{prefix}join"))
+            return graph.nodes, graph.constants
         parts = []
         if inputs.numeric:
             parts.append(self._numeric_to_onnx(graph, graph.node("Concat", *inputs.numeric, axis=1)))

@@ -6,20 +6,27 @@ drifted.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from holdfast_bundle.manifest import Tensor
-from holdfast_training.columns import Frame
+from holdfast_training.columns import MONITOR, Frame
 from holdfast_training.conversion import Tolerance, feeds, tolerance_for
 from holdfast_training.model import Answers, Model
 
 GOLDEN_ROWS = 8
+GOLDEN_PIXELS = 1 << 18
+"""Of all images: JSON takes much room for each."""
+
 BINS = 10
 CONFIDENCE_BINS = 20
 TOP_CATEGORIES = 30
+
+_DECIMALS = 5
+"""Of what is watched: it is on the scale of 1, in FP32."""
 ERRORS_FROM, ERRORS_TO, BINS_PER_OCTAVE = -3, 4, 4
 """Errors are told apart from an eighth of the mean one, in powers of two, to sixteen times as much."""
 
@@ -35,9 +42,21 @@ def golden(
     answers = model.answer(rows)
     tolerance = tolerance_for(answers)
     groups = truth if model.task == "Classification" else np.zeros(len(truth))
-    chosen = _taking_turns(groups, _clear(answers, tolerance))
+    images = model.columns.images
+    most = GOLDEN_ROWS if images is None else min(GOLDEN_ROWS, max(1, GOLDEN_PIXELS // math.prod(images.shape)))
+    chosen = np.array(_taking_turns(groups, _clear(answers, tolerance), most), np.intp)
+    asked, said = rows.take(chosen), _by_output(answers, chosen)
+    if model.monitored:
+        said[MONITOR] = model.monitor(asked)
+    fed = feeds(model.columns, asked)
     return {
-        "requests": [_request(model, inputs, outputs, rows, answers, row) for row in chosen],
+        "requests": [
+            {
+                "inputs": [_tensor(tensor, fed[tensor.name][place]) for tensor in inputs],
+                "outputs": [_tensor(tensor, said[tensor.name][place]) for tensor in outputs],
+            }
+            for place in range(len(chosen))
+        ],
         "tolerance": {"relative": tolerance.relative, "absolute": tolerance.absolute},
     }
 
@@ -49,26 +68,20 @@ def _clear(answers: Answers, tolerance: Tolerance) -> npt.NDArray[np.bool_]:
     return clear
 
 
-def _taking_turns(groups: npt.NDArray[Any], usable: npt.NDArray[np.bool_]) -> list[int]:
+def _taking_turns(groups: npt.NDArray[Any], usable: npt.NDArray[np.bool_], most: int) -> list[int]:
     rows = np.flatnonzero(usable)
     turn = np.zeros(len(rows), int)
     for group in np.unique(groups[rows]):
         members = groups[rows] == group
         turn[members] = np.arange(members.sum())
-    return sorted(int(row) for row in rows[np.argsort(turn, kind="stable")][:GOLDEN_ROWS])
+    return sorted(int(row) for row in rows[np.argsort(turn, kind="stable")][:most])
 
 
-def _request(
-    model: Model, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], rows: Frame, answers: Answers, row: int
-) -> dict[str, Any]:
-    fed = feeds(model.columns, rows)
-    given: dict[str, npt.NDArray[Any]] = {"label": answers.values, "prediction": answers.values}
+def _by_output(answers: Answers, rows: npt.NDArray[np.intp]) -> dict[str, npt.NDArray[Any]]:
+    said: dict[str, npt.NDArray[Any]] = {"label": answers.values[rows], "prediction": answers.values[rows]}
     if answers.probabilities is not None:
-        given["probabilities"] = answers.probabilities
-    return {
-        "inputs": [_tensor(tensor, fed[tensor.name][row]) for tensor in inputs],
-        "outputs": [_tensor(tensor, given[tensor.name][row]) for tensor in outputs],
-    }
+        said["probabilities"] = answers.probabilities[rows]
+    return said
 
 
 def _tensor(tensor: Tensor, values: Any) -> dict[str, Any]:
@@ -91,11 +104,11 @@ def profile(model: Model, held_out: Frame, truth: npt.NDArray[Any], answers: Ans
     All ratios are shares of `rows`. A number x is in bin `bisect_left(edges, x)`, so each edge belongs to the bin
     below it; a category that is not listed is `other`. Confidence is the largest probability, in bins of equal width,
     the last of them closed; `accuracy` is null where no held-out row fell. Absolute errors are in bins that grow with
-    them; a model without any error has none.
+    them; a model without any error has none. Of images, features are columns of the output `monitor`.
     """
     numeric = {name: _numeric(held_out.numeric[:, index]) for index, name in enumerate(model.columns.numeric)}
     texts = {name: _category(held_out.categorical[:, index]) for index, name in enumerate(model.columns.categorical)}
-    document: dict[str, Any] = {"rows": len(held_out), "features": numeric | texts}
+    document: dict[str, Any] = {"rows": len(held_out), "features": numeric | texts | _monitored(model, held_out)}
     if model.task == "Regression":
         document["prediction"] = _bins(answers.values)
         errors = np.abs(answers.values.astype(np.float64) - truth.astype(np.float64))
@@ -105,6 +118,19 @@ def profile(model: Model, held_out: Frame, truth: npt.NDArray[Any], answers: Ans
     if answers.probabilities is not None:
         document["confidence"] = _confidence(answers.probabilities.max(axis=1), answers.values == truth)
     return document
+
+
+def _monitored(model: Model, held_out: Frame) -> dict[str, Any]:
+    """Another runtime computes the last bits otherwise, so edges lie between what can be told apart without them."""
+    if not model.monitored:
+        return {}
+    seen = model.monitor(held_out).round(_DECIMALS)
+    found = {}
+    for column, name in enumerate(model.monitored):
+        bins = _numeric(seen[:, column])
+        edges = [round(edge + 0.5 * 10**-_DECIMALS, _DECIMALS + 1) for edge in bins["edges"]]
+        found[name] = {**bins, "edges": edges, "output": MONITOR, "column": column}
+    return found
 
 
 def _numeric(values: npt.NDArray[np.float32]) -> dict[str, Any]:

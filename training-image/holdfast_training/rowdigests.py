@@ -7,6 +7,8 @@ are on the same side, and rows that are added move no other.
 from __future__ import annotations
 
 import hashlib
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,11 +30,15 @@ def of(columns: Columns, features: Frame, target: npt.NDArray[Any]) -> Digests:
     numbers = np.ascontiguousarray(numbers[:, numeric].astype("<f4"))
     names = [*(columns.numeric[i] for i in numeric), "", *(columns.categorical[i] for i in categorical)]
     start = hashlib.blake2b(_joined(names), digest_size=_BYTES)
+    if (images := columns.images) is not None:
+        start.update(_joined([images.name, images.datatype, *map(str, images.shape)]))
     made = bytearray()
-    for row, texts, label in zip(numbers, features.categorical[:, categorical], target.tolist(), strict=True):
+    texts = features.categorical[:, categorical]
+    for row, cells, label, pixels in zip(numbers, texts, target.tolist(), _bytes_of_images(features), strict=True):
         digest = start.copy()
         digest.update(row.tobytes())
-        digest.update(_joined([*texts, str(label)]))
+        digest.update(_joined([*cells, str(label)]))
+        digest.update(pixels)
         made += digest.digest()
     return np.frombuffer(bytes(made), "<u8").astype(np.uint64)
 
@@ -41,6 +47,14 @@ def held_out(digests: Digests, test_percent: int) -> npt.NDArray[np.bool_]:
     """Which rows are held out. Those of a smaller share are among those of a larger one."""
     below: npt.NDArray[np.bool_] = digests < np.uint64((test_percent << 64) // 100)
     return below
+
+
+def _bytes_of_images(features: Frame) -> Iterator[bytes]:
+    """Of each row; nothing where there are none."""
+    if features.pixels is None:
+        return itertools.repeat(b"", len(features))
+    zero = features.pixels.dtype.type(0)
+    return ((image + zero).tobytes() for image in features.pixels)
 
 
 def _joined(texts: list[str]) -> bytes:

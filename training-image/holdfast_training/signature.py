@@ -13,6 +13,7 @@ from holdfast_bundle.errors import BundleError
 from holdfast_bundle.manifest import Tensor
 from holdfast_training.columns import Columns, Frame
 from holdfast_training.errors import Finding, TrainingError, data_invalid, listed
+from holdfast_training.images import Images, shape_in_words
 from holdfast_training.spec import Features
 
 Feeds = dict[str, npt.NDArray[Any]]
@@ -101,7 +102,7 @@ def layout(inputs: Sequence[Tensor], named: Layout, present: Sequence[str], targ
 def _columns(
     tensor: Tensor, inputs: Sequence[Tensor], named: Layout, present: Sequence[str], target: str
 ) -> tuple[str, ...]:
-    width = tensor.shape[1] if len(tensor.shape) == 2 else 1
+    width = tensor.shape[1] if len(tensor.shape) == 2 else 1  # of an image it is one column, too
     if width == 1 and (tensor.name in present or len(inputs) > 1):
         return (tensor.name,)
     others = tuple(name for name in present if name != target)
@@ -135,6 +136,9 @@ def feeds(inputs: Sequence[Tensor], columns: Layout, known: Columns, frame: Fram
 
 def _values(tensor: Tensor, columns: Sequence[str], known: Columns, frame: Frame) -> npt.NDArray[Any]:
     values: npt.NDArray[Any]
+    if frame.pixels is not None and known.images is not None:
+        _check_images(tensor, known.images)
+        return frame.pixels
     if tensor.datatype == "BYTES":
         values = frame.categorical[:, [known.categorical.index(name) for name in columns]]
     else:
@@ -144,3 +148,12 @@ def _values(tensor: Tensor, columns: Sequence[str], known: Columns, frame: Frame
             raise data_invalid([Finding("Missing", message, tensor.name, missing)])
         values = values.astype(NUMPY[tensor.datatype])
     return values if len(tensor.shape) == 2 else values.ravel()
+
+
+def _check_images(tensor: Tensor, found: Images) -> None:
+    wanted, given = (tensor.datatype, tensor.shape[1:]), (found.datatype, found.shape)
+    if wanted != given:
+        what, there = (f"{datatype} {shape_in_words(shape)}" for datatype, shape in (wanted, given))
+        raise data_invalid(
+            [Finding("ImagesDiffer", f"the model takes images of {what}, the data have {there}", found.name)]
+        )

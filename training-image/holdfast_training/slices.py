@@ -54,8 +54,10 @@ class Slice:
 
 def check(names: Sequence[str], columns: Columns) -> None:
     """Raises TrainingError `ColumnNotFound` when a column is not a feature."""
-    if missing := [name for name in names if name not in columns.names]:
-        message = f"evaluation.slices: not among the features: {listed(missing)}; these are: {listed(columns.names)}"
+    known = columns.numeric + columns.categorical
+    if missing := [name for name in names if name not in known]:
+        these = f"these are: {listed(known)}" if known else "there are none beside the images"
+        message = f"evaluation.slices: not among the features: {listed(missing)}; {these}"
         raise TrainingError("ColumnNotFound", message)
 
 

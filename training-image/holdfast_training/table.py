@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from holdfast_training import checks, columns
-from holdfast_training.columns import Examples, first_of
+from holdfast_training.columns import Columns, Examples, first_of
 from holdfast_training.data import Data
-from holdfast_training.errors import Finding, TrainingError, count, data_invalid
+from holdfast_training.errors import Finding, TrainingError, count, data_invalid, listed
+from holdfast_training.estimators import OF_IMAGES
+from holdfast_training.images import shape_in_words
 from holdfast_training.spec import Features, Run
 
 
@@ -33,12 +36,26 @@ def examples_of(source: Data, run: Run) -> Examples:
         examples = columns.examine(table.select(wanted), run.target, run.task, features)
         if order:
             examples = replace(examples, order=_order(table[order], order))
+        if unfit := list(_unfit(examples.columns, run)):
+            raise data_invalid(unfit)
     except TrainingError as error:
         raise data_invalid([*wrong, *error.findings]) from error
     if wrong:
         raise data_invalid(wrong)
     notes = checks.odd(examples, classes=run.task == "Classification")
     return replace(examples, findings=(*examples.findings, *notes))
+
+
+def _unfit(found: Columns, run: Run) -> Iterator[Finding]:
+    """Where an estimator learns from the other kind of data."""
+    for name in (candidate.name for candidate in run.estimators):
+        if found.images is None and name in OF_IMAGES:
+            message = f"{name} learns from an array of images (rows x height x width, maybe with channels)"
+            yield Finding("NotImages", f"{message}, and the data have columns of single values")
+        if found.images is not None and name not in OF_IMAGES:
+            shape = shape_in_words(found.images.shape)
+            message = f"its rows are arrays of {shape}, and {name} learns from single values; give it columns, or use"
+            yield Finding("NotSingleValues", f"{message} {listed(sorted(OF_IMAGES))}", found.images.name)
 
 
 def _order(cells: pa.ChunkedArray, name: str) -> npt.NDArray[np.int64]:

@@ -32,7 +32,7 @@ from holdfast_training import (
     tracking,
 )
 from holdfast_training.access import Access
-from holdfast_training.columns import Examples, Frame
+from holdfast_training.columns import Columns, Examples, Frame
 from holdfast_training.errors import MAX_FINDINGS
 from holdfast_training.listing import PRODUCTION
 from holdfast_training.model import Model
@@ -161,7 +161,7 @@ def train(
         progress.say("publishing")
         library = estimators.library(chosen.name)
         lineage = {
-            **_recipe(run, chosen),
+            **_recipe(run, chosen, examples.columns),
             **tuned,
             "dataDigest": source.digest,
             "rows": len(examples.target),
@@ -282,7 +282,7 @@ def _order(examples: Examples, rows: evaluation.Rows) -> npt.NDArray[np.int64] |
     return None if examples.order is None else examples.order[rows]
 
 
-def _recipe(run: Run, chosen: Candidate) -> dict[str, Any]:
+def _recipe(run: Run, chosen: Candidate, columns: Columns) -> dict[str, Any]:
     """What of the spec made the model; the requirements did not."""
     return {
         "target": run.target,
@@ -298,7 +298,9 @@ def _recipe(run: Run, chosen: Candidate) -> dict[str, Any]:
         "calibration": run.calibration or "None",
         "seed": run.seed,
         **({"workers": run.workers} if run.workers > 1 else {}),
-        "preprocessing": {
+        "preprocessing": {}
+        if columns.images
+        else {
             "imputeNumeric": run.preprocessing.impute_numeric,
             "scaleNumeric": run.preprocessing.scale_numeric,
             "encodeCategorical": run.preprocessing.encode_categorical,

@@ -108,6 +108,7 @@ Classifier = Literal[
     "XGBClassifier",
     "LGBMClassifier",
     "TorchMLPClassifier",
+    "TorchImageClassifier",
     "KerasMLPClassifier",
 ]
 Regressor = Literal[
@@ -491,6 +492,13 @@ RUN_RULES = (
     (
         "!has(self.distributed) || !has(self.tuning)",
         "distributed and tuning exclude each other: tune in single pods, and train what was found in several",
+    ),
+    (
+        "!has(self.estimators) || self.estimators.all(e, e.name != 'TorchImageClassifier')"
+        " || self.estimators.size() == 1 && !has(self.preprocessing)"
+        " && (!has(self.evaluation) || !has(self.evaluation.slices))",
+        "TorchImageClassifier learns from images, not from columns: it goes with no other estimator,"
+        " no preprocessing and no evaluation.slices",
     ),
     (
         "!has(self.tuning) || self.tuning.parallelism == 1 || self.output.uri.startsWith('pvc://')",

@@ -56,7 +56,8 @@ def test_kinds_of_cells(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("made", "rule"),
     [
-        ({"x": np.zeros((40, 2, 2)), "y": np.arange(40)}, "UnsupportedType"),
+        ({"x": np.array([[["a"]]] * 40), "y": np.arange(40)}, "UnsupportedType"),
+        ({"x": np.zeros((40, 0, 2)), "y": np.arange(40)}, "Empty"),
         ({"x": np.array(1.0), "y": np.arange(40)}, "UnsupportedType"),
         ({"x": np.zeros(39), "y": np.arange(40)}, "RowsDiffer"),
         ({"x": np.zeros((2, 2001)), "y": np.arange(2)}, "TooManyColumns"),

@@ -36,7 +36,7 @@ def replay(folder: Any) -> int:
     """Send the golden requests to ONNX Runtime, one row each; returns how many there were."""
     golden = json.loads((folder / "golden.json").read_text())
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    types = {"FP32": np.float32, "BYTES": np.object_}
+    types = {"FP32": np.float32, "UINT8": np.uint8, "BYTES": np.object_}
     for request in golden["requests"]:
         feeds = {
             tensor["name"]: np.array(tensor["data"], types[tensor["datatype"]]).reshape(tensor["shape"])

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from holdfast_bundle import termination, verify
@@ -169,6 +170,23 @@ def test_data_sets_are_written_with_the_same_bytes_every_time(name: str, shipped
     digest = datasets.write(name, path)
     assert digest == f"sha256:{hashlib.sha256((shipped / path.name).read_bytes()).hexdigest()}"
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_digits_are_images_too_with_the_same_bytes_every_time(tmp_path: Path) -> None:
+    digests = {datasets.write("digits", tmp_path / f"{number}.npz") for number in range(2)}
+    assert len(digests) == 1
+    with np.load(tmp_path / "0.npz") as arrays:
+        assert (arrays["image"].shape, arrays["image"].dtype, arrays["digit"].shape) == (
+            (1797, 8, 8),
+            np.uint8,
+            (1797,),
+        )
+
+
+def test_a_data_set_without_images_is_not_written_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dataset", "wine", "--output", str(tmp_path / "wine.npz")]) == 1
+    assert capsys.readouterr().err == f"{tmp_path / 'wine.npz'}: wine has no images; digits has\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_dataset_command_prints_the_digest(tmp_path: Path) -> None:

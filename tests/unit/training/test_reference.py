@@ -85,7 +85,7 @@ def test_error_bins_hold_the_mean_absolute_error_that_was_measured(claim: Any, m
 
 
 def test_a_regression_without_any_error_has_no_bins_for_errors() -> None:
-    model = SimpleNamespace(task="Regression", columns=SimpleNamespace(numeric=(), categorical=()))
+    model = SimpleNamespace(task="Regression", columns=SimpleNamespace(numeric=(), categorical=()), monitored=())
     truth = np.array([1.0, 2.0, 3.0])
     written = reference.profile(model, truth, truth, SimpleNamespace(values=truth))  # type: ignore[arg-type]
     assert written.keys() == {"rows", "features", "prediction"}

@@ -68,13 +68,13 @@ class Tally:
 
     def bins(self) -> dict[str, Bins]:
         """By name, features first."""
-        found = {name: bins for name, (_, _, bins) in self._features.items()}
+        found = {name: bins for name, (*_, bins) in self._features.items()}
         return found | ({self._prediction[0]: self._prediction[1]} if self._prediction else {})
 
     def add(self, feeds: Mapping[str, Array], answers: Mapping[str, Array]) -> None:
         """Count what the model was fed, and what it said. Arrays begin with a row."""
-        for name, (source, place, bins) in self._features.items():
-            if (array := feeds.get(source)) is not None:
+        for name, (is_said, source, place, bins) in self._features.items():
+            if (array := (answers if is_said else feeds).get(source)) is not None:
                 table = array.reshape(len(array), -1)
                 if place < table.shape[1]:
                     self._add(name, bins.counts(table[:, place]))
@@ -106,7 +106,8 @@ def _shares(rows: Sequence[float]) -> list[float]:
     return [(each + 0.5) / total for each in rows]
 
 
-def _features(profile: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, int, Bins]]]:
+def _features(profile: Mapping[str, Any]) -> Iterator[tuple[str, tuple[bool, str, int, Bins]]]:
+    """By name: whether it belongs to an output, of which name, and in which column; and its bins."""
     listed = profile.get("features")
     if not isinstance(listed, dict):
         return
@@ -114,7 +115,9 @@ def _features(profile: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, int,
         entry = listed[name]
         try:
             values = entry["categories"] if entry["kind"] == "categorical" else None
-            yield name, (str(entry.get("input", name)), _whole(entry.get("column", 0)), Bins(entry, values))
+            is_said = "output" in entry
+            source = str(entry["output"] if is_said else entry.get("input", name))
+            yield name, (is_said, source, _whole(entry.get("column", 0)), Bins(entry, values))
         except (KeyError, TypeError, ValueError, AttributeError):
             continue
 

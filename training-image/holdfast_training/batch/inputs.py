@@ -20,6 +20,7 @@ from holdfast_bundle.manifest import Tensor
 from holdfast_training.contender import Array
 from holdfast_training.data import MISSING
 from holdfast_training.errors import TrainingError, count, listed
+from holdfast_training.images import shape_in_words
 from holdfast_training.signature import NUMPY
 
 Mask = npt.NDArray[np.bool_]
@@ -132,6 +133,11 @@ def _column(name: str, cells: pa.Array, tensor: Tensor, width: int) -> tuple[Arr
     """Values of a column, and its bad rows by what is wrong with them. Bad rows have some value."""
     if isinstance(cells, pa.DictionaryArray):
         cells = cells.dictionary_decode()
+    if isinstance(cells, pa.FixedShapeTensorArray):
+        if tuple(cells.type.shape) != tensor.shape[1:]:
+            wanted, given = shape_in_words(tensor.shape[1:]), shape_in_words(cells.type.shape)
+            raise TrainingError("InputInvalid", f"column {name}: the model takes {wanted}, and its rows are {given}")
+        cells = cells.storage
     rows = len(cells)
     if (
         not pa.types.is_list(cells.type)

@@ -19,6 +19,7 @@ from holdfast_training import contender
 from holdfast_training.contender import Array, Contender
 from holdfast_training.data import PRODUCTION
 from holdfast_training.errors import TrainingError, count
+from holdfast_training.images import rows_at_once
 from holdfast_training.signature import NUMPY, Feeds
 
 PROFILE = "profile.json"
@@ -56,13 +57,14 @@ class Model:
         return any(tensor.shape[0] == 1 for tensor in self.inputs if tensor.shape)
 
     def answer(self, feeds: Feeds, batch_rows: int) -> Feeds:
-        """Its outputs for some rows, by name; `batch_rows` of them in one call.
+        """Its outputs for some rows, by name; `batch_rows` of them in one call, fewer where they are large images.
 
         Raises:
             TrainingError: `ModelInvalid` when it cannot answer, or not row by row.
         """
         rows = len(next(iter(feeds.values())))
-        step = 1 if self.takes_one_row else batch_rows
+        images = [rows_at_once(array.shape[1:]) for array in feeds.values() if array.ndim > 2]
+        step = 1 if self.takes_one_row else min([batch_rows, *images])
         parts = [
             self._run({name: array[at : at + step] for name, array in feeds.items()}) for at in range(0, rows, step)
         ]

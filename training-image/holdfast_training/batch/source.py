@@ -35,6 +35,8 @@ BLOCK_BYTES = 8 << 20
 """Of a CSV file, read at once. A row must fit."""
 CHUNK_ROWS = 65536
 """Of a Parquet file, read at once."""
+CHUNK_VALUES = 1 << 26
+"""Likewise, where rows are arrays."""
 
 _REASONS: dict[str, Reason] = {
     "NotFound": "InputNotFound",
@@ -384,12 +386,20 @@ def _parquet(path: Path, stretch: Stretch, size: int, columns: Sequence[str]) ->
                 groups.append(group)
             before += rows
         at = first
-        for batch in parquet.iter_batches(CHUNK_ROWS, row_groups=groups, columns=list(columns), use_threads=False):
+        width = sum(_width(parquet.schema_arrow.field(name).type) for name in columns)
+        rows = min(CHUNK_ROWS, max(1, CHUNK_VALUES // max(1, width)))
+        for batch in parquet.iter_batches(rows, row_groups=groups, columns=list(columns), use_threads=False):
             here = batch.slice(max(start - at, 0), max(min(end - at, len(batch)) - max(start - at, 0), 0))
             at += len(batch)
             if len(here):
                 table = pa.Table.from_batches([here]).select(list(columns)).replace_schema_metadata(None)
                 yield Chunk(table)
+
+
+def _width(kind: pa.DataType) -> int:
+    """Values of a row: more than one in arrays of a fixed size."""
+    kind = kind.storage_type if isinstance(kind, pa.FixedShapeTensorType) else kind
+    return int(kind.list_size) if pa.types.is_fixed_size_list(kind) else 1
 
 
 @contextmanager
