@@ -479,6 +479,15 @@ REFUSED: list[tuple[Json, str, str]] = [
         for kind in ("numeric", "categorical")
     ),
     *(
+        (
+            training_job(features={"embeddings": ["text"], kind: ["text"]}),
+            "spec.features",
+            "an embedding cannot be numeric, categorical or excluded, too",
+        )
+        for kind in ("numeric", "categorical", "excluded")
+    ),
+    (training_job(features={"embeddings": ["quality"]}), "spec", "the target must not be among the features"),
+    *(
         (training_job(features=features), "spec.features", "give either excluded, or numeric and categorical")
         for features in ({}, {"excluded": ["id"], "numeric": ["ash"]}, {"excluded": ["id"], "categorical": ["ash"]})
     ),
@@ -721,6 +730,8 @@ def test_every_rule_of_every_kind_is_among_those_tested() -> None:
         ),
         training_job(estimators=None, target=None, task=None, container={"image": "x", "args": ["$(A)", ""]}),
         training_job(features={"excluded": ["id", "quality"]}),
+        training_job(features={"excluded": ["id"], "embeddings": ["text", "image"]}),
+        training_job(features={"embeddings": ["text"]}),
         training_job(features={"numeric": [f"n{n}" for n in range(500)], "categorical": [f"c{n}" for n in range(500)]}),
         training_job(task="Regression", estimators=[{"name": "SVR", "parameters": {"C": "0.5", "kernel": "rbf"}}]),
         training_job(

@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from holdfast_training import images
+from holdfast_training import embeddings, images
+from holdfast_training.embeddings import Embedding
 from holdfast_training.errors import Finding, TrainingError, count, data_invalid, listed
 from holdfast_training.images import Images, Pixels
 from holdfast_training.spec import Features, Task
@@ -25,7 +26,7 @@ RESERVED = ("label", "probabilities", "prediction")
 """Names of the model's outputs. ONNX wants names of inputs and outputs to differ."""
 
 MONITOR = "monitor"
-"""A further output of models of images: a few numbers about each, to be counted."""
+"""A further output of models of images or embeddings: a few numbers about each, to be counted."""
 
 MAX_CATEGORIES = 1000
 
@@ -37,11 +38,29 @@ _EXACT_IN_FP64 = 2.0**53
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Names of the features, in the order of the model's inputs. Images have no other column beside them."""
+    """Names of the features, in the order of the model's inputs. Images have no other column beside them.
+
+    Attributes:
+        embeddings: vectors; their elements are the last of the numeric columns, in the same order.
+    """
 
     numeric: tuple[str, ...]
     categorical: tuple[str, ...]
     images: Images | None = None
+    embeddings: tuple[Embedding, ...] = ()
+
+    @property
+    def single(self) -> tuple[str, ...]:
+        """Numeric columns that are no elements of vectors."""
+        return self.numeric[: len(self.numeric) - sum(len(each.columns) for each in self.embeddings)]
+
+    @property
+    def vectors(self) -> dict[str, slice]:
+        """Where each vector is among the numeric columns."""
+        start, found = len(self.single), dict[str, slice]()
+        for each in self.embeddings:
+            found[each.name] = slice(start, start := start + len(each.columns))
+        return found
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -98,26 +117,38 @@ def wanted(present: Sequence[str], target: str, features: Features, also: Sequen
     Raises:
         TrainingError: `ColumnNotFound` with the columns there are, or `DataInvalid`.
     """
+    vectors = embeddings.sources(features.embeddings, present)
     named = (*features.numeric, *features.categorical, *features.excluded, *also)
     missing = [name for name in dict.fromkeys([target, *named]) if name not in present]
+    missing += [name for name, held in vectors.items() if not held]
     if missing:
         noun = "column" if len(missing) == 1 else "columns"
         hint = ""
         if len(present) == 1 and any(mark in present[0] for mark in ";\t|"):
             hint = "; the file seems not to be separated by commas"
+        if missing[-1] in vectors:
+            hint = f"; an embedding is a column of lists, or the columns {missing[-1]}_0, {missing[-1]}_1 and so on"
         role = " (the target)" if missing[0] == target else ""
         message = f"{noun} {listed(missing)}{role} not in the data; the columns there are: {listed(present)}{hint}"
         raise TrainingError("ColumnNotFound", message)
     if features.listed:
-        names = (*features.numeric, *features.categorical)
+        names = (*features.numeric, *features.categorical, *(name for held in vectors.values() for name in held))
     else:
         names = tuple(name for name in present if name != target and name not in features.excluded)
     if not names:
         raise data_invalid([Finding("NoFeatures", f"no column is left beside the target {target}")])
+    reserved = (*RESERVED, MONITOR) if vectors else RESERVED
     findings = [
         Finding("ReservedName", "an output of the model has this name; rename the column or leave it out", name)
-        for name in names
-        if name in RESERVED
+        for name in dict.fromkeys((*names, *vectors))
+        if name in reserved
+    ]
+    alone = {target, *features.numeric, *features.categorical, *features.excluded}
+    findings += [
+        Finding("InEmbedding", f"it is an element of the embedding {vector}; it cannot be anything else beside", name)
+        for vector, held in vectors.items()
+        for name in held
+        if name in alone
     ]
     findings += [
         Finding("UnnamedColumn", "the header has a column without a name; name it, or list the features")
@@ -137,7 +168,8 @@ def examine(table: pa.Table, target: str, task: Task, features: Features) -> Exa
     """
     if table.num_rows == 0:
         raise data_invalid([Finding("Empty", "the data has no rows")])
-    faults: list[Finding] = []
+    table, vectors, faults = embeddings.spread(table, features.embeddings)
+    elements = {name for vector in vectors for name in vector.columns}
     notes: list[Finding] = []
     numeric: dict[str, npt.NDArray[np.float32]] = {}
     categorical: dict[str, npt.NDArray[np.object_]] = {}
@@ -156,7 +188,7 @@ def examine(table: pa.Table, target: str, task: Task, features: Features) -> Exa
             faults.append(Finding("UnsupportedType", message, name))
         elif cells.null_count == len(cells):
             faults.append(Finding("AllMissing", "every row is missing", name, len(cells)))
-        elif _is_numeric(name, cells, features):
+        elif name in elements or _is_numeric(name, cells, features):
             numbers, found = as_numbers(name, cells, "correct them, or name the column in features.categorical")
             faults += found
             numeric[name], found = _to_fp32(name, numbers)
@@ -179,7 +211,7 @@ def examine(table: pa.Table, target: str, task: Task, features: Features) -> Exa
     ]
     if faults or values is None:
         raise data_invalid(faults)
-    columns = Columns(tuple(numeric), tuple(categorical), image)
+    columns = Columns(tuple(numeric), tuple(categorical), image, vectors)
     frame = replace(_frame(table.num_rows, numeric, categorical), pixels=pixels)
     return Examples(columns, frame, values, tuple(notes))
 

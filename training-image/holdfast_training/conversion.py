@@ -1,7 +1,8 @@
 """From a fitted model to one ONNX graph that answers like the estimator, and the proof on held-out rows.
 
-The graph takes one [N, 1] tensor per column (FP32, or BYTES for categories), or images. It gives `label` and, where the
-estimator has them, `probabilities`; or `prediction`; of images also `monitor`. skl2onnx (for XGBoost and LightGBM with
+The graph takes one [N, 1] tensor per column (FP32, or BYTES for categories) and one [N, width] tensor per embedding, or
+images. It gives `label` and, where the estimator has them, `probabilities`; or `prediction`; of embeddings and images
+also `monitor`. skl2onnx (for XGBoost and LightGBM with
 converters of onnxmltools) converts the estimator (networks write their own nodes), `preprocessing` the rest.
 """
 
@@ -171,29 +172,31 @@ def _compare_numbers(
 
 
 def feeds(columns: Columns, frame: Frame) -> dict[str, npt.NDArray[Any]]:
-    """Rows as ONNX Runtime takes them: one [N, 1] array per input, or images."""
+    """Rows as ONNX Runtime takes them: one [N, 1] array per column, one [N, width] array per embedding, or images."""
     if columns.images is not None and frame.pixels is not None:
         return {columns.images.name: frame.pixels}
-    numeric = {name: frame.numeric[:, [index]] for index, name in enumerate(columns.numeric)}
+    numeric = {name: frame.numeric[:, [index]] for index, name in enumerate(columns.single)}
+    vectors = {name: frame.numeric[:, place] for name, place in columns.vectors.items()}
     categorical = {name: frame.categorical[:, [index]] for index, name in enumerate(columns.categorical)}
-    return {**numeric, **categorical}
+    return {**numeric, **vectors, **categorical}
 
 
 def _inputs(columns: Columns) -> tuple[Tensor, ...]:
     if (images := columns.images) is not None:
         return (Tensor(images.name, images.datatype, (-1, *images.shape)),)
-    numeric = [Tensor(name, "FP32", (-1, 1)) for name in columns.numeric]
+    numeric = [Tensor(name, "FP32", (-1, 1)) for name in columns.single]
+    numeric += [Tensor(each.name, "FP32", (-1, len(each.columns))) for each in columns.embeddings]
     return (*numeric, *(Tensor(name, "BYTES", (-1, 1)) for name in columns.categorical))
 
 
 def _outputs(model: Model) -> tuple[Tensor, ...]:
+    monitor = (Tensor(MONITOR, "FP32", (-1, len(model.monitored))),) if model.monitored else ()
     if model.task == "Regression":
-        return (Tensor("prediction", "FP32", (-1,)),)
+        return (Tensor("prediction", "FP32", (-1,)), *monitor)
     label = Tensor("label", "INT64" if model.classes.dtype.kind == "i" else "BYTES", (-1,))
     if not model.has_probabilities:
-        return (label,)
+        return (label, *monitor)
     classes = tuple(map(str, model.classes.tolist()))
-    monitor = (Tensor(MONITOR, "FP32", (-1, len(model.monitored))),) if model.monitored else ()
     return (label, Tensor("probabilities", "FP32", (-1, len(classes)), classes), *monitor)
 
 
@@ -212,7 +215,7 @@ def _value_info(tensor: Tensor) -> onnx.ValueInfoProto:
 
 def _graph(model: Model) -> onnx.ModelProto:
     """Preprocessing, estimator and outputs in one graph, whose inner names cannot be a column's."""
-    taken = {*model.columns.names, *(tensor.name for tensor in _outputs(model))}
+    taken = {tensor.name for tensor in (*_inputs(model.columns), *_outputs(model))}
     inner = "_"
     while any(name.startswith(inner) for name in taken):
         inner += "_"
@@ -245,6 +248,13 @@ def _graph(model: Model) -> onnx.ModelProto:
         answers = [*calibrated, *answers[2:]]
         nodes.extend(calibration.nodes)
         constants.extend(calibration.constants)
+    if model.directions:
+        watching = Graph(f"{inner}m")
+        vectors = zip(model.columns.vectors, model.directions, strict=True)
+        numbers = [fitted.to_onnx(watching, vector) for vector, fitted in vectors]
+        answers = [*answers[: len(outputs) - 1], watching.node("Concat", *numbers, axis=1)]
+        nodes.extend(watching.nodes)
+        constants.extend(watching.constants)
     for answer, output in zip(answers, outputs, strict=False):
         if output.datatype == "FP32":
             cast = f"{inner}fp32_{output.name}"

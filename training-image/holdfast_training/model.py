@@ -11,6 +11,7 @@ import numpy.typing as npt
 from holdfast_training import estimators
 from holdfast_training.calibration import Calibration
 from holdfast_training.columns import Columns, Frame
+from holdfast_training.directions import Directions
 from holdfast_training.errors import TrainingError
 from holdfast_training.estimators import Estimator
 from holdfast_training.preprocessing import Preprocessor
@@ -41,13 +42,18 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A fitted model. `classes` are those of the estimator, in the order of its probabilities; empty for regressors."""
+    """A fitted model. `classes` are those of the estimator, in the order of its probabilities; empty for regressors.
+
+    Attributes:
+        directions: of each embedding.
+    """
 
     task: Task
     columns: Columns
     preprocessor: Preprocessor
     estimator: Estimator
     calibration: Calibration | None = None
+    directions: tuple[Directions, ...] = ()
 
     @property
     def classes(self) -> npt.NDArray[Any]:
@@ -85,13 +91,20 @@ class Model:
     @property
     def monitored(self) -> tuple[str, ...]:
         """Names of what `monitor` gives."""
-        return tuple(getattr(self.estimator, "monitored_", ()))
+        vectors = zip(self.columns.vectors, self.directions, strict=False)
+        return (
+            *getattr(self.estimator, "monitored_", ()),
+            *(name for each, fitted in vectors for name in fitted.names(each)),
+        )
 
     def monitor(self, frame: Frame) -> npt.NDArray[np.float32]:
         """Numbers to be watched in use: rows x `monitored`."""
         estimator: Any = self.estimator
-        seen: npt.NDArray[np.float32] = estimator.monitor(self.preprocessor.transform(frame))
-        return seen
+        places = self.columns.vectors.values()
+        seen = [fitted.numbers(frame.numeric[:, place]) for place, fitted in zip(places, self.directions, strict=False)]
+        if hasattr(estimator, "monitored_"):
+            seen.insert(0, estimator.monitor(self.preprocessor.transform(frame)))
+        return np.concatenate(seen, axis=1)
 
     def _finite(self, numbers: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         if not np.all(np.abs(numbers) <= np.finfo(np.float32).max):

@@ -65,7 +65,7 @@ class Preprocessor:
         return [*([1] * len(columns.numeric)), *(len(known) if one_hot else 1 for known in categories)]
 
     def to_onnx(self, inputs: Columns, output: str, prefix: str) -> tuple[list[NodeProto], list[TensorProto]]:
-        """Nodes and constants from one [N, 1] input per column to the FP32 matrix `output`; of images to themselves.
+        """Nodes and constants from one input per column or vector to the FP32 matrix `output`; of images to themselves.
 
         Every name between begins with `prefix`.
         """
@@ -75,7 +75,8 @@ class Preprocessor:
             return graph.nodes, graph.constants
         parts = []
         if inputs.numeric:
-            parts.append(self._numeric_to_onnx(graph, graph.node("Concat", *inputs.numeric, axis=1)))
+            numbers = (*inputs.single, *inputs.vectors)
+            parts.append(self._numeric_to_onnx(graph, graph.node("Concat", *numbers, axis=1)))
         if inputs.categorical:
             parts += [
                 _one_hot(graph, name, categories)

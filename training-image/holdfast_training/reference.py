@@ -104,9 +104,13 @@ def profile(model: Model, held_out: Frame, truth: npt.NDArray[Any], answers: Ans
     All ratios are shares of `rows`. A number x is in bin `bisect_left(edges, x)`, so each edge belongs to the bin
     below it; a category that is not listed is `other`. Confidence is the largest probability, in bins of equal width,
     the last of them closed; `accuracy` is null where no held-out row fell. Absolute errors are in bins that grow with
-    them; a model without any error has none. Of images, features are columns of the output `monitor`.
+    them; a model without any error has none. Of images and embeddings, features are
+    columns of the output `monitor`; of an embedding also its first element, which is missing where the whole is.
     """
-    numeric = {name: _numeric(held_out.numeric[:, index]) for index, name in enumerate(model.columns.numeric)}
+    numeric = {name: _numeric(held_out.numeric[:, index]) for index, name in enumerate(model.columns.single)}
+    for vector, place in model.columns.vectors.items():
+        first = model.columns.numeric[place.start]
+        numeric[first] = {**_numeric(held_out.numeric[:, place.start]), "input": vector, "column": 0}
     texts = {name: _category(held_out.categorical[:, index]) for index, name in enumerate(model.columns.categorical)}
     document: dict[str, Any] = {"rows": len(held_out), "features": numeric | texts | _monitored(model, held_out)}
     if model.task == "Regression":

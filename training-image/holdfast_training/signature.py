@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from holdfast_bundle.errors import BundleError
 from holdfast_bundle.manifest import Tensor
+from holdfast_training import embeddings
 from holdfast_training.columns import Columns, Frame
 from holdfast_training.errors import Finding, TrainingError, data_invalid, listed
 from holdfast_training.images import Images, shape_in_words
@@ -106,22 +107,31 @@ def _columns(
     if width == 1 and (tensor.name in present or len(inputs) > 1):
         return (tensor.name,)
     others = tuple(name for name in present if name != target)
-    columns = named.get(tensor.name) or (others if len(inputs) == 1 else ())
-    if not columns or width not in (-1, len(columns)):
-        message = (
-            f"nobody can tell which columns the input {tensor.name[:64]} takes: name them in profile.json, or give "
-            "data with these columns and the target alone"
-        )
-        raise TrainingError("ModelInvalid", message)
-    return columns
+    for columns in (named.get(tensor.name), _vector(tensor, present), others if len(inputs) == 1 else None):
+        if columns and width in (-1, len(columns)):
+            return columns
+    message = (
+        f"nobody can tell which columns the input {tensor.name[:64]} takes: name them in profile.json, or give "
+        "data with these columns and the target alone"
+    )
+    raise TrainingError("ModelInvalid", message)
+
+
+def _vector(tensor: Tensor, present: Sequence[str]) -> tuple[str, ...]:
+    """The elements of a vector of the input's name; none where the data have no such one."""
+    if tensor.name in present and len(tensor.shape) == 2:
+        return embeddings.elements(tensor.name, tensor.shape[1])
+    return embeddings.numbered(tensor.name, present)
 
 
 def features(inputs: Sequence[Tensor], columns: Layout) -> Features:
     """The columns that a model takes, of the kinds that it takes them as."""
     texts = [tensor.name for tensor in inputs if tensor.datatype == "BYTES"]
+    vectors = [name for name, own in columns.items() if len(own) > 1 and own == embeddings.elements(name, len(own))]
     return Features(
-        numeric=tuple(name for input, names in columns.items() if input not in texts for name in names),
+        numeric=tuple(name for input, names in columns.items() if input not in (*texts, *vectors) for name in names),
         categorical=tuple(name for input in texts for name in columns[input]),
+        embeddings=tuple(vectors),
     )
 
 

@@ -21,20 +21,26 @@ _SLICE_ROWS = 30
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Which columns are features. All empty: every column but the target, by type."""
+    """Which columns are features. All empty: every column but the target, by type. `embeddings` are vectors."""
 
     numeric: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
+    embeddings: tuple[str, ...] = ()
 
     @property
     def listed(self) -> bool:
         """Whether the spec names the features; otherwise they are found by type."""
-        return bool(self.numeric or self.categorical)
+        return not self.excluded and bool(self.numeric or self.categorical or self.embeddings)
 
     def to_json(self) -> dict[str, list[str]]:
         """As in the spec."""
-        named = {"numeric": self.numeric, "categorical": self.categorical, "excluded": self.excluded}
+        named = {
+            "numeric": self.numeric,
+            "categorical": self.categorical,
+            "excluded": self.excluded,
+            "embeddings": self.embeddings,
+        }
         return {kind: list(names) for kind, names in named.items() if names}
 
 

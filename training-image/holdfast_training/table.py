@@ -16,7 +16,7 @@ from holdfast_training.data import Data
 from holdfast_training.errors import Finding, TrainingError, count, data_invalid, listed
 from holdfast_training.estimators import OF_IMAGES
 from holdfast_training.images import shape_in_words
-from holdfast_training.spec import Features, Run
+from holdfast_training.spec import Run
 
 
 def examples_of(source: Data, run: Run) -> Examples:
@@ -27,7 +27,7 @@ def examples_of(source: Data, run: Run) -> Examples:
     """
     order, features = run.order_column, run.features
     if order and not features.listed:  # time tells more than it should, and is rarely a number
-        features = Features(excluded=(*features.excluded, order))
+        features = replace(features, excluded=(*features.excluded, order))
     also = (*run.checks.names, *((order,) if order else ()))
     wanted = columns.wanted(source.columns, run.target, features, also)
     table = source.read(tuple(dict.fromkeys((*wanted, *also))))

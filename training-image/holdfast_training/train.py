@@ -22,6 +22,7 @@ from holdfast_training import (
     checks,
     conversion,
     data,
+    directions,
     estimators,
     evaluation,
     explanation,
@@ -134,6 +135,8 @@ def train(
                     run, run.calibration, chosen, model, train_features, target, threads, _order(examples, training)
                 ),
             )
+        vectors = examples.columns.vectors.values()
+        model = replace(model, directions=tuple(directions.fit(train_features.numeric[:, place]) for place in vectors))
         log("fitted", estimator=chosen.name, seconds=round(time.monotonic() - started, 2))
         if worker:
             team.await_dismissal()

@@ -215,8 +215,14 @@ class Features(Model):
 
     model_config = validated(
         (
-            "has(self.excluded) != (has(self.numeric) || has(self.categorical))",
+            "has(self.excluded) ? !has(self.numeric) && !has(self.categorical)"
+            " : has(self.numeric) || has(self.categorical) || has(self.embeddings)",
             "give either excluded, or numeric and categorical",
+        ),
+        (
+            "!has(self.embeddings) || self.embeddings.all(e, !(has(self.numeric) && e in self.numeric"
+            " || has(self.categorical) && e in self.categorical || has(self.excluded) && e in self.excluded))",
+            "an embedding cannot be numeric, categorical or excluded, too",
         ),
         (
             "!has(self.numeric) || !has(self.categorical) || self.numeric.all(c, !(c in self.categorical))",
@@ -227,6 +233,9 @@ class Features(Model):
     numeric: ColumnNames | None = Field(None, description="Columns used as numbers.")
     categorical: ColumnNames | None = Field(None, description="Columns used as categories.")
     excluded: ColumnNames | None = Field(None, description="All columns but these and the target, by type.")
+    embeddings: Annotated[tuple[ColumnName, ...], set_list(8)] | None = Field(
+        None, description="Vectors: columns of lists, or NAME_0, NAME_1, …; each is one input of the model."
+    )
 
 
 class Preprocessing(Model):
@@ -465,7 +474,8 @@ RUN_RULES = (
     (
         "!has(self.features) || !has(self.target) ||"
         " !(has(self.features.numeric) && self.target in self.features.numeric"
-        " || has(self.features.categorical) && self.target in self.features.categorical)",
+        " || has(self.features.categorical) && self.target in self.features.categorical"
+        " || has(self.features.embeddings) && self.target in self.features.embeddings)",
         "the target must not be among the features",
     ),
     (

@@ -19,6 +19,7 @@ from holdfast_bundle import manifest
 from holdfast_serving import profile
 from holdfast_serving.signature import Signature
 from holdfast_training import reference
+from holdfast_training.columns import Columns
 
 
 def profile_of(claim: Any, mixed: Callable[[str], Any], dataset: str, target: str, task: str, estimator: str) -> Any:
@@ -85,7 +86,7 @@ def test_error_bins_hold_the_mean_absolute_error_that_was_measured(claim: Any, m
 
 
 def test_a_regression_without_any_error_has_no_bins_for_errors() -> None:
-    model = SimpleNamespace(task="Regression", columns=SimpleNamespace(numeric=(), categorical=()), monitored=())
+    model = SimpleNamespace(task="Regression", columns=Columns((), ()), monitored=())
     truth = np.array([1.0, 2.0, 3.0])
     written = reference.profile(model, truth, truth, SimpleNamespace(values=truth))  # type: ignore[arg-type]
     assert written.keys() == {"rows", "features", "prediction"}

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from holdfast_bundle.manifest import Tensor
+from holdfast_training import embeddings
 from holdfast_training.contender import Array
 from holdfast_training.data import MISSING
 from holdfast_training.errors import TrainingError, count, listed
@@ -61,8 +62,8 @@ class Feeds:
 def assigned(tensors: Sequence[Tensor], present: Sequence[str], keep: Sequence[str]) -> tuple[Input, ...]:
     """Which columns each input is made of.
 
-    The column of its name; or, of a model with one input that is a matrix, all columns but those in `keep`, in their
-    order.
+    The column of its name, or those of its elements, `NAME_0` and so on; or, of a model with one input that is a
+    matrix, all columns but those in `keep`, in their order.
 
     Raises:
         TrainingError: `ColumnNotFound` with the columns that there are; `ModelInvalid` for an input that no table can
@@ -72,9 +73,10 @@ def assigned(tensors: Sequence[Tensor], present: Sequence[str], keep: Sequence[s
         if not tensor.shape or any(size == -1 for size in tensor.shape[1:]):
             words = "has rows of no fixed size" if tensor.shape else "is a single value"
             raise TrainingError("ModelInvalid", f"input {tensor.name!r} {words}: it cannot be made of a table's row")
-    missing = [tensor.name for tensor in tensors if tensor.name not in present]
+    held = {tensor.name: _holding(tensor, present) for tensor in tensors}
+    missing = [name for name, columns in held.items() if not columns]
     if not missing:
-        return tuple(Input(tensor, (tensor.name,)) for tensor in tensors)
+        return tuple(Input(tensor, held[tensor.name]) for tensor in tensors)
     [first, *more] = tensors
     others = tuple(name for name in present if name not in keep)
     if not more and len(first.shape) == 2 and first.shape[1] > 1:
@@ -89,6 +91,14 @@ def assigned(tensors: Sequence[Tensor], present: Sequence[str], keep: Sequence[s
         "ColumnNotFound",
         f"the model takes {listed(missing)}, which the input does not have; the columns there are: {listed(present)}",
     )
+
+
+def _holding(tensor: Tensor, present: Sequence[str]) -> tuple[str, ...]:
+    """The column of an input's name, or those of its elements; none where the table has neither."""
+    if tensor.name in present:
+        return (tensor.name,)
+    elements = embeddings.numbered(tensor.name, present)
+    return elements if len(tensor.shape) == 2 and tensor.shape[1] == len(elements) else ()
 
 
 def read(table: pa.Table, inputs: Iterable[Input]) -> Feeds:
