@@ -6,7 +6,7 @@ from pathlib import Path
 
 from holdfast_devcluster.errors import ClusterError
 
-EMPTY_SECONDS = 15
+EMPTY_SECONDS = 60
 V2_CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids", "hugetlb")
 
 

@@ -21,7 +21,7 @@ from holdfast_devcluster.processes import Process
 SERVICE_RANGE = "198.19.0.0/16"
 FAKE_POD_RANGE = "198.18.0.1/16"
 PODS_PER_FAKE_NODE = 500
-READY_SECONDS = 120
+READY_SECONDS = 240
 STAGES = Path(__file__).with_name("stages.yaml")
 
 

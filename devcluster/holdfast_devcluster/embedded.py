@@ -22,7 +22,7 @@ from holdfast_devcluster.node import PAUSE_IMAGE, Node
 
 PROGRAMS = (*components.COMMANDS, "kubelet", "kube-proxy", "coredns")
 TOOLS = ("containerd", "ctr", "runc", "bridge", "ip", "nft", "sysctl")
-READY_SECONDS = 120
+READY_SECONDS = 240
 PORT = 6443
 SOCKET_PATH_LIMIT = 107  # sockaddr_un
 

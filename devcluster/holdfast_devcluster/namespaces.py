@@ -19,8 +19,8 @@ from holdfast_devcluster.errors import ClusterError
 MARK = "HOLDFAST_DEVCLUSTER_FOLDER"
 INIT = Path(__file__).with_name("init.py")
 UNSHARE = ("unshare", "--mount", "--pid", "--net", "--fork", "--mount-proc")
-SETUP_SECONDS = 30
-END_SECONDS = 30
+SETUP_SECONDS = 90
+END_SECONDS = 90
 
 
 def members(folder: Path) -> Iterator[int]:
