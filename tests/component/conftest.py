@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.component.world import UNPLAYED, Operator, Place, install, operator, stop
+from tests.component.world import UNPLAYED, Operator, Place, install, new_place, operator, stop
 
 from holdfast_devcluster import ControlPlane, control_plane
 
@@ -46,11 +46,5 @@ def leader(module_leader: Operator) -> Operator:
 
 @pytest.fixture
 def place(plane: ControlPlane, request: pytest.FixtureRequest) -> Place:
-    """A namespace of the test's own. It stays: deleting it would only wait."""
-    wanted = request.node.name.removeprefix("test_").replace("_", "-")[:60].strip("-")
-    taken = {item["metadata"]["name"] for item in Place(plane, "").all("Namespace")}
-    # Tests of two modules may have the same name.
-    name = next(name for name in (wanted, *(f"{wanted}-{n}" for n in range(2, 99))) if name not in taken)
-    found = Place(plane, name)
-    found.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    return found
+    """A namespace of the test's own."""
+    return new_place(plane, request.node.name.removeprefix("test_").replace("_", "-")[:60].strip("-"))

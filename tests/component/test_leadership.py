@@ -19,9 +19,20 @@ class Succession:
     def __init__(self, plane: ControlPlane, processes: ExitStack) -> None:
         self._plane = plane
         self._processes = processes
-        self._number = 0
-        self.leader = self._start()
-        self.leader.until_idle()
+        self._all: list[Operator] = []
+        self._leader = self._start()
+
+    @property
+    def leader(self) -> Operator:
+        """The one that leads, alone, whatever a test has left behind that failed."""
+        for other in self._all:
+            if other is not self._leader:
+                other.process.kill()
+        if self._leader.ended:
+            self._leader = self._start()
+        self._leader.send(signal.SIGCONT)
+        self._leader.until_idle()
+        return self._leader
 
     def standby(self) -> Operator:
         """A new one that has seen who leads."""
@@ -32,13 +43,14 @@ class Succession:
     def succeed(self, standby: Operator) -> str:
         """Wait until the standby leads; whom the Lease was taken from, in its words."""
         standby.until("the standby leads", lambda: standby.leads)
-        self.leader = standby
+        self._leader = standby
         [taken] = [line["message"] for line in standby.logged() if line["message"].startswith("took the lease")]
         return str(taken)
 
     def _start(self) -> Operator:
-        self._number += 1
-        return self._processes.enter_context(operator(self._plane, f"leadership-{self._number}"))
+        name = f"leadership-{len(self._all) + 1}"
+        self._all.append(self._processes.enter_context(operator(self._plane, name)))
+        return self._all[-1]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ from holdfast_devcluster import ControlPlane
 
 def test_it_serves_its_namespaces_and_asks_for_nothing_else(plane: ControlPlane, place: Place) -> None:
     models = Place(plane, "models")
-    models.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "models"}})
+    if models.get("Namespace", "models") is None:
+        models.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "models"}})
     plane.kubectl("delete", "clusterrolebinding", "holdfast-operator")
     try:
         install("namespaced", plane)
@@ -30,5 +31,6 @@ def test_it_serves_its_namespaces_and_asks_for_nothing_else(plane: ControlPlane,
         reached = {event["objectRef"].get("namespace") for event in asked if "objectRef" in event}
         assert reached == {"models", "holdfast-system"}
     finally:
+        plane.kubectl("delete", "--namespace=models", "modeldeployment", "--all")
         plane.kubectl("delete", "--namespace=models", "rolebinding,role", "holdfast-operator")
         install("base", plane)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 from tests.component.test_training import NOWHERE, REPORT, end, pod_of
-from tests.component.world import Json, Operator, Place, mutations, operator, stop, until
+from tests.component.world import Json, Operator, Place, mutations, new_place, operator, stop, until
 
 from holdfast.build import names
 from holdfast_devcluster import ControlPlane
@@ -40,7 +40,7 @@ class Restarted:
 @pytest.fixture(scope="module")
 def restarted(plane: ControlPlane) -> Iterator[Restarted]:
     named = ("settled", "lost", "orphaned", "foreign", "expired", "unread")
-    settled, lost, orphaned, foreign, expired, unread = (_place(plane, name) for name in named)
+    settled, lost, orphaned, foreign, expired, unread = (new_place(plane, f"restarts-{name}") for name in named)
     with operator(plane, "before") as before:
         for index in range(SETTLED):
             settled.model(f"wine-{index}", serving={"replicas": 2})
@@ -137,9 +137,3 @@ def test_a_job_of_somebody_else_under_a_runs_name_is_never_touched(restarted: Re
     assert found is not None
     assert "ownerReferences" not in found["metadata"]
     assert "holdfast.dev/training-job" not in found["metadata"].get("labels", {})
-
-
-def _place(plane: ControlPlane, name: str) -> Place:
-    place = Place(plane, f"restarts-{name}")
-    place.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place.namespace}})
-    return place

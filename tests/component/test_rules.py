@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.component.prometheus_operator import crd
-from tests.component.world import MANIFESTS, Operator, Place, operator, stop, until
+from tests.component.world import MANIFESTS, Operator, Place, new_place, operator, stop, until
 
 from holdfast_devcluster import ControlPlane
 
@@ -73,8 +73,7 @@ def test_an_slo_without_prometheus_says_so(leader: Operator, place: Place) -> No
 @pytest.fixture(scope="module")
 def from_before(plane: ControlPlane, module_leader: Operator) -> Place:
     """A model whose rules an operator made that did not know their kind."""
-    place = Place(plane, "rules-from-before")
-    place.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place.namespace}})
+    place = new_place(plane, "rules-from-before")
     place.model("wine", slo=SLO)
     until("there are rules", lambda: config_map(place, "wine"))
     return place

@@ -185,6 +185,16 @@ class Place:
         return until(f"{name} has a Deployment", lambda: self.deployments(name))[0]
 
 
+def new_place(plane: ControlPlane, wanted: str) -> Place:
+    """A namespace of that name, or of one like it: tests of two modules may have the same, and one may be tried again.
+    It stays, for deleting it would only wait."""
+    taken = {item["metadata"]["name"] for item in Place(plane, "").all("Namespace")}
+    name = next(name for name in (wanted, *(f"{wanted}-{n}" for n in range(2, 99))) if name not in taken)
+    found = Place(plane, name)
+    found.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    return found
+
+
 @dataclass
 class Operator:
     """A process of the operator, as the pod `name`."""
