@@ -106,6 +106,8 @@ class _Fields:
         if self._left < 0:
             raise Problem(413, f"a request has more than {MAX_STRUCTURE_BYTES} bytes beside its tensors")
         tag, position = read(self._data, start)
+        if tag < 8:
+            raise ValueError(tag)  # no field has the number 0
         content = position
         kind = tag & 7
         if kind == _BYTES:

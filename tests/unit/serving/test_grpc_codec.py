@@ -230,6 +230,12 @@ def test_a_message_of_many_parts_is_refused_before_it_is_taken_apart(message: by
     assert (status, "bytes" in words) == (413, True), words
 
 
+@pytest.mark.parametrize("size", [200, 100_000])  # whole to protobuf, and cut before
+def test_there_is_no_field_0(size: int) -> None:
+    status, words = meaning(GrpcCodec(TWO, "wine", "1"), wire.field(1, b"wine") + bytes(size))
+    assert (status, "not of its type" in words) == (400, True)
+
+
 @given(st.binary(max_size=200))
 @settings(max_examples=200, deadline=None)
 def test_rubbish_is_no_message_and_nothing_worse(rubbish: bytes) -> None:
