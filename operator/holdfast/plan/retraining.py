@@ -42,6 +42,8 @@ WAITING = frozenset(
 """Reasons for which a trigger that holds starts nothing."""
 LOOK = 30.0
 """Seconds until the next look while something is waited for that no event tells of."""
+LOOK_AT_CONFLICT = 10.0
+"""The same while somebody is asked to make room."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,7 @@ def _start(seen: _Seen, asked: Asked, key: str, version: str) -> _Step:
     if refused := trainings.refused(view, name):
         reason, words = refused
         if reason == Reason.NAME_CONFLICT:
-            return _Step("False", reason, f"{asked.trigger}: {words}", poll=LOOK)
+            return _Step("False", reason, f"{asked.trigger}: {words}", poll=LOOK_AT_CONFLICT)
         return _Step("True", Reason.QUEUED, f"{asked.trigger}: {words}; it is tried again", (write,), poll=LOOK)
     message = f"{asked.trigger}: {name} is started, since {asked.why}"
     return _Step("True", Reason.TRAINING, message, (write,), dealt_with=asked.due)
