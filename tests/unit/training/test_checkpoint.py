@@ -72,6 +72,11 @@ def until(reached: Callable[[], bool], process: Process) -> None:
         time.sleep(0.02)
 
 
+def noted(log: list[dict[str, Any]]) -> Callable[..., None]:
+    """Keeps the lines of a run in this process."""
+    return lambda event, **facts: log.append({"event": event, **facts})
+
+
 def trials(log: list[dict[str, Any]]) -> int:
     return sum(line["event"] == "trial" for line in log)
 
@@ -91,7 +96,8 @@ def test_a_run_whose_pod_was_killed_goes_on_and_gives_the_same_bundle(claim: Any
     report, log = Process(claim.claims, run).end()
     assert 0 < trials(log) <= TRIALS - 2
     assert not folder.exists()
-    whole, whole_log = Process(claim.claims, document(claim, shipped, "whole")).end()
+    whole_log: list[dict[str, Any]] = []
+    whole = claim.train(document(claim, shipped, "whole"), log=noted(whole_log))
     assert trials(whole_log) == TRIALS
     assert report["model"]["digest"] == whole["model"]["digest"]
 
@@ -107,9 +113,9 @@ def test_processes_share_the_trials_of_a_run_and_the_first_publishes(claim: Any,
     assert verify.verify(bundle, report["model"]["digest"])
     assert manifest.read(bundle).lineage["tuning"]["parallelism"] == 2
     assert not (claim.root / "out/.checkpoint-shared").exists()
-    late, late_log = Process(claim.claims, run, 1).end()
+    late_log: list[dict[str, Any]] = []
+    assert claim.train(run, worker=1, log=noted(late_log))["result"] == "Completed"
     assert trials(late_log) == 0
-    assert late["result"] == "Completed"
 
 
 def test_who_waits_for_a_run_that_is_over_is_not_invited(tmp_path: Path) -> None:
