@@ -71,6 +71,11 @@ test-torch: venv ## Estimators of PyTorch, with Debian's package of it (large; n
 	@$(PY) -W ignore -c 'import tests.pytorch.conftest, torch; print("PyTorch", torch.__version__)'
 	@$(PY) -m pytest -q tests/pytorch
 
+.PHONY: test-torch-e2e
+test-torch-e2e: venv ## Networks of PyTorch in the cluster, by one pod and by two (builds a large image; part of no other target)
+	@echo "== torch, e2e"
+	@HOLDFAST_CAMPAIGN=1 $(PY) -m pytest -q tests/e2e/test_pytorch.py
+
 .PHONY: test-tensorflow
 test-tensorflow: venv ## Estimators of Keras, with TensorFlow in an environment of its own (1.5 GB; not part of `make test`)
 	@echo "== tensorflow"
@@ -144,6 +149,10 @@ lock: venv ## Resolve dependency ranges into requirements/*.txt with hashes
 .PHONY: images
 images: venv ## Build the three images
 	@$(PY) -m holdfast_devcluster build-image all
+
+.PHONY: image-torch
+image-torch: venv ## Build the image for estimators of PyTorch with Debian's package of it (large), on that of the trainer
+	@$(PY) -m holdfast_devcluster build-image training-torch
 
 .PHONY: image-tensorflow
 image-tensorflow: venv ## Build the image for estimators of Keras (large), on that of the trainer

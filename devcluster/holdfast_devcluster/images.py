@@ -44,6 +44,8 @@ class Image:
     """Of an image that others publish, and ours stands in for."""
     on: str = ""
     """The name of the image of ours that this one adds to."""
+    debian: tuple[str, ...] = ()
+    """Debian packages that go in, with all that they need; such an image has no lock."""
 
     @property
     def reference(self) -> str:
@@ -89,7 +91,12 @@ IMAGES = {
 
 OPTIONAL = {
     image.name: image
-    for image in (Image("training-tensorflow", "training-image/tensorflow.Dockerfile", (), (), on="training"),)
+    for image in (
+        Image("training-tensorflow", "training-image/tensorflow.Dockerfile", (), (), on="training"),
+        Image(
+            "training-torch", "training-image/torch-debian.Dockerfile", (), (), on="training", debian=("python3-torch",)
+        ),
+    )
 }
 """Images that are large, and that most clusters do without."""
 
@@ -131,7 +138,10 @@ def build(image: Image, builder: Builder, report: Report, *, to_build_on: bool =
         if built_from(image) == digest and (not to_build_on or builder.has(image.reference)):
             report(f"image {image.name} is up to date")
             return False
-        collect_wheels(image, report)
+        if image.debian:
+            packages.collect(image.debian, WHEELS / image.name / "debian", report)
+        else:
+            collect_wheels(image, report)
         report(f"building image {image.name}")
         builder.build(image, reference)
         report(f"saving image {image.name}")
@@ -193,7 +203,9 @@ def inputs_digest(image: Image, base: str) -> str:
     digest = hashlib.sha256(base.encode())
     if image.on:
         digest.update((built_from(IMAGES[image.on]) or "").encode())
-    for file in (image.lock, paths.REPOSITORY / image.dockerfile, *source_files(image)):
+    digest.update(" ".join(image.debian).encode())
+    locks = () if image.debian else (image.lock,)
+    for file in (*locks, paths.REPOSITORY / image.dockerfile, *source_files(image)):
         digest.update(f"{file.relative_to(paths.REPOSITORY)}\0{file.stat().st_size}\0".encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -1,5 +1,6 @@
 """The Debian packages that the embedded cluster, image builds and benchmarks need: installed only when missing."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -67,6 +68,33 @@ def static_busybox(report: Report) -> Path:
             subprocess.run(["dpkg-deb", "--extract", package, folder], check=True)
             (Path(folder) / "bin" / "busybox").rename(cached)
     return cached
+
+
+def collect(names: Iterable[str], folder: Path, report: Report) -> None:
+    """Fill `folder` with these packages and all that they need, as an archive that apt can read; nothing is installed.
+
+    Raises ClusterError where they cannot be had.
+    """
+    wanted = sorted(names)
+    if (folder / "Packages").exists():
+        return
+    _require_apt(wanted)
+    report(f"collecting Debian packages: {' '.join(wanted)}, and what they need")
+    (folder / "partial").mkdir(parents=True, exist_ok=True)
+    (folder / "status").touch()  # of a machine that has no package
+    options = (f"--option=Dir::State::status={folder / 'status'}", f"--option=Dir::Cache::archives={folder}")
+    _apt("update")
+    _apt("install", "--yes", "--no-install-recommends", "--download-only", *options, *wanted)
+    index = "\n".join(indexed(package) for package in sorted(folder.glob("*.deb")))
+    (folder / "Packages").write_text(index)  # last: its presence says that all is there
+
+
+def indexed(package: Path) -> str:
+    """Its paragraph in an index of packages."""
+    said = subprocess.run(["dpkg-deb", "--field", package], check=True, capture_output=True, text=True).stdout
+    with open(package, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{said}Filename: ./{package.name}\nSize: {package.stat().st_size}\nSHA256: {digest}\n"
 
 
 def is_static(program: Path) -> bool:

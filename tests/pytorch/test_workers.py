@@ -228,3 +228,65 @@ def test_verify_run_trains_again_with_as_many_workers(claim: Any, mixed: Any, po
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", VERIFY, *arguments], timeout=SECONDS)
     told = json.loads(word.read_bytes())
     assert (done.returncode, told.get("result"), told.get("digest")) == (0, "Same", digest), told
+
+
+MEET = """
+import json, os, sys
+worker, port, falls, sys.path = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "falls", json.loads(sys.argv[4])
+from holdfast_training import workers
+from holdfast_training.progress import Progress
+
+class Clock:
+    monotonic = workers.time.monotonic
+
+    def sleep(seconds, real=workers.time.sleep):
+        if falls and "worker-1 is here" in said:
+            os.kill(os.getpid(), 9)
+        real(seconds)
+
+said, workers.time = [], Clock
+answered = workers.Team._opened
+def opened(self, *, leads):
+    store = answered(self, leads=leads)
+    said.append(f"worker-{worker} is here")  # at the next pause it has told the leader so
+    return store
+workers.Team._opened = opened
+with workers.Team(3, worker, ("127.0.0.1", port), is_over=lambda: True, progress=Progress()) as team:
+    assert team.meet("the same")
+    import torch
+    ranks = torch.zeros(3, dtype=torch.float64)
+    ranks[worker] = 1
+    torch.distributed.all_reduce(ranks)
+    assert ranks.sum().item() == 3
+    if worker:
+        team.await_dismissal()
+    else:
+        team.dismiss()
+print("parted")
+"""
+
+
+def test_a_worker_that_went_before_all_had_met_is_not_waited_for_once_it_is_back() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+    def start(worker: int, falls: str = "") -> subprocess.Popen[str]:
+        arguments = [str(worker), str(port), falls, json.dumps(sys.path)]
+        return subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", MEET, *arguments],
+            env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    begun = [start(0), start(2)]
+    try:
+        assert start(1, "falls").wait(SECONDS) == -9
+        begun.append(start(1))
+        for process in begun:
+            said, _ = process.communicate(timeout=SECONDS)
+            assert said.split()[-1:] == ["parted"]
+            assert process.returncode == 0
+    finally:
+        for process in begun:
+            process.kill()

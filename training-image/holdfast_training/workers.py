@@ -25,7 +25,8 @@ SILENCE_SECONDS = 300
 
 _LOOK_SECONDS = 0.5
 _CONNECT_SECONDS = 10
-_CALLED, _ROLL, _OVER = "called", "roll", "over"
+_ANSWER_SECONDS = 20
+_CALLED, _ROLL, _PRESENT, _ALL, _OVER = "called", "roll", "present", "all", "over"
 
 
 class Team:
@@ -134,6 +135,10 @@ class Team:
             if each.partition(" ")[2] != own:
                 message = f"worker {worker} has read other rows than worker 0: the data must not change meanwhile"
                 raise TrainingError("DataUnreachable", message)
+        # One that was there may have gone since, and another come in its place: then all meet anew, at a new store.
+        if not _soon(lambda: store.add(_PRESENT, 0) == len(others)):
+            return None
+        store.add(_ALL, 1)
         return store
 
     def _answer_the_roll(self, token: str, deadline: float) -> Any:
@@ -151,7 +156,10 @@ class Team:
             if time.monotonic() > deadline:
                 return None
             time.sleep(_LOOK_SECONDS)
-        return store if token in store.get(_ROLL).decode().split("\n") else None
+        if token not in store.get(_ROLL).decode().split("\n"):
+            return None
+        store.add(_PRESENT, 1)
+        return store if _soon(lambda: store.add(_ALL, 0) == 1, 2 * _ANSWER_SECONDS) else None
 
     def _opened(self, *, leads: bool) -> Any:
         import torch.distributed as together
@@ -178,6 +186,16 @@ class Team:
             f" for all of their pods, and may these reach port {self._port} of each other?"
         )
         return TrainingError("WorkersMissing", message)
+
+
+def _soon(holds: Callable[[], bool], seconds: float = _ANSWER_SECONDS) -> bool:
+    """Whether it comes to hold within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_LOOK_SECONDS)
+    return True
 
 
 def _here(worker: int) -> str:

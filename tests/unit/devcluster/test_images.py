@@ -1,6 +1,8 @@
 import hashlib
 import json
 import os
+import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,7 @@ def test_the_lock_is_cut_to_linux() -> None:
 
 @pytest.mark.parametrize(
     "image",
-    [image for image in (images.IMAGES | images.OPTIONAL).values() if image.dockerfile],
+    [image for image in (images.IMAGES | images.OPTIONAL).values() if image.dockerfile and not image.debian],
     ids=lambda image: image.name,
 )
 def test_the_real_locks_are_understood_and_hashed_throughout(image: images.Image) -> None:
@@ -201,6 +203,20 @@ def test_a_static_program_is_told_from_a_dynamic_one(tmp_path: Path) -> None:
     script.write_text("#!/bin/sh\n")
     assert not packages.is_static(script)
     assert not packages.is_static(Path(os.path.realpath("/bin/sh")))
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is Debian's")
+def test_a_package_is_indexed_as_apt_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "thing" / "DEBIAN").mkdir(parents=True)
+    control = "Package: thing\nVersion: 1:2\nArchitecture: all\nMaintainer: nobody\nDescription: none\n"
+    (tmp_path / "thing" / "DEBIAN" / "control").write_text(control)
+    package = tmp_path / "thing_1%3a2_all.deb"
+    subprocess.run(["dpkg-deb", "--root-owner-group", "--build", tmp_path / "thing", package], check=True)
+    digest = hashlib.sha256(package.read_bytes()).hexdigest()
+    assert packages.indexed(package).splitlines() == [
+        *control.splitlines(),
+        *(f"Filename: ./{package.name}", f"Size: {package.stat().st_size}", f"SHA256: {digest}"),
+    ]
 
 
 def test_missing_packages_are_named_where_they_cannot_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
