@@ -74,7 +74,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         event_keys=reader.file("HOLDFAST_EVENT_KEYS") or Path("/etc/holdfast/event-keys"),
         events_peers=reader.text("HOLDFAST_EVENTS_PEERS", f"holdfast-operator.{pod_namespace}.svc"),
         prometheus=reader.prometheus("HOLDFAST_PROMETHEUS"),
-        prometheus_seconds=reader.number("HOLDFAST_PROMETHEUS_SECONDS", 15, 5, 300),
+        prometheus_seconds=reader.number("HOLDFAST_PROMETHEUS_SECONDS", 15, 2, 300),
         drift_window_seconds=reader.number("HOLDFAST_DRIFT_WINDOW_SECONDS", 86_400, 60, 604_800),
     )
     if reader.wrong:

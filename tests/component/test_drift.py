@@ -17,7 +17,7 @@ from holdfast_devcluster import ControlPlane
 MONITORING = {"drift": {}, "performance": {"maxDropPerMille": 50}}
 WINDOW = 3600
 START = 5 * WINDOW
-SECONDS = 5
+SECONDS = 2
 """The shortest interval that there is."""
 EXPECTED = {
     "stable": ("True", "NoDrift"),

@@ -14,7 +14,7 @@ from holdfast.signals.slo import Model
 from holdfast_devcluster import ControlPlane
 
 SLO = {"availability": "99.9", "windowDays": 7}
-SECONDS = 5
+SECONDS = 2
 """The shortest interval that there is."""
 
 
