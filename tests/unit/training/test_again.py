@@ -58,13 +58,15 @@ def refusal(claim: Any, report: dict[str, Any], scratch: Path, *arguments: str) 
     return caught.value
 
 
-def test_the_program_finds_a_run_the_same_wherever_its_data_are_now(claim: Any, document: dict[str, Any]) -> None:
+def test_the_program_finds_a_run_the_same_wherever_its_data_are_now(
+    claim: Any, document: dict[str, Any], scratch: Path
+) -> None:
     document["image"] = "registry.example.com/trainer:1"
     report = claim.train(document)
     (claim.root / "data.csv").rename(claim.root / "moved.csv")
+    error = refusal(claim, report, scratch)
+    assert (error.exit_code, error.reason) == (3, "DataNotFound")
     command = [sys.executable, "-c", PROGRAM, str(claim.claims), "verify-run", report["model"]["uri"]]
-    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=250, check=False)
-    assert (done.returncode, json.loads(done.stdout.splitlines()[-1])["reason"]) == (3, "DataNotFound"), done.stderr
     command += ["--data", "pvc://models/moved.csv"]
     done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr
