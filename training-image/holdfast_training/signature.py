@@ -146,9 +146,8 @@ def feeds(inputs: Sequence[Tensor], columns: Layout, known: Columns, frame: Fram
 
 def _values(tensor: Tensor, columns: Sequence[str], known: Columns, frame: Frame) -> npt.NDArray[Any]:
     values: npt.NDArray[Any]
-    if frame.pixels is not None and known.images is not None:
-        _check_images(tensor, known.images)
-        return frame.pixels
+    if frame.pixels is not None or len(tensor.shape) > 2:
+        return _pixels(tensor, known, frame)
     if tensor.datatype == "BYTES":
         values = frame.categorical[:, [known.categorical.index(name) for name in columns]]
     else:
@@ -160,10 +159,19 @@ def _values(tensor: Tensor, columns: Sequence[str], known: Columns, frame: Frame
     return values if len(tensor.shape) == 2 else values.ravel()
 
 
-def _check_images(tensor: Tensor, found: Images) -> None:
-    wanted, given = (tensor.datatype, tensor.shape[1:]), (found.datatype, found.shape)
-    if wanted != given:
-        what, there = (f"{datatype} {shape_in_words(shape)}" for datatype, shape in (wanted, given))
-        raise data_invalid(
-            [Finding("ImagesDiffer", f"the model takes images of {what}, the data have {there}", found.name)]
-        )
+def _pixels(tensor: Tensor, known: Columns, frame: Frame) -> npt.NDArray[Any]:
+    found, sizes = known.images, tensor.shape[1:]
+    if found is not None and frame.pixels is not None and _takes(tensor, found):
+        return frame.pixels
+    there = f"images of {found.datatype} {shape_in_words(found.shape)}" if found else "columns of single values"
+    message = (
+        f"a row of this input of the model is {tensor.datatype} {shape_in_words(sizes)}, and the data have {there}"
+    )
+    raise data_invalid([Finding("ImagesDiffer", message, tensor.name)])
+
+
+def _takes(tensor: Tensor, images: Images) -> bool:
+    wanted = tensor.shape[1:]
+    if (tensor.datatype, len(wanted)) != (images.datatype, len(images.shape)):
+        return False
+    return all(size in (-1, there) for size, there in zip(wanted, images.shape, strict=True))

@@ -211,10 +211,14 @@ def test_a_model_is_fed_images_as_it_takes_them_and_no_others() -> None:
     frame = Frame(np.empty((60, 0), np.float32), np.empty((60, 0), object), PIXELS)
     layout = signature.layout((tensor,), {}, ("image", "digit"), "digit")
     assert layout == {"image": ("image",)}
-    assert signature.feeds((tensor,), layout, known, frame)["image"] is PIXELS
+    for taken in (tensor, Tensor("image", "UINT8", (-1, -1, -1))):
+        assert signature.feeds((taken,), layout, known, frame)["image"] is PIXELS
     other = Tensor("image", "FP32", (-1, 16, 16))
-    with pytest.raises(TrainingError, match="takes images of FP32 16 x 16, the data have UINT8 8 x 8"):
+    with pytest.raises(TrainingError, match="is FP32 16 x 16, and the data have images of UINT8 8 x 8"):
         signature.feeds((other,), layout, known, frame)
+    table = Frame(np.zeros((60, 1), np.float32), np.empty((60, 0), object))
+    with pytest.raises(TrainingError, match="is UINT8 8 x 8, and the data have columns of single values"):
+        signature.feeds((tensor,), layout, Columns(("image",), ()), table)
 
 
 def test_large_images_go_through_a_network_few_at_a_time() -> None:
