@@ -17,7 +17,7 @@ if importlib.util.find_spec("torch") is None and (DEBIAN / "torch").exists():
     sys.path.append(str(DEBIAN))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def _needs_torch() -> None:
     try:
         import torch  # noqa: F401
