@@ -31,6 +31,7 @@ from tests.e2e.wine import Wine, trained
 
 STEPS = [{"weightPercent": 10, "minSeconds": 60}]
 SHADOW = {"percent": 100, "minSeconds": 20}
+SLO = {"availability": "99.9", "latency": {"thresholdMilliseconds": 100, "objective": "99"}}
 WARM_SECONDS = 600
 SETTLED_SECONDS = 45.0
 """After the promotion, a version that becomes bad later is good for so long."""
@@ -122,10 +123,16 @@ class Lane:
         watch: Watch,
         name: str,
         rate: float,
+        *,
         settled: float = SETTLED_SECONDS,
+        aftermath: float = AFTERMATH_SECONDS,
+        request_timeout: int = REQUEST_TIMEOUT_SECONDS,
+        patience: int = PATIENCE_SECONDS,
+        slo: JsonObject = SLO,
     ) -> None:
         self._kube, self._models, self._wine = kube, models, wine
-        self.name, self._rate, self._settled = name, rate, settled
+        self.name, self._rate, self._settled, self._aftermath = name, rate, settled, aftermath
+        self._request_timeout, self._patience, self._slo = request_timeout, patience, slo
         self._seen: Seen = watch.of(name)
         self._golden: bool | None = None
         self._turn = 0
@@ -152,7 +159,7 @@ class Lane:
             self._users.drink(strong=True)
         decision = until(lambda: self._decision(case, revision), DECIDED_WITHIN)
         decided = time.time()
-        time.sleep(AFTERMATH_SECONDS)
+        time.sleep(self._aftermath)
         told = self._users.since(began)
         if case.later:
             onset = told["strong_since"]
@@ -171,7 +178,8 @@ class Lane:
         result["start_to_decision_s"] = round(at - began, 2)
         if onset:
             result["bad_window_s"] = round(max(0.0, (told["last_bad"] or onset) - onset), 2)
-            still_bad = self._users.since(decided + AFTERMATH_SECONDS / 2)
+            still_bad = self._users.since(decided + self._aftermath / 2)
+            result["failed_after_rollback"] = still_bad["failed"]
             result["bad_after_rollback"] = still_bad["failed"] + still_bad["late"]
         return result
 
@@ -188,7 +196,7 @@ class Lane:
         self._apply({"uri": self._models.url("good" if golden else "good.onnx"), "digest": digest}, "Immediate")
         self._kube.wait_ready(self.name, seconds=180)
         if self._users is None:
-            self._users = Users(self._kube, self.name, f"--rate={self._rate}", f"--patience={PATIENCE_SECONDS}")
+            self._users = Users(self._kube, self.name, f"--rate={self._rate}", f"--patience={self._patience}")
         time.sleep(2)
 
     def _file(self, path: str) -> JsonObject:
@@ -211,12 +219,12 @@ class Lane:
                     "model": model,
                     "serving": {
                         "replicas": 2,
-                        "requestTimeoutMilliseconds": 1000 * REQUEST_TIMEOUT_SECONDS,
+                        "requestTimeoutMilliseconds": 1000 * self._request_timeout,
                         "env": [{"name": "TURN", "value": str(turn)}],
                     },
                     "rollout": rollout,
                     "guard": {"warmSeconds": WARM_SECONDS},
-                    "slo": {"availability": "99.9", "latency": {"thresholdMilliseconds": 100, "objective": "99"}},
+                    "slo": self._slo,
                 },
             }
         )

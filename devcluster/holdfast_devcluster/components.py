@@ -142,6 +142,7 @@ def _controller_manager(settings: Settings) -> list[str]:
         f"--service-account-private-key-file={pki / 'service-account.key'}",
         f"--root-ca-file={pki / 'ca.crt'}",
         "--use-service-account-credentials=true",
+        "--horizontal-pod-autoscaler-sync-period=5s",  # of 15, which tests would wait for
         *UNLIMITED,
         *(
             f"--concurrent-{controller}-syncs=32"

@@ -52,7 +52,13 @@ def running() -> Iterator[Kube]:
 
 @contextmanager
 def namespace(cluster: Kube, name: str) -> Iterator[Kube]:
-    """kubectl in a namespace of its own, under the restricted Pod Security Standard."""
+    """kubectl in a namespace of its own, which is gone afterwards."""
+    yield made_namespace(cluster, name)
+    cluster("delete", "namespace", name, "--wait=false")
+
+
+def made_namespace(cluster: Kube, name: str) -> Kube:
+    """kubectl in a new namespace, under the restricted Pod Security Standard."""
     cluster.apply(
         {
             "apiVersion": "v1",
@@ -60,5 +66,4 @@ def namespace(cluster: Kube, name: str) -> Iterator[Kube]:
             "metadata": {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
         }
     )
-    yield Kube(cluster.program, cluster.kubeconfig, name)
-    cluster("delete", "namespace", name, "--wait=false")
+    return Kube(cluster.program, cluster.kubeconfig, name)

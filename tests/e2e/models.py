@@ -8,6 +8,7 @@ import json
 import subprocess
 import tarfile
 import tempfile
+import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -139,6 +140,13 @@ class Traffic:
     def requests(self) -> int:
         """How many have been sent by now."""
         return int(self.kube("exec", "deploy/models", "--", "cat", "/tmp/requests") or 0)
+
+    def goes_on(self, more: int) -> None:
+        """Until so many more have been sent."""
+        before, deadline = self.requests(), time.monotonic() + PATIENCE
+        while self.requests() < before + more:
+            assert time.monotonic() < deadline, f"no {more} requests more"
+            time.sleep(0.5)
 
     def finish(self) -> dict[str, Any]:
         """Stop, and return `{requests, grpc_requests, failed, again, versions, errors}`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -39,21 +38,12 @@ def deployment(name: str, model: JsonObject, **serving: object) -> JsonObject:
     }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def bad_models(kube: Kube, models: ModelServer) -> Iterator[Kube]:
-    """All of them at once: each takes its own time to fail."""
+    """All of them at once, and before all tests: each takes its own time to fail."""
     kube.apply(*(deployment(name, model) for name, (model, _, _) in BAD.items()))
     yield kube
     kube("delete", "mdep", *BAD, "--wait=false")
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_a_model_that_cannot_be_had_is_said_in_words(bad_models: Kube, name: str) -> None:
-    _, reason, words = BAD[name]
-    ready = bad_models.wait_reason("mdep", name, "Ready", reason)
-    assert ready["status"] != "True"
-    assert words in ready["message"]
-    assert condition(bad_models.get("mdep", name), "Available")["reason"] == "NeverServed"
 
 
 def test_a_bad_new_revision_never_takes_the_place_of_the_one_that_serves(kube: Kube, models: ModelServer) -> None:
@@ -75,12 +65,12 @@ def test_a_bad_new_revision_never_takes_the_place_of_the_one_that_serves(kube: K
 def test_a_changed_spec_is_served_by_a_new_revision_while_the_old_one_answers(kube: Kube, models: ModelServer) -> None:
     kube.apply(deployment("moving", {"uri": models.url("good.onnx")}))
     first = kube.wait_ready("moving")["status"]["stableRevision"]
-    traffic = models.traffic(kube, "moving", seconds=60)
+    traffic = models.traffic(kube, "moving", seconds=900)
     kube.apply(deployment("moving", {"uri": models.url("better.onnx")}))
     second = kube.wait_ready("moving", revision_not=first)["status"]["stableRevision"]
     # The one that it took over from stays warm, and answers nobody: what still reaches it is sent on.
     assert kube.get("mdep", "moving")["status"]["previousRevision"] == first
-    time.sleep(20)
+    traffic.goes_on(500)
     answer = models.ask(kube, "moving")
     assert answer["model_version"] == second
     assert kube.get("deploy", f"moving-{first}")["status"]["readyReplicas"] == 1
@@ -88,3 +78,12 @@ def test_a_changed_spec_is_served_by_a_new_revision_while_the_old_one_answers(ku
     assert result["failed"] == 0, json.dumps(result)
     assert set(result["versions"]) == {first, second}
     kube("delete", "mdep", "moving", "--wait=false")
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_model_that_cannot_be_had_is_said_in_words(bad_models: Kube, name: str) -> None:
+    _, reason, words = BAD[name]
+    ready = bad_models.wait_reason("mdep", name, "Ready", reason)
+    assert ready["status"] != "True"
+    assert words in ready["message"]
+    assert condition(bad_models.get("mdep", name), "Available")["reason"] == "NeverServed"

@@ -29,13 +29,18 @@ def manifest(models: ModelServer, file: str) -> JsonObject:
     }
 
 
+def events(kube: Kube) -> str:
+    """As somebody reads them."""
+    return kube("describe", "mdep", NAME).partition("\nEvents:")[2]
+
+
 def test_a_rollback_is_neither_undone_nor_repeated_while_git_says_otherwise(kube: Kube) -> None:
     wine = trained()
     files = {GOOD: wine.model, LATER: wine.version("fails", later=True)}
     models = start_model_server(kube, files | {"questions.json": json.dumps(wine.questions).encode()})
     with Syncer(kube, manifest(models, GOOD), seconds=1) as syncer:
         first = kube.wait_ready(NAME)["status"]["stableRevision"]
-        users = Users(kube, NAME, "--rate=50", "--patience=3")
+        users = Users(kube, NAME, "--rate=50", "--patience=40")
         syncer.change(manifest(models, LATER))
         second = kube.wait_ready(NAME, revision_not=first)["status"]["stableRevision"]
         time.sleep(10)
@@ -43,16 +48,16 @@ def test_a_rollback_is_neither_undone_nor_repeated_while_git_says_otherwise(kube
         kube.wait_reason("mdep", NAME, "Ready", "RevisionRejected")
         applied = syncer.applied
         kube.wait("mdep", NAME, lambda _: syncer.applied >= applied + 5, "it was applied five times more")
-        after, described = kube.get("mdep", NAME), kube("describe", "mdep", NAME)
+        after = kube.get("mdep", NAME)
+        [told] = [each for each in after["status"]["decisions"] if each["action"] == "RolledBack"]
+        words = f"RolledBack: {told['message']}"
+        kube.wait("mdep", NAME, lambda _: words in events(kube), "an Event tells of it")
     users.stop()
     assert syncer.drifts == []
     assert after["spec"]["model"] == manifest(models, LATER)["spec"]["model"]
     assert after["status"]["stableRevision"] == first
-    [told] = [each for each in after["status"]["decisions"] if each["action"] == "RolledBack"]
     assert (told["fromRevision"], told["toRevision"]) == (second, first)
-    events = described.partition("\nEvents:")[2]
-    assert f"RolledBack: {told['message']}" in events
-    assert f"({told['evidence']})" in events
+    assert f"({told['evidence']})" in events(kube)
     assert "failed" in told["evidence"]
     assert tools.agreed(after) == ("Degraded", "Failed")
     kube("delete", "mdep", NAME, "--wait=false")

@@ -106,11 +106,24 @@ def test_only_certified_clients_are_answered_and_what_they_say_is_counted(kube: 
     assert set(said["labels"]) == {0, 1, 2}
 
     pods = kube.list("pods", f"holdfast.dev/model-deployment={NAME},app.kubernetes.io/component=serving")
-    sums = counted(kube, [pod["metadata"]["name"] for pod in pods])
+    names = [pod["metadata"]["name"] for pod in pods]
+    everything = [*rows, ROW]  # the last one was asked for over gRPC
+
+    def complete(_: JsonObject) -> bool:
+        """What is counted when an answer has left may be there after it came."""
+        found = counted(kube, names)
+        kinds = ("inference_requests_total", "feedback_rows_total", "model_feature_bin_total")
+        return [sum(found[key] for key in found if key[0] == kind) for kind in kinds] == [
+            len(everything),
+            len(rows),
+            len(everything),
+        ]
+
+    kube.wait("mdep", NAME, complete, "all is counted", 60)
+    sums = counted(kube, names)
     assert (sums["inference_requests_total", "rest"], sums["inference_requests_total", "grpc"]) == (len(rows), 1)
     assert sums["feedback_rows_total", "correct"] == len(rows) - 1
     assert sums["feedback_rows_total", "wrong"] == 1
-    everything = [*rows, ROW]  # the last one was asked for over gRPC
     low = sum(row[0] <= ALCOHOL for row in everything)
     assert [sums["model_feature_bin_total", each] for each in ("0", "1")] == [low, len(everything) - low]
     labels = Counter([*said["labels"], 0])

@@ -17,7 +17,10 @@ from tests.e2e.wine import trained
 def lane(kube: Kube) -> Iterator[Lane]:
     wine = trained()
     with proxied(kube) as api, Watch(api, kube.namespace) as watch:
-        made = Lane(kube, start_model_server(kube, versions(wine)), wine, watch, "wine", 50, settled=10)
+        models = start_model_server(kube, versions(wine))
+        # No version here hangs: what takes long is not the version's fault, but that of a busy machine.
+        patient = {"request_timeout": 30, "patience": 40, "slo": {"availability": "99.9"}}
+        made = Lane(kube, models, wine, watch, "wine", 50, settled=10, aftermath=8, **patient)
         yield made
         made.stop()
     kube("delete", "mdep", "wine", "--wait=false")
@@ -35,4 +38,4 @@ def test_a_version_that_fails_after_its_promotion_is_rolled_back(lane: Lane) -> 
     result = lane.run(Case("fails-later", later=True))
     assert result.get("action") == "RolledBack", json.dumps(result)
     assert result["failed"] > 0
-    assert result["bad_after_rollback"] == 0, json.dumps(result)
+    assert result["failed_after_rollback"] == 0, json.dumps(result)

@@ -133,7 +133,8 @@ def test_a_slow_fetch_says_how_far_it_is(kube: Kube, models: ModelServer) -> Non
             progressing = condition(found, "Progressing")
             return progressing.get("reason") == reason and bool(re.search(r"; fetched .*%\)", progressing["message"]))
 
-        kube.wait("mdep", name, told, f"{reason} says how far the fetch is", 40)
+        kube.wait("mdep", name, told, f"{reason} says how far the fetch is")
+    kube("exec", "deploy/models", "--", "touch", "/tmp/hurry")
     kube.wait_ready("slow-server")
 
 
