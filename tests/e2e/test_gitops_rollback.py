@@ -38,6 +38,7 @@ def test_a_rollback_is_neither_undone_nor_repeated_while_git_says_otherwise(kube
     wine = trained()
     files = {GOOD: wine.model, LATER: wine.version("fails", later=True)}
     models = start_model_server(kube, files | {"questions.json": json.dumps(wine.questions).encode()})
+    kube("delete", "mdep", NAME, "--ignore-not-found")  # of a try before
     with Syncer(kube, manifest(models, GOOD), seconds=1) as syncer:
         first = kube.wait_ready(NAME)["status"]["stableRevision"]
         users = Users(kube, NAME, "--rate=50", "--patience=40")

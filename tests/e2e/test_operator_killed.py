@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-from tests.e2e.kube import JsonObject, Kube
+from tests.e2e.kube import JsonObject, Kube, condition
 from tests.e2e.models import ModelServer, onnx_digest, start_model_server
 from tests.e2e.rollouts import Users
 from tests.e2e.wine import trained
@@ -40,6 +40,7 @@ def test_an_operator_that_is_killed_in_a_rollout_and_a_rollback_costs_users_noth
     wine = trained()
     files = {GOOD: wine.model, BETTER: wine.version("none"), LATER: wine.version("fails", later=True, seed=1)}
     models = start_model_server(kube, files | {"questions.json": json.dumps(wine.questions).encode()})
+    kube("delete", "mdep", NAME, "--ignore-not-found")  # of a try before
     kube.apply(manifest(models, GOOD, "Canary"))
     first = kube.wait_ready(NAME)["status"]["stableRevision"]
     users = Users(kube, NAME, "--rate=50", "--patience=40")
@@ -47,7 +48,12 @@ def test_an_operator_that_is_killed_in_a_rollout_and_a_rollback_costs_users_noth
 
     kube.apply(manifest(models, BETTER, "Canary"))
     for reason in ("SmokeTesting", "CanaryStep"):
-        kube.wait_reason("mdep", NAME, "Progressing", reason)
+
+        def reached(found: JsonObject, reason: str = reason) -> bool:
+            """Or over: a stage of seconds may pass unseen on a machine that halts."""
+            return condition(found, "Progressing").get("reason") == reason or found["status"]["stableRevision"] != first
+
+        kube.wait("mdep", NAME, reached, f"it is {reason}")
         time.sleep(2)  # leases are out, or golden requests on their way
         kill_leader(cluster)
     second = kube.wait_ready(NAME, revision_not=first)["status"]["stableRevision"]

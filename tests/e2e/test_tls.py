@@ -35,6 +35,7 @@ def test_a_certificate_is_missed_taken_and_changed(kube: Kube, models: ModelServ
     authority = Authority()
     first, second = authority.issue("secured", days=10), authority.issue("secured", days=20)
     kube("exec", "-i", "deploy/models", "--", "sh", "-c", f"cat > {CA}", stdin=authority.certificate.decode())
+    kube("delete", "mdep/secured", "secret/secured-tls", "--ignore-not-found")  # of a try before
     tls = {"secretRef": {"name": "secured-tls"}}
     kube.apply(deployment("secured", {"uri": models.url("good.onnx")}, tls=tls))
     ready = kube.wait_reason("mdep", "secured", "Ready", "SecretNotFound")
