@@ -43,12 +43,14 @@ class Counted:
         totals: of each part, by tick and bin, what its counters have counted since the beginning.
         bins: their names.
         accuracy: of held-out rows, by bin of confidence.
+        excess: of features, by bin: how much more often held-out predictions were right than their confidence says.
     """
 
     totals: dict[Part, Array]
     bins: dict[Part, list[str]]
     references: dict[Part, Reference]
     accuracy: dict[str, float]
+    excess: dict[Part, dict[str, float]]
 
     def between(self, part: Part, first: int, last: int) -> dict[str, float]:
         """Rows by bin of the ticks from `first` on, before `last`; a counter that was not there yet counts from 0."""
@@ -119,6 +121,7 @@ class Trained:
             bins={part: list(counts) for part, counts in last.items()},
             references={part: Reference(ratios[part], sizes[part][""]) for part in last},
             accuracy=accuracy,
+            excess=_scraped(drift, "_reference_excess"),
         )
 
     def _run(self, rows: Rows) -> list[Array]:

@@ -121,6 +121,7 @@ def _series(counted: Counted, part: Part, ends: list[int]) -> Series:
         windows,
         tuple(seasons),
         design_effect(windows[0], _spread(counted, part, ends[0])),
+        counted.excess.get(part, {}),
     )
 
 

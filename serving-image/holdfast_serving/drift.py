@@ -123,6 +123,8 @@ class Drift:
         counts |= {feature.name: tally.counts(0) for feature, tally in zip(self._discrete, self._values, strict=True)}
         features = [([feature.name], feature.bins, counts[feature.name]) for feature in profile.features]
         yield from self._family("feature", ["feature"], features, "Rows by the bins of each feature.")
+        if any(feature.excess for feature in profile.features):
+            yield self._excess()
         parts: list[_Part]
         if profile.prediction and self._prediction:
             parts = [([], profile.prediction.bins, self._prediction.counts(0))]
@@ -157,6 +159,19 @@ class Drift:
                 bins.add_metric([*values, *own, name], count)
                 ratio.add_metric([*values, *own, name], share)
         yield from (bins, ratio, rows)
+
+    def _excess(self) -> Metric:
+        from prometheus_client.core import GaugeMetricFamily
+
+        family = GaugeMetricFamily(
+            "holdfast_model_feature_reference_excess",
+            "How much more often held-out predictions were right in the bin than others of the same confidence.",
+            labels=[*self._labels, "feature", "bin"],
+        )
+        for feature in self._profile.features:
+            for bin_, excess in enumerate(feature.excess):
+                family.add_metric([*self._labels.values(), feature.name, str(bin_)], excess)
+        return family
 
     def _by_bin(self, name: str, text: str, values: Mapping[int, float]) -> Metric:
         """A gauge that is known of some bins."""

@@ -89,6 +89,8 @@ class Feature:
     Attributes:
         input: its name; empty where it is an output.
         output: its index; None where it is an input.
+        excess: by bin of numbers or of values, how much more often held-out predictions were right there than those of
+            the same confidence were; empty where nobody knows.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Feature:
     column: int
     bins: Ranges | Values
     output: int | None = None
+    excess: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +247,21 @@ def _feature(name: str, given: Any, signature: Signature) -> Feature:
     if what in given and "column" not in given and width != 1:
         raise _UnfitError(f"does not say which column of its {what} it is")
     bins = _values(given, "categories", tensor) if given.get("kind") == "categorical" else _ranges(given, tensor)
-    return Feature(name, "", column, bins, index) if what == "output" else Feature(name, source, column, bins)
+    excess = _excess(given, len(bins.ratios))
+    if what == "output":
+        return Feature(name, "", column, bins, index, excess)
+    return Feature(name, source, column, bins, excess=excess)
+
+
+def _excess(given: dict[str, Any], bins: int) -> tuple[float, ...]:
+    if "excess" not in given:
+        return ()
+    excess = given["excess"]
+    if type(excess) is not list or len(excess) != bins:
+        raise _UnfitError("does not have an excess for each bin")
+    if not all(_is_number(each) and -1 <= each <= 1 for each in excess):
+        raise _UnfitError("has an excess that is none")
+    return tuple(map(float, excess))
 
 
 def _width(tensor: Tensor) -> int | None:

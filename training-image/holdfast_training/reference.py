@@ -24,6 +24,7 @@ GOLDEN_PIXELS = 1 << 18
 BINS = 10
 CONFIDENCE_BINS = 20
 TOP_CATEGORIES = 30
+_CONFIDENCE_EDGES = np.arange(1, CONFIDENCE_BINS) / CONFIDENCE_BINS
 
 _DECIMALS = 5
 """Of what is watched: it is on the scale of 1, in FP32."""
@@ -103,9 +104,10 @@ def profile(model: Model, held_out: Frame, truth: npt.NDArray[Any], answers: Ans
 
     All ratios are shares of `rows`. A number x is in bin `bisect_left(edges, x)`, so each edge belongs to the bin
     below it; a category that is not listed is `other`. Confidence is the largest probability, in bins of equal width,
-    the last of them closed; `accuracy` is null where no held-out row fell. Absolute errors are in bins that grow with
-    them; a model without any error has none. Of images and embeddings, features are
-    columns of the output `monitor`; of an embedding also its first element, which is missing where the whole is.
+    the last of them closed; `accuracy` is null where no held-out row fell. The `excess` of a column says by how much
+    more often predictions were right in each of its bins than others of their confidence. Absolute errors are in bins
+    that grow with them; a model without any error has none. Of images and embeddings, features are columns of the
+    output `monitor`; of an embedding also its first element, which is missing where the whole is.
     """
     numeric = {name: _numeric(held_out.numeric[:, index]) for index, name in enumerate(model.columns.single)}
     for vector, place in model.columns.vectors.items():
@@ -120,7 +122,13 @@ def profile(model: Model, held_out: Frame, truth: npt.NDArray[Any], answers: Ans
     counts = [(answers.values == label).sum() for label in model.classes]
     document["prediction"] = {"labels": model.classes.tolist(), "ratios": _ratios(np.array(counts), len(held_out))}
     if answers.probabilities is not None:
-        document["confidence"] = _confidence(answers.probabilities.max(axis=1), answers.values == truth)
+        confidence, correct = answers.probabilities.max(axis=1), answers.values == truth
+        document["confidence"] = described = _confidence(confidence, correct)
+        surprise = correct - np.array(described["accuracy"], np.float64)[_confidence_bins(confidence)]
+        for index, name in enumerate(model.columns.single):
+            numeric[name]["excess"] = _excess(_numeric_bins(numeric[name], held_out.numeric[:, index]), surprise)
+        for index, name in enumerate(model.columns.categorical):
+            texts[name]["excess"] = _excess(_category_bins(texts[name], held_out.categorical[:, index]), surprise)
     return document
 
 
@@ -169,12 +177,29 @@ def _category(values: npt.NDArray[np.object_]) -> dict[str, Any]:
 
 
 def _confidence(confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    edges = np.arange(1, CONFIDENCE_BINS) / CONFIDENCE_BINS
-    bins = np.searchsorted(edges, confidence, side="left")
+    bins = _confidence_bins(confidence)
     counts = np.bincount(bins, minlength=CONFIDENCE_BINS)
     right = np.bincount(bins[correct], minlength=CONFIDENCE_BINS)
     accuracy = [_ratio(hits, total) if total else None for hits, total in zip(right, counts, strict=True)]
-    return {"edges": edges.tolist(), "ratios": _ratios(counts, len(confidence)), "accuracy": accuracy}
+    return {"edges": _CONFIDENCE_EDGES.tolist(), "ratios": _ratios(counts, len(confidence)), "accuracy": accuracy}
+
+
+def _confidence_bins(confidence: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+    return np.searchsorted(_CONFIDENCE_EDGES, confidence, side="left")
+
+
+def _numeric_bins(described: dict[str, Any], values: npt.NDArray[np.float32]) -> list[npt.NDArray[np.intp]]:
+    """By bin, the rows in it."""
+    bins = np.where(np.isnan(values), -1, np.searchsorted(np.array(described["edges"], np.float32), values))
+    return [np.flatnonzero(bins == bin_) for bin_ in range(len(described["ratios"]))]
+
+
+def _category_bins(described: dict[str, Any], values: npt.NDArray[np.object_]) -> list[npt.NDArray[np.intp]]:
+    return [np.flatnonzero(values == category) for category in described["categories"]]
+
+
+def _excess(bins: list[npt.NDArray[np.intp]], surprise: npt.NDArray[np.float64]) -> list[float]:
+    return [round(float(surprise[rows].mean()), 9) if len(rows) else 0.0 for rows in bins]
 
 
 def _errors(errors: npt.NDArray[np.float64]) -> dict[str, Any]:

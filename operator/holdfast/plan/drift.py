@@ -18,6 +18,8 @@ LOOKS = 4
 """So many times in a window it is looked at,"""
 LEAST_STEP = 60
 """but not more often than this, in seconds."""
+MOVED = 0.1
+"""A feature that has moved by a smaller true PSI says nothing about accuracy that is worth its noise."""
 WATCHED = 0.9
 """A window that Prometheus has seen less of tells nothing: half a day is no picture of one with a cycle."""
 
@@ -172,7 +174,7 @@ def found(wanted: Wish, signal: Signal) -> Findings:
 
     faults = {name: drift.faults(each, alpha) for name, each in signal.features.items()}
     sound = [not any(windows) for windows in zip(*faults.values(), strict=True)]
-    quality = _performance(wanted, signal, sound)
+    quality = _performance(wanted, signal, sound, alpha)
     return Findings(
         revision=signal.revision,
         window_seconds=signal.window_seconds,
@@ -221,25 +223,51 @@ class _Quality:
     labels: float = 0.0
 
 
-def _performance(wanted: Wish, signal: Signal, sound: Sequence[bool]) -> _Quality:
+def _performance(wanted: Wish, signal: Signal, sound: Sequence[bool], alpha: float) -> _Quality:
     """`sound`: by window, whether its rows tell of the model; empty: all do."""
     if wanted.max_drop is None:
         return _Quality()
     if signal.confidence and (calibration := performance.calibrated(signal.confidence.reference, signal.accuracy)):
-        return _accuracy(wanted.max_drop, signal, signal.confidence, calibration, sound)
+        moved = _moved(signal, alpha)
+        return _accuracy(wanted.max_drop, signal, signal.confidence, calibration, sound, moved)
     if signal.errors and (known := regression.held_out(signal.errors.reference, signal.mean_errors)):
         return _mean_error(wanted.max_drop, signal, signal.errors, known)
     return _Quality()
 
 
+_Moved = tuple[Series, Counts] | None
+"""A feature, and rows by its bins."""
+
+
+def _moved(signal: Signal, alpha: float) -> tuple[_Moved, ...]:
+    """By window, the feature that has moved most, whatever explains it; None where none has, beyond chance."""
+    known = [replace(each, seasons=()) for each in signal.features.values() if each.excess]
+    shifts = [drift.found(each, MOVED, alpha).shifts for each in known]
+
+    def most(index: int) -> _Moved:
+        beyond = [(by[index].psi, place) for place, by in enumerate(shifts) if by[index].beyond()]
+        if not beyond:
+            return None
+        series = known[max(beyond)[1]]
+        return series, series.windows[index]
+
+    return tuple(most(index) for index in range(WINDOWS))
+
+
 def _accuracy(
-    max_drop: float, signal: Signal, confidence: Series, calibration: performance.Calibration, sound: Sequence[bool]
+    max_drop: float,
+    signal: Signal,
+    confidence: Series,
+    calibration: performance.Calibration,
+    sound: Sequence[bool],
+    moved: Sequence[_Moved],
 ) -> _Quality:
+    windows = zip(confidence.windows, sound or [True] * len(confidence.windows), moved, strict=True)
     estimated = tuple(
-        performance.estimated(calibration, counts, confidence.effect)
+        performance.estimated(calibration, counts, confidence.effect, most)
         if is_sound and sum(counts.values()) >= drift.ENOUGH_ROWS
         else None
-        for counts, is_sound in zip(confidence.windows, sound or [True] * len(confidence.windows), strict=True)
+        for counts, is_sound, most in windows
     )
 
     def measured(windows: int) -> Quality | None:

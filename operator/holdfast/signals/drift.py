@@ -129,6 +129,8 @@ class DriftReader:
         counted.take("rows", (await session.ask(rows)).samples)
         known = " or ".join(_named(gauge, f"max by ({_OF}, bin) ({selector(gauge, *own)})") for gauge in _KNOWN)
         counted.take("known", (await session.ask(known)).samples)
+        excess = _kept("feature", "reference_excess", own, ", bin")
+        counted.take("excess", (await session.ask(excess)).samples, least=-1.0)
         for key, length, before in self._spans():
             query = " or ".join(_increased(kind, own, length, end - before, self._window) for kind in _KINDS)
             counted.take(key, (await session.ask(query)).samples)
@@ -188,7 +190,8 @@ class DriftReader:
                 for cycle in self._seasons
             )
             reference = Reference(counts("ratio"), counted.one("rows", asked, part))
-            return Series(reference, windows, seasons, design_effect(windows[0], counts("spread")))
+            effect = design_effect(windows[0], counts("spread"))
+            return Series(reference, windows, seasons, effect, counts("excess"))
 
         parts = {part: series(part) for part in counted.parts(asked)}
         return Signal(
@@ -222,13 +225,13 @@ class _Counted:
         self.doubtful: set[Asked] = set()
         """Those of which some number is none."""
 
-    def take(self, key: str, samples: Iterable[Sample]) -> None:
+    def take(self, key: str, samples: Iterable[Sample], least: float = 0.0) -> None:
         for sample in samples:
             asked = _asked(sample)
             if asked not in self._wanted:
                 continue
             labels = sample.labels
-            if sample.value is None or sample.value < 0:
+            if sample.value is None or sample.value < least:
                 self.doubtful.add(asked)
                 continue
             part = Part(labels.get("kind", ""), labels.get("feature", "") or labels.get("outcome", ""))

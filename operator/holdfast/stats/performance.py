@@ -5,6 +5,11 @@ say how many are to be expected now (confidence-based performance estimation, Na
 as the model is right as often as it was at the same confidence: where inputs move (covariate shift), but not where
 their meaning does (concept drift). Only labels tell of that.
 
+Where one feature has moved, rows of the same confidence may well be right more or less often than they were: the model
+has learned too little of what that feature says. How much so was seen of the held-out rows, by the feature's bins, and
+is added (control by residuals, as of doubly robust estimates). Of one feature, the one that has moved most: what
+several say of the same rows cannot be added.
+
 Held-out rows are few in some bins, so what is known of a bin is not its own share of right predictions but the best
 one that never falls with confidence (isotonic regression): bins that contradict each other share what they know.
 
@@ -19,7 +24,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from holdfast.stats.drift import Counts, Reference
+from holdfast.stats.drift import Counts, Reference, Series
 
 ENOUGH_LABELS = 100
 """Labels, each counted as one, without which nothing is measured."""
@@ -114,11 +119,14 @@ def calibrated(reference: Reference, accuracy: Counts) -> Calibration | None:
     return Calibration(reference, found, {name: rows[name] / total for name in known})
 
 
-def estimated(calibration: Calibration, counts: Counts, effect: float) -> Accuracy | None:
+def estimated(
+    calibration: Calibration, counts: Counts, effect: float, moved: tuple[Series, Counts] | None = None
+) -> Accuracy | None:
     """The accuracy that these rows, by bin of confidence, let expect; None without any.
 
     Args:
         effect: how many rows count as one.
+        moved: the feature that has moved most, if one has, and these rows by its bins.
     """
     rows = sum(counts.get(name, 0.0) for name in calibration.blocks)
     if rows <= 0:
@@ -126,11 +134,15 @@ def estimated(calibration: Calibration, counts: Counts, effect: float) -> Accura
     live = {name: counts.get(name, 0.0) / rows for name in calibration.blocks}
     value, of_live = _moments(live, calibration)
     baseline, of_held_out = _moments(calibration.shares, calibration)
-    moved: dict[tuple[float, float], float] = {}
+    grown: dict[tuple[float, float], float] = {}
     for name, block in calibration.blocks.items():
-        moved[block] = moved.get(block, 0.0) + live[name] - calibration.shares.get(name, 0.0)
-    of_blocks = sum(by**2 * _binomial(*block) for block, by in moved.items())
-    variance = of_blocks + effect * of_live / rows + of_held_out / calibration.reference.rows
+        grown[block] = grown.get(block, 0.0) + live[name] - calibration.shares.get(name, 0.0)
+    variance = sum(by**2 * _binomial(*block) for block, by in grown.items())
+    variance += effect * of_live / rows + of_held_out / calibration.reference.rows
+    if moved:
+        excess, rows_each = _excess(*moved)
+        value = min(max(value + excess, 0.0), 1.0)
+        variance += max(value * (1 - value), baseline * (1 - baseline)) / rows_each
     return Accuracy(value, baseline, math.sqrt(variance), rows)
 
 
@@ -146,6 +158,17 @@ def measured(calibration: Calibration, right: float, wrong: float, effect: float
     baseline = calibration.baseline
     variance = effect * _binomial(right / labels, labels) + _binomial(baseline, calibration.reference.rows)
     return Accuracy(right / labels, baseline, math.sqrt(variance), labels)
+
+
+def _excess(feature: Series, counts: Counts) -> tuple[float, float]:
+    """(what to add to the accuracy, of how many held-out rows' mean it is as certain)."""
+    reference, rows = feature.reference, sum(counts.values())
+    excess = variance = 0.0
+    for name, share in reference.shares.items():
+        by = counts.get(name, 0.0) / rows - share
+        excess += by * feature.excess.get(name, 0.0)
+        variance += by**2 / max(share * reference.rows, 1.0)
+    return excess, 1 / variance if variance else math.inf
 
 
 def _isotonic(blocks: Sequence[_Block]) -> list[_Block]:

@@ -295,6 +295,36 @@ def test_a_drop_is_estimated_from_confidence() -> None:
     assert quality(at) == ("True", "WithinTolerance")
 
 
+def telling(found: Signal, **excess: Counts) -> Signal:
+    """Features say where predictions of the same confidence are right more or less often."""
+    features = {name: replace(each, excess=excess.get(name, {})) for name, each in found.features.items()}
+    return replace(found, features=features)
+
+
+LESS_OFTEN = {str(place): 0.1 if place < 5 else -0.1 for place in range(10)}
+
+
+def test_the_feature_that_has_moved_most_corrects_the_estimate() -> None:
+    at = world({"performance": {"maxDropPerMille": 20}})
+    look(at, signal(alcohol=(FAR, FAR, EVEN)))
+    assert quality(at) == ("True", "WithinTolerance")
+    look(at, telling(signal(alcohol=(FAR, FAR, EVEN)), alcohol=LESS_OFTEN))
+    assert quality(at) == ("False", "EstimatedDrop")
+    assert at.status["performance"]["estimatedPerMille"] == 892
+    assert at.status["performance"]["baselinePerMille"] == 942
+    look(at, telling(signal(alcohol=(FAR, FAR, EVEN)), ash=LESS_OFTEN))
+    assert at.status["performance"]["estimatedPerMille"] == 942
+
+
+def test_a_feature_that_has_not_moved_beyond_chance_corrects_nothing() -> None:
+    at = world({"performance": {"maxDropPerMille": 20}})
+    little = {name: share * (1.1 if name in "56789" else 0.9) for name, share in EVEN.items()}
+    look(at, telling(signal(alcohol=(little,) * 3), alcohol=LESS_OFTEN))
+    assert at.status["performance"]["estimatedPerMille"] == 942
+    look(at, telling(signal(alcohol=(BROKEN, FAR, FAR)), alcohol=LESS_OFTEN))
+    assert "estimatedPerMille" not in at.status["performance"]
+
+
 def test_one_window_of_a_drop_is_none() -> None:
     at = world()
     look(at, signal(confidence=(UNSURE, SURE, SURE)))

@@ -184,7 +184,7 @@ IRIS_PROFILE: dict[str, Any] = {
     "features": {
         name: {
             "kind": "numeric", "edges": [2.0, 4.0], "ratios": [0.5, 0.25, 0.25], "missingRatio": 0.0, "input": "X",
-            "column": column,
+            "column": column, "excess": [0.0, -0.25, column / 8],
         }
         for column, name in enumerate(("sepal length", "sepal width", "petal length", "petal width"))
     },
@@ -280,6 +280,11 @@ def test_every_row_is_counted_once_over_every_way_in(tmp_path: Path) -> None:
         assert time["feature_reference_ratio"]["petal width", "0"] == 0.5
         assert time["feature_reference_count"]["petal width",] == 50
         assert time["prediction_reference_ratio"]["2",] == 0.5
+        assert time["feature_reference_excess"] == {
+            (name, str(bin_)): excess
+            for column, name in enumerate(names)
+            for bin_, excess in enumerate([0.0, -0.25, column / 8])
+        }
         assert time["confidence_reference_accuracy"] == {("1",): 0.8, ("2",): 0.96}
 
 

@@ -28,7 +28,7 @@ WHOLE: dict[str, Any] = {
         "size": {"kind": "numeric", "edges": [1.0, 2.5], "ratios": [0.4, 0.5, 0.0], "missingRatio": 0.1},
         "colour": {
             "kind": "categorical", "categories": ["red", "blue"], "ratios": [0.5, 0.3], "otherRatio": 0.1,
-            "missingRatio": 0.1,
+            "missingRatio": 0.1, "excess": [0.02, -0.1],
         },
         "width": {"kind": "numeric", "edges": [], "ratios": [1.0], "missingRatio": 0, "input": "X", "column": 2},
     },
@@ -63,6 +63,7 @@ def test_a_profile_is_read_as_its_trainer_wrote_it(tmp_path: Path) -> None:
     ]  # fmt: skip
     colour, size, _ = (each.bins for each in found.features)
     assert (size.names, size.shares) == (["0", "1", "2", "missing"], [0.4, 0.5, 0.0, 0.1])
+    assert [each.excess for each in found.features] == [(0.02, -0.1), (), ()]
     assert (colour.names, colour.shares) == (["0", "1", "other", "missing"], [0.5, 0.3, 0.1, 0.1])
     assert found.prediction is not None
     assert found.confidence is not None
@@ -127,6 +128,9 @@ def test_a_profile_of_another_form_is_not_used_at_all(tmp_path: Path, document: 
         ("features/colour/categories", ["red", "red"], "feature 'colour' has categories that are there twice"),
         ("features/colour/categories", ["red", 1], "feature 'colour' has no usable categories"),
         ("features/colour/categories", [["red"], "blue"], "feature 'colour' has no usable categories"),
+        ("features/colour/excess", [0.1], "feature 'colour' does not have an excess for each bin"),
+        ("features/colour/excess", [0.1, None], "feature 'colour' has an excess that is none"),
+        ("features/colour/excess", [0.1, -1.5], "feature 'colour' has an excess that is none"),
         ("prediction", [], "prediction is not an object"),
         ("prediction/labels", ["a", "b"], "prediction has no usable labels"),
         ("prediction/output", "nothing", "prediction belongs to no output of the model"),

@@ -73,6 +73,8 @@ def profiled(
             found[name(f"holdfast_model_{kind}_bin_total", asked, **own, bin=bin_)] = counter
             found[name(f"holdfast_model_{kind}_reference_ratio", asked, **own, bin=bin_)] = _always(ratio)
         found[name(f"holdfast_model_{kind}_reference_count", asked, **own)] = _always(rows_held_out)
+    for bin_, excess in {"0": -0.05, "1": 0.05}.items():
+        found[name("holdfast_model_feature_reference_excess", asked, feature=feature, bin=bin_)] = _always(excess)
     for bin_, accuracy in {"9": 0.6, "19": 0.95}.items():
         found[name("holdfast_model_confidence_reference_accuracy", asked, bin=bin_)] = _always(accuracy)
     return found
@@ -140,6 +142,7 @@ async def test_rows_are_counted_by_bin_and_window_of_one_revision(real: str) -> 
     assert (signal.revision, signal.window_seconds, signal.profile) == ("aaaa", WINDOW, "complete")
     alcohol = signal.features["alcohol"]
     assert alcohol.reference == Reference({"0": 0.5, "1": 0.5, "missing": 0.0}, 2000)
+    assert alcohol.excess == {"0": -0.05, "1": 0.05}
     assert [sum(window.values()) for window in alcohol.windows] == pytest.approx([HOUR] * 3, rel=0.05)
     assert alcohol.windows[0]["1"] == pytest.approx(HOUR, rel=0.05)
     assert alcohol.windows[2]["0"] > 2000
@@ -331,6 +334,7 @@ def truth() -> dict[str, list[tuple[dict[str, str], str]]]:
         "reference_ratio": [(labels, "0.5") for labels, _ in bins],
         "reference_count": [({**LABELS, "kind": "prediction"}, "2000")],
         "reference_accuracy": [],
+        "reference_excess": [({**LABELS, "kind": "feature", "feature": "ash", "bin": "0"}, "-0.1")],
         "feedback": [],
         "present_over_time": [({}, "24")],
         "up%7B": [],
@@ -349,8 +353,8 @@ async def test_the_truth_is_believed(origin: Origin) -> None:
     assert signal.labels == (Labels(0, 0),) * 3
 
 
-@pytest.mark.parametrize("text", ["NaN", "+Inf", "-1"])
-@pytest.mark.parametrize("word", ["bin_total", "reference_ratio", "reference_count"])
+@pytest.mark.parametrize("text", ["NaN", "+Inf", "-1.01"])
+@pytest.mark.parametrize("word", ["bin_total", "reference_ratio", "reference_count", "reference_excess"])
 async def test_a_model_of_which_one_number_is_none_has_no_signal(origin: Origin, word: str, text: str) -> None:
     origin.pages = script = Script(truth())
     script.samples[word][-1] = (script.samples[word][-1][0], text)

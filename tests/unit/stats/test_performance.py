@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from holdfast.stats import performance
-from holdfast.stats.drift import Reference
+from holdfast.stats.drift import Reference, Series
 from holdfast.stats.performance import Accuracy, Calibration
 
 RANDOM = 20261126
@@ -102,6 +102,79 @@ def test_a_bin_without_held_out_rows_is_as_its_neighbours_and_nobody_is_certain_
     assert certain
     assert uncertain
     assert uncertain.error > 10 * certain.error
+
+
+def clear_cases(random: np.random.Generator, rows: int, clear: float) -> tuple[Floats, Floats, Floats]:
+    """(bin of a feature, bin of confidence, right or not): the model is as sure of unclear cases, and less often right.
+
+    clear: mean of the feature, in deviations.
+    """
+    feature = random.normal(clear, 1, rows)
+    place = random.choice(BINS, rows, p=spread(2.0))
+    right = random.random(rows) < np.clip(TRUE[place] + 0.04 * np.clip(feature, -3, 3) - 0.04, 0, 1)
+    return np.digitize(feature, np.linspace(-1.3, 1.3, 9)), place, right
+
+
+def truth_of(random: np.random.Generator, clear: float) -> float:
+    return float(clear_cases(random, 500_000, clear)[2].mean())
+
+
+def judged(random: np.random.Generator, held_out_rows: int, rows: int, clear: float) -> tuple[Accuracy, Accuracy]:
+    """(the estimate, the same without the feature) after the feature has moved."""
+    feature, place, right = clear_cases(random, held_out_rows, 0.0)
+    counts = np.bincount(place, minlength=BINS)
+    accuracy = np.bincount(place, right, BINS) / np.maximum(counts, 1)
+    calibration = performance.calibrated(
+        Reference(counted(counts / held_out_rows), held_out_rows),
+        {str(bin_): float(accuracy[bin_]) for bin_ in range(BINS) if counts[bin_]},
+    )
+    assert calibration
+    of_bins = np.bincount(feature, minlength=10)
+    excess = np.bincount(feature, right - accuracy[place], 10) / np.maximum(of_bins, 1)
+    series = Series(Reference(counted(of_bins / held_out_rows), held_out_rows), (), excess=counted(excess))
+    live_feature, live_place, _ = clear_cases(random, rows, clear)
+    moved = series, counted(np.bincount(live_feature, minlength=10))
+    live = counted(np.bincount(live_place, minlength=BINS))
+    found, without = (performance.estimated(calibration, live, 1.0, each) for each in (moved, None))
+    assert found
+    assert without
+    return found, without
+
+
+@pytest.mark.parametrize("clear", [-1.0, 1.0])
+def test_a_feature_that_says_how_clear_a_case_is_corrects_the_estimate(clear: float) -> None:
+    random = np.random.default_rng(RANDOM)
+    truth, errors = truth_of(random, clear), []
+    for _ in range(40):
+        found, without = judged(random, 2400, 2000, clear)
+        errors.append((found.value - truth, without.value - truth))
+    ours, others = np.abs(errors).mean(axis=0)
+    assert others > 0.03
+    assert ours < 0.4 * others
+
+
+def test_the_error_of_a_corrected_drop_is_as_large_as_it_says() -> None:
+    random = np.random.default_rng(RANDOM)
+    drop = truth_of(random, 0.0) - truth_of(random, -1.0)
+    deviations = []
+    for _ in range(150):
+        found, _ = judged(random, 2400, 2000, -1.0)
+        deviations.append((found.drop - drop) / found.error)
+    assert 0.8 < np.std(deviations) < 1.2
+    assert abs(np.mean(deviations)) < 0.7
+
+
+def test_nobody_is_certain_of_bins_that_no_held_out_row_was_in() -> None:
+    calibration, _ = held_out(np.random.default_rng(RANDOM), 2400)
+    counts = counted(2000 * spread(2.0))
+    series = Series(Reference({"0": 1.0, "1": 0.0}, 2400), (), excess={"0": 0.0, "1": 0.0})
+    known, unknown = (
+        performance.estimated(calibration, counts, 1.0, (series, each)) for each in ({"0": 9.0}, {"1": 9.0})
+    )
+    assert known
+    assert unknown
+    assert known.value == unknown.value
+    assert unknown.error > 10 * known.error
 
 
 def test_without_rows_nothing_is_estimated() -> None:

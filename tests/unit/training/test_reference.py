@@ -57,9 +57,42 @@ def test_confidence_bins_hold_the_accuracy_that_was_measured(claim: Any, mixed: 
     assert math.isclose(sum(profile["prediction"]["ratios"]), 1, abs_tol=1e-6)
 
 
+def test_a_feature_tells_where_rows_of_the_same_confidence_were_right_more_often() -> None:
+    size = np.array([1.0, 2.0, 3.0, 4.0, np.nan, 1.0, 2.0, 3.0], np.float32)
+    kind = np.array(["a", "b", "a", "b", "a", "", "a", "a"], object)
+    sure = np.array([0.9, 0.9, 0.9, 0.9, 0.9, 0.6, 0.6, 0.6])
+    right = np.array([False, True, True, True, False, False, True, True])
+    model = SimpleNamespace(
+        task="Classification",
+        classes=np.array([0, 1]),
+        columns=Columns(("size",), ("kind",)),
+        monitored=(),
+    )
+    held_out = Held(size.reshape(-1, 1), kind.reshape(-1, 1))
+    answers = SimpleNamespace(values=right.astype(int), probabilities=np.column_stack([sure, 1 - sure]))
+    written = reference.profile(model, held_out, np.ones(8, int), answers)  # type: ignore[arg-type]
+    of_size, of_kind = (written["features"][name] for name in ("size", "kind"))
+    assert of_size["edges"] == [1.0, 2.0, 3.0]
+    # Of those who were sure, three of five were right; of the others, two of three.
+    assert of_size["excess"] == pytest.approx([(-0.6 - 2 / 3) / 2, (0.4 + 1 / 3) / 2, (0.4 + 1 / 3) / 2, 0.4])
+    assert of_kind["categories"] == ["a", "b"]
+    assert of_kind["excess"] == pytest.approx([(-0.6 + 0.4 - 0.6 + 1 / 3 + 1 / 3) / 5, 0.4])
+
+
+class Held:
+    """Rows as a frame has them."""
+
+    def __init__(self, numeric: Any, categorical: Any) -> None:
+        self.numeric, self.categorical = numeric, categorical
+
+    def __len__(self) -> int:
+        return len(self.numeric)
+
+
 def test_a_classifier_without_probabilities_has_no_confidence(claim: Any, mixed: Callable[[str], Any]) -> None:
     profile, _ = profile_of(claim, mixed, "breast-cancer", "diagnosis", "Classification", "LinearSVC")
     assert "confidence" not in profile
+    assert not any("excess" in feature for feature in profile["features"].values())
     assert profile["prediction"]["labels"] == ["benign", "malignant"]
 
 
@@ -163,4 +196,8 @@ def test_a_server_can_use_all_of_a_profile(
     assert (found.state, found.rows) == ("complete", written["rows"])
     assert [feature.name for feature in found.features] == sorted(written["features"])
     assert (found.confidence is not None) == ("confidence" in written)
+    assert [len(each.excess) for each in found.features] == [
+        len(written["features"][each.name].get("excess", ())) for each in found.features
+    ]
+    assert any(each.excess for each in found.features) == ("confidence" in written)
     assert (found.absolute_error is not None) == ("absoluteError" in written) == (task == "Regression")
