@@ -7,8 +7,8 @@ their meaning does (concept drift). Only labels tell of that.
 
 Where one feature has moved, rows of the same confidence may well be right more or less often than they were: the model
 has learned too little of what that feature says. How much so was seen of the held-out rows, by the feature's bins, and
-is added (control by residuals, as of doubly robust estimates). Of one feature, the one that has moved most: what
-several say of the same rows cannot be added.
+is added (control by residuals, as of doubly robust estimates), unless rows have moved to where hardly any held-out ones
+were. Of one feature, the one that has moved most: what several say of the same rows cannot be added.
 
 Held-out rows are few in some bins, so what is known of a bin is not its own share of right predictions but the best
 one that never falls with confidence (isotonic regression): bins that contradict each other share what they know.
@@ -24,7 +24,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from holdfast.stats.drift import Counts, Reference, Series
+from holdfast.stats.drift import ENOUGH_ROWS, Counts, Reference, Series
 
 ENOUGH_LABELS = 100
 """Labels, each counted as one, without which nothing is measured."""
@@ -139,10 +139,10 @@ def estimated(
         grown[block] = grown.get(block, 0.0) + live[name] - calibration.shares.get(name, 0.0)
     variance = sum(by**2 * _binomial(*block) for block, by in grown.items())
     variance += effect * of_live / rows + of_held_out / calibration.reference.rows
-    if moved:
-        excess, rows_each = _excess(*moved)
+    excess, known_from = _excess(*moved) if moved else (0.0, math.inf)
+    if known_from >= ENOUGH_ROWS:
         value = min(max(value + excess, 0.0), 1.0)
-        variance += max(value * (1 - value), baseline * (1 - baseline)) / rows_each
+        variance += max(value * (1 - value), baseline * (1 - baseline)) / known_from
     return Accuracy(value, baseline, math.sqrt(variance), rows)
 
 

@@ -164,17 +164,19 @@ def test_the_error_of_a_corrected_drop_is_as_large_as_it_says() -> None:
     assert abs(np.mean(deviations)) < 0.7
 
 
-def test_nobody_is_certain_of_bins_that_no_held_out_row_was_in() -> None:
+def test_bins_that_hardly_any_held_out_row_was_in_correct_nothing() -> None:
     calibration, _ = held_out(np.random.default_rng(RANDOM), 2400)
     counts = counted(2000 * spread(2.0))
-    series = Series(Reference({"0": 1.0, "1": 0.0}, 2400), (), excess={"0": 0.0, "1": 0.0})
-    known, unknown = (
-        performance.estimated(calibration, counts, 1.0, (series, each)) for each in ({"0": 9.0}, {"1": 9.0})
-    )
-    assert known
-    assert unknown
-    assert known.value == unknown.value
-    assert unknown.error > 10 * known.error
+    excess = {"0": 0.1, "1": -0.4}
+    for few, corrected in ((0.01, False), (0.4, True)):
+        series = Series(Reference({"0": 1 - few, "1": few}, 2400), (), excess=excess)
+        found, without = (
+            performance.estimated(calibration, counts, 1.0, each) for each in ((series, {"1": 2000.0}), None)
+        )
+        assert found
+        assert without
+        assert (found != without) == corrected
+        assert (found.error > without.error) == corrected
 
 
 def test_without_rows_nothing_is_estimated() -> None:
