@@ -32,8 +32,8 @@ from pathlib import Path
 claims, word, sys.path, falls = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]), int(sys.argv[4])
 from holdfast_training import cpu
 cpu.limit_libraries(1)
-from holdfast_training import descent
-descent.KEEP_SECONDS, shuffled = 0, descent._shuffled
+from holdfast_training import descent, epochs
+epochs.KEEP_SECONDS, shuffled = 0, descent._shuffled
 
 def watched(rows, seed, epoch):
     print("epoch", epoch, flush=True)

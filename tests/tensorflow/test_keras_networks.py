@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 from tests.unit.training.test_estimators import replay
 
 from holdfast_bundle import manifest, verify
-from holdfast_training import estimators
+from holdfast_training import epochs, estimators
+from holdfast_training.fitting import Course
 
 FEW = {"hidden_layer_sizes": "[16, 8]", "max_iter": "60", "learning_rate_init": "0.01"}
 
@@ -167,3 +169,46 @@ def test_a_network_is_its_best_epoch_not_its_last() -> None:
         estimators.fit(fitted[patience], rows, noise)
     assert fitted[1].n_iter_ < fitted[60].n_iter_ == 60
     assert all(np.array_equal(*pair) for pair in zip(fitted[1].coefs_, fitted[60].coefs_, strict=True))
+
+
+def test_a_fit_goes_on_from_its_last_epoch_as_if_it_had_not_been_interrupted(
+    wine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Evicted(Exception):
+        pass
+
+    def fitted(folder: Path | None, until: int = 99) -> tuple[Any, list[str]]:
+        told: list[str] = []
+
+        def say(message: str) -> None:
+            if message.startswith(f"epoch {until} "):
+                raise Evicted
+            told.append(message)
+
+        made = network(hidden_layer_sizes="[8]", dropout="0.3", max_iter="12", learning_rate_init="0.01")
+        made.course = Course(folder, say)
+        estimators.fit(made, *wine)
+        return made, told
+
+    monkeypatch.setattr(epochs, "KEEP_SECONDS", 0)
+    whole, _ = fitted(None)
+    with pytest.raises(Evicted):
+        fitted(tmp_path, until=8)
+    fitted(None)  # by the same learner, meanwhile
+    resumed, told = fitted(tmp_path)
+    assert told[0] == "epoch 8 of at most 12"
+    assert all(np.array_equal(*pair) for pair in zip(whole.coefs_, resumed.coefs_, strict=True))
+    [file] = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:100])
+    again, told = fitted(tmp_path)
+    assert told[0] == "epoch 1 of at most 12"
+    assert all(np.array_equal(*pair) for pair in zip(whole.coefs_, again.coefs_, strict=True))
+
+
+def test_the_fits_of_a_trial_share_their_graphs(wine: Any) -> None:
+    from holdfast_training import keras_networks
+
+    made = keras_networks._learner.cache_info().misses
+    for rate in ("0.01", "0.02"):
+        estimators.fit(network(learning_rate_init=rate, max_iter="2", alpha="0.123"), *wine)
+    assert keras_networks._learner.cache_info().misses == made + 1

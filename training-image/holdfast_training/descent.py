@@ -10,68 +10,20 @@ its last checkpoint as if it had not been.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import math
-import time
-import warnings
-import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.exceptions import ConvergenceWarning
 from torch.nn.parallel import DistributedDataParallel
 
-from holdfast_training.checkpoint import replace_file
+from holdfast_training.epochs import Arrays, Checkpoint, Settings, restored
 from holdfast_training.fitting import Course
 from holdfast_training.images import rows_at_once
 
-Arrays = Mapping[str, npt.NDArray[Any]]
-
-KEEP_SECONDS = 2.0
-"""Between checkpoints, at least."""
-
 _ROWS_AT_ONCE = 1024
-_DAMAGED = (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile)
-
-
-class Settings(Protocol):
-    """What is asked of an estimator; the names are scikit-learn's, of MLPClassifier.
-
-    Attributes:
-        alpha: AdamW's weight decay.
-        batch_size: rows of a step, of all processes together.
-    """
-
-    alpha: float
-    learning_rate_init: float
-    batch_size: int
-    max_iter: int
-    n_iter_no_change: int
-    tol: float
-    validation_fraction: float
-    random_state: int
-
-
-@dataclass(slots=True)
-class _State:
-    """Where a descent is.
-
-    Attributes:
-        best, kept: the least loss on the rows kept back, and the network's state then.
-        goal, waited: the loss that counts as progress, and for how many epochs there was none.
-    """
-
-    epoch: int = 0
-    best: float = math.inf
-    goal: float = math.inf
-    waited: int = 0
-    kept: dict[str, Any] | None = None
 
 
 def descend(
@@ -93,10 +45,12 @@ def descend(
     if not len(learned):
         raise ValueError("validation_fraction leaves no row to learn from")
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate_init, weight_decay=settings.alpha)
-    checkpoint = _Checkpoint(course.folder if rank == 0 else None, network, inputs, target, settings, size)
-    state = checkpoint.restored(network, optimizer)
+    begins = (_array(tensor) for tensor in (inputs, target, *network.state_dict().values()))
+    checkpoint = Checkpoint(course.folder if rank == 0 else None, settings, begins, size)
+    content = _told_by_the_first(checkpoint.content()) if size > 1 else checkpoint.content()
+    state = restored(content, lambda arrays: _bring(arrays, network, optimizer))
     together = DistributedDataParallel(network) if size > 1 else network
-    while state.epoch < settings.max_iter and state.waited < settings.n_iter_no_change:
+    while state.goes_on(settings):
         state.epoch += 1
         course.say(f"epoch {state.epoch} of at most {settings.max_iter}")
         network.train()
@@ -109,17 +63,9 @@ def descend(
             optimizer.step()
         network.eval()
         reached = _mean_loss(network, inputs, target, held[rank::size], loss, len(held), size)
-        if reached < state.best:
-            state.best = reached
-            state.kept = {name: value.clone() for name, value in network.state_dict().items()}
-        progressed = reached < state.goal - settings.tol
-        state.goal, state.waited = (reached, 0) if progressed else (state.goal, state.waited + 1)
-        checkpoint.keep(state, network, optimizer)
-    if state.waited < settings.n_iter_no_change:
-        warnings.warn(f"max_iter ({settings.max_iter}) reached", ConvergenceWarning, stacklevel=2)
-    if state.kept is None:
-        raise ValueError("the loss is not a number; scale the features or lower learning_rate_init")
-    network.load_state_dict(state.kept)
+        state.judge(reached, settings, lambda: _copies(network))
+        checkpoint.keep(state, lambda: _packed(network, optimizer))
+    network.load_state_dict({name: _tensor(array) for name, array in state.ended(settings).items()})
     return state.epoch
 
 
@@ -156,54 +102,6 @@ def _mean_loss(
     return float(total.item()) / rows
 
 
-class _Checkpoint:
-    """A file of arrays, named by all that a descent begins with: another one, as from other rows, never finds it.
-
-    The first process writes and reads it, and tells the others.
-    """
-
-    def __init__(
-        self, folder: Path | None, network: Any, inputs: Any, target: Any, settings: Settings, size: int
-    ) -> None:
-        self._path, self._size, self._due = None, size, time.monotonic() + KEEP_SECONDS
-        if folder is not None:
-            name = _digest(network, inputs, target, settings, size)
-            self._path = folder / f"network-{name[:16]}.npz"
-
-    def restored(self, network: Any, optimizer: Any) -> _State:
-        """Where the descent goes on; network and optimizer are brought there. A damaged file is as good as none."""
-        content = b""
-        if self._path is not None and self._path.exists():
-            content = self._path.read_bytes()
-        content = _told_by_the_first(content) if self._size > 1 else content
-        if not content:
-            return _State()
-        try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                return _unpacked(dict(arrays), network, optimizer)
-        except _DAMAGED:
-            return _State()
-
-    def keep(self, state: _State, network: Any, optimizer: Any) -> None:
-        """Write how far it is, unless that was done a moment ago. Raises TrainingError `OutputNotWritable`."""
-        if self._path is None or time.monotonic() < self._due:
-            return
-        content = io.BytesIO()
-        np.savez(content, allow_pickle=False, **_packed(state, network, optimizer))
-        replace_file(self._path, content.getvalue())
-        self._due = time.monotonic() + KEEP_SECONDS
-
-
-def _digest(network: Any, inputs: Any, target: Any, settings: Settings, size: int) -> str:
-    sha = hashlib.sha256(repr([getattr(settings, name) for name in Settings.__annotations__]).encode())
-    sha.update(str(size).encode())
-    for tensor in (inputs, target, *network.state_dict().values()):
-        array = _array(tensor)
-        sha.update(f"{array.dtype} {array.shape}".encode())
-        sha.update(array.tobytes())
-    return sha.hexdigest()
-
-
 def _told_by_the_first(content: bytes) -> bytes:
     length = torch.tensor([len(content)])
     torch.distributed.broadcast(length, 0)
@@ -215,22 +113,20 @@ def _told_by_the_first(content: bytes) -> bytes:
     return bytes(_array(told))
 
 
-def _packed(state: _State, network: Any, optimizer: Any) -> dict[str, npt.NDArray[Any]]:
-    facts = np.array([state.epoch, state.best, state.goal, state.waited], np.float64)
-    arrays = {"state": facts}
-    arrays |= {f"network.{name}": _array(value) for name, value in network.state_dict().items()}
-    arrays |= {f"kept.{name}": _array(value) for name, value in (state.kept or {}).items()}
+def _copies(network: Any) -> Arrays:
+    return {name: _array(value).copy() for name, value in network.state_dict().items()}
+
+
+def _packed(network: Any, optimizer: Any) -> Arrays:
+    arrays = {f"network.{name}": _array(value) for name, value in network.state_dict().items()}
     for place, moments in optimizer.state_dict()["state"].items():
         arrays |= {f"optimizer.{place}.{name}": _array(torch.as_tensor(value)) for name, value in moments.items()}
     return arrays
 
 
-def _unpacked(arrays: Arrays, network: Any, optimizer: Any) -> _State:
-    """Raises KeyError or ValueError before anything is changed."""
-    epoch, best, goal, waited = arrays["state"].tolist()
-    names = network.state_dict()
-    weights = {name: _tensor(arrays[f"network.{name}"]) for name in names}
-    kept = {name: _tensor(arrays[f"kept.{name}"]) for name in names} if math.isfinite(best) else None
+def _bring(arrays: Arrays, network: Any, optimizer: Any) -> None:
+    """To where `_packed` was called. Raises KeyError or ValueError before anything is changed."""
+    weights = {name: _tensor(arrays[f"network.{name}"]) for name in network.state_dict()}
     moments: dict[int, dict[str, Any]] = {}
     for key in arrays:
         if key.startswith("optimizer."):
@@ -238,7 +134,6 @@ def _unpacked(arrays: Arrays, network: Any, optimizer: Any) -> _State:
             moments.setdefault(int(place), {})[name] = _tensor(arrays[key])
     network.load_state_dict(weights)
     optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    return _State(int(epoch), best, goal, int(waited), kept)
 
 
 def _tensor(array: npt.NDArray[Any]) -> Any:

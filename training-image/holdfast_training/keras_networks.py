@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
-from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -19,8 +19,9 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from sklearn.exceptions import ConvergenceWarning
 
+from holdfast_training.epochs import Arrays, Checkpoint, restored
+from holdfast_training.fitting import Course
 from holdfast_training.perceptrons import (
     Floats,
     Perceptron,
@@ -41,70 +42,43 @@ _ROWS_AT_ONCE = 1024
 class _Keras(Perceptron):
     """Learns with Keras, on one thread. All that is drawn comes from the seed and the epoch's number."""
 
+    course: Course = Course()
     _loss: ClassVar[Any]
     """Of a batch, summed over its rows."""
+    _target: ClassVar[Any]
+    """What it is told of them."""
 
     def _learn(self, features: Floats, target: npt.NDArray[Any], outputs: int) -> None:
         self._validate_params()
         self.n_features_in_ = features.shape[1]
-        network = self._network(outputs)
-        self._descend(network, tf.constant(features, tf.float32), tf.constant(target))
-        learned = [variable.numpy() for variable in network.trainable_variables]
-        self.coefs_, self.intercepts_ = learned[::2], learned[1::2]
+        layers = _Layers(self.n_features_in_, tuple(self._hidden()), self.activation, self.dropout, outputs)
+        learner = _learner(layers, self.alpha, self._loss, self._target)
+        learner.begin(self.random_state, self.learning_rate_init)
+        kept = self._descend(learner, features.astype(np.float32), target)
+        self.coefs_, self.intercepts_ = kept[::2], kept[1::2]
 
-    def _network(self, outputs: int) -> Any:
-        seeds = self._random(0)
-        layers: list[Any] = [keras.Input((self.n_features_in_,), dtype="float32")]
-        for size in self._hidden():
-            layers.append(_dense(size, seeds, _ACTIVATIONS[self.activation]))
-            layers += [keras.layers.Dropout(self.dropout, seed=0)] if self.dropout else []
-        return keras.Sequential([*layers, _dense(outputs, seeds, None)])
-
-    def _descend(self, network: Any, inputs: Any, target: Any) -> None:
-        order = self._random(0, 1).permutation(len(inputs))
+    def _descend(self, learner: _Learner, features: Singles, target: npt.NDArray[Any]) -> list[Singles]:
+        """The weights after the best epoch."""
+        order = _random(self.random_state, 0, 1).permutation(len(features))
         held = order[: math.ceil(len(order) * self.validation_fraction)]
         learned = order[len(held) :]
         if not len(learned):
             raise ValueError("validation_fraction leaves no row to learn from")
-        weights = network.trainable_variables
-        optimizer = keras.optimizers.AdamW(self.learning_rate_init, weight_decay=self.alpha)
-        optimizer.build(weights)
-
-        @_compiled
-        def step(rows: Any) -> None:
-            with tf.GradientTape() as tape:
-                loss = self._loss(tf.gather(target, rows), network(tf.gather(inputs, rows), training=True))
-                loss /= tf.cast(tf.size(rows), tf.float32)
-            optimizer.apply(tape.gradient(loss, weights), weights)
-
-        @_compiled
-        def judge(rows: Any) -> Any:
-            return self._loss(tf.gather(target, rows), network(tf.gather(inputs, rows), training=False))
-
-        best, goal, waited, kept = math.inf, math.inf, 0, None
-        for epoch in range(1, self.max_iter + 1):
-            self.n_iter_ = epoch
-            random = self._random(epoch)
-            for layer in network.layers:
-                if isinstance(layer, keras.layers.Dropout):
-                    layer.seed_generator.state.assign(random.integers(2**31, size=2))
+        checkpoint = Checkpoint(self.course.folder, self, (features, target, *learner.weights().values()))
+        state = restored(checkpoint.content(), learner.bring)
+        inputs, truth = tf.constant(features), tf.constant(target)
+        while state.goes_on(self):
+            state.epoch += 1
+            self.course.say(f"epoch {state.epoch} of at most {self.max_iter}")
+            random = _random(self.random_state, state.epoch)
+            learner.leave_out(random)
             for rows in _parts(random.permutation(learned), self.batch_size):
-                step(rows)
-            reached = sum(float(judge(rows)) for rows in _parts(held, _ROWS_AT_ONCE)) / len(held)
-            if reached < best:
-                best, kept = reached, [variable.numpy() for variable in weights]
-            goal, waited = (reached, 0) if reached < goal - self.tol else (goal, waited + 1)
-            if waited >= self.n_iter_no_change:
-                break
-        else:
-            warnings.warn(f"max_iter ({self.max_iter}) reached", ConvergenceWarning, stacklevel=2)
-        if kept is None:
-            raise ValueError("the loss is not a number; scale the features or lower learning_rate_init")
-        for variable, value in zip(weights, kept, strict=True):
-            variable.assign(value)
-
-    def _random(self, *which: int) -> np.random.Generator:
-        return np.random.default_rng([self.random_state, *which])
+                learner.step(rows, inputs, truth)
+            lost = sum(float(learner.lost(rows, inputs, truth)) for rows in _parts(held, _ROWS_AT_ONCE))
+            state.judge(lost / len(held), self, learner.weights)
+            checkpoint.keep(state, learner.arrays)
+        self.n_iter_ = state.epoch
+        return [*state.ended(self).values()]
 
     def _scores(self, features: Floats) -> Singles:
         values = tf.constant(features, tf.float32)
@@ -119,23 +93,98 @@ class KerasMLPClassifier(PerceptronClassifier, _Keras):
     """A classifier of Keras."""
 
     _loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum", dtype="float32")
+    _target = tf.TensorSpec([None], tf.int64)
 
 
 class KerasMLPRegressor(PerceptronRegressor, _Keras):
     """A regressor of Keras."""
 
     _loss = keras.losses.MeanSquaredError(reduction="sum", dtype="float32")
+    _target = tf.TensorSpec([None, 1], tf.float32)
 
 
-def _dense(size: int, seeds: np.random.Generator, activation: Any) -> Any:
-    drawn = keras.initializers.GlorotUniform(seed=int(seeds.integers(2**31)))
-    return keras.layers.Dense(size, activation=activation, kernel_initializer=drawn, dtype="float32")
+@dataclass(frozen=True, slots=True)
+class _Layers:
+    inputs: int
+    hidden: tuple[int, ...]
+    activation: str
+    dropout: float
+    outputs: int
 
 
-def _compiled(of_rows: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """One graph for any number of rows: the last batch of an epoch is smaller."""
-    graph: Callable[[Any], Any] = tf.function(of_rows, input_signature=[tf.TensorSpec([None], tf.int64)])
-    return graph
+class _Learner:
+    """A network, its optimizer and the graphs of both, for one fit after the other."""
+
+    def __init__(self, layers: _Layers, alpha: float, loss: Any, target: Any) -> None:
+        """loss: of a batch, summed over its rows. target: a TensorSpec of what it is told of them."""
+        network = keras.Sequential([keras.Input((layers.inputs,), dtype="float32")])
+        for size in layers.hidden:
+            network.add(keras.layers.Dense(size, _ACTIVATIONS[layers.activation], dtype="float32"))
+            if layers.dropout:
+                network.add(keras.layers.Dropout(layers.dropout, seed=0, dtype="float32"))
+        network.add(keras.layers.Dense(layers.outputs, dtype="float32"))
+        self._network, self._weights = network, network.trainable_variables
+        self._optimizer = keras.optimizers.AdamW(weight_decay=alpha)
+        self._optimizer.build(self._weights)
+
+        def step(rows: Any, inputs: Any, truth: Any) -> None:
+            with tf.GradientTape() as tape:
+                total = loss(tf.gather(truth, rows), network(tf.gather(inputs, rows), training=True))
+                mean = total / tf.cast(tf.size(rows), tf.float32)
+            self._optimizer.apply(tape.gradient(mean, self._weights), self._weights)
+
+        def lost(rows: Any, inputs: Any, truth: Any) -> Any:
+            return loss(tf.gather(truth, rows), network(tf.gather(inputs, rows), training=False))
+
+        # One graph each for any number of rows: the last batch of an epoch is smaller.
+        takes = [tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, layers.inputs], tf.float32), target]
+        self.step = tf.function(step, input_signature=takes)
+        self.lost = tf.function(lost, input_signature=takes)
+
+    def begin(self, seed: int, learning_rate: float) -> None:
+        """With fresh weights, and an optimizer that has seen nothing."""
+        random = _random(seed, 0)
+        for variable in self._optimizer.variables:
+            variable.assign(np.zeros(variable.shape))
+        self._optimizer.learning_rate = learning_rate
+        for weights, offsets in zip(self._weights[::2], self._weights[1::2], strict=True):
+            draw = keras.initializers.GlorotUniform(seed=int(random.integers(2**31)))
+            weights.assign(draw(weights.shape, "float32"))
+            offsets.assign(np.zeros(offsets.shape))
+
+    def leave_out(self, random: np.random.Generator) -> None:
+        """Draw which neurons are dropped from now on."""
+        for layer in self._network.layers:
+            if isinstance(layer, keras.layers.Dropout):
+                layer.seed_generator.state.assign(random.integers(2**31, size=2))
+
+    def weights(self) -> Arrays:
+        """Copies of each layer's weights and offsets."""
+        return {str(place): np.array(variable) for place, variable in enumerate(self._weights)}
+
+    def arrays(self) -> Arrays:
+        """All that a step changes."""
+        return {f"learner.{place}": np.array(variable) for place, variable in enumerate(self._variables())}
+
+    def bring(self, arrays: Arrays) -> None:
+        """To where `arrays` was called. Raises KeyError before anything is changed."""
+        values = [arrays[f"learner.{place}"] for place, _ in enumerate(self._variables())]
+        for variable, value in zip(self._variables(), values, strict=True):
+            variable.assign(value)
+
+    def _variables(self) -> list[Any]:
+        return [*self._weights, *self._optimizer.variables]
+
+
+@lru_cache(maxsize=1)
+def _learner(layers: _Layers, alpha: float, loss: Any, target: Any) -> _Learner:
+    """TensorFlow takes longer to make graphs than many a fit takes, and frees them only when the process ends: the fits
+    of a trial share theirs."""
+    return _Learner(layers, alpha, loss, target)
+
+
+def _random(*seeds: int) -> np.random.Generator:
+    return np.random.default_rng(seeds)
 
 
 def _parts(rows: npt.NDArray[np.int64], size: int) -> list[npt.NDArray[np.int64]]:
