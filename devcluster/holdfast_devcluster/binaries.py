@@ -12,7 +12,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import tarfile
 import tempfile
 import time
@@ -25,6 +24,7 @@ from urllib.parse import urlsplit
 
 from holdfast_devcluster import paths
 from holdfast_devcluster.errors import ClusterError
+from holdfast_devcluster.golang import go
 from holdfast_devcluster.reach import reachable
 
 ENVIRONMENT = "HOLDFAST_BINARIES"
@@ -281,7 +281,7 @@ def _install(content: bytes, path: Path) -> None:
 
 
 def build_command(module: Module, names: list[str], output: Path) -> list[str]:
-    """The `go build` that puts `names` into the folder `output`."""
+    """The arguments of the `go` that puts `names` into the folder `output`."""
     flags = ["-s", "-w"]
     if module.folder == "kubernetes":
         major, minor, _ = module.version.removeprefix("v").split(".", 2)
@@ -292,7 +292,6 @@ def build_command(module: Module, names: list[str], output: Path) -> list[str]:
                 f"-X {package}.gitMinor={minor}",
             ]
     return [
-        "go",
         "build",
         "-trimpath",
         "-buildvcs=false",
@@ -314,17 +313,8 @@ def _build(module: Module, names: list[str], report: Report) -> None:
     report(f"building {', '.join(names)} {module.version} with go (minutes, once)")
     started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=module.cache) as output:
-        done = subprocess.run(
-            build_command(module, names, Path(output)),
-            cwd=SOURCES / module.folder,
-            env=os.environ | {"CGO_ENABLED": "0"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        if done.returncode != 0:
-            last = "\n".join(done.stdout.splitlines()[-15:])
-            raise ClusterError(f"go build of {', '.join(names)} in devcluster/binaries/{module.folder} failed:\n{last}")
+        command = build_command(module, names, Path(output))
+        go(*command, folder=SOURCES / module.folder, environment={"CGO_ENABLED": "0"})
         for name in names:
             built_path(Path(output), module.programs[name]).rename(module.cache / name)
     report(f"built {', '.join(names)} in {time.monotonic() - started:.0f} s")

@@ -129,7 +129,7 @@ def _require_apt(missing: list[str]) -> None:
 
 def _apt(*arguments: str, folder: str | None = None) -> None:
     done = subprocess.run(
-        ["apt-get", "--quiet=2", "--option=DPkg::Lock::Timeout=300", *arguments],
+        ["apt-get", "--quiet=2", "--option=DPkg::Lock::Timeout=300", "--option=Acquire::Retries=3", *arguments],
         cwd=folder,
         env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
         stdin=subprocess.DEVNULL,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from holdfast_devcluster.golang import go
 
 HERE = Path(__file__).parent / "prometheus-operator"
 MODULE = "github.com/prometheus-operator/prometheus-operator"
@@ -14,9 +15,9 @@ MODULE = "github.com/prometheus-operator/prometheus-operator"
 
 def crd(plural: str) -> dict[str, Any]:
     """The definition of one of its kinds, as its version in go.mod ships it."""
-    for command in (["go", "mod", "download", MODULE], ["go", "list", "-m", "-f", "{{.Dir}}", MODULE]):
-        done = subprocess.run(command, cwd=HERE, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    folder = Path(done.stdout.strip()) / "example" / "prometheus-operator-crd"
+    go("mod", "download", MODULE, folder=HERE)
+    folder = (
+        Path(go("list", "-m", "-f", "{{.Dir}}", MODULE, folder=HERE).strip()) / "example" / "prometheus-operator-crd"
+    )
     found: dict[str, Any] = yaml.safe_load((folder / f"monitoring.coreos.com_{plural}.yaml").read_text())
     return found

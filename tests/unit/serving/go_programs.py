@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import shutil
-import subprocess
 from pathlib import Path
 
 from holdfast_devcluster import paths
+from holdfast_devcluster.golang import go
 
 CLIENTS = paths.REPOSITORY / "tests" / "clients"
 
@@ -27,11 +26,6 @@ def program(name: str, package: str = ".") -> Path:
         if not made.exists():
             assert shutil.which("go"), "there is no Go on this machine, which is needed to build public clients"
             flags = ["-trimpath", "-buildvcs=false", "-ldflags", "-s -w"]
-            subprocess.run(
-                ["go", "build", *flags, "-o", f"{made}.new", package],
-                cwd=source,
-                env=os.environ | {"CGO_ENABLED": "0"},
-                check=True,
-            )
+            go("build", *flags, "-o", f"{made}.new", package, folder=source, environment={"CGO_ENABLED": "0"})
             Path(f"{made}.new").rename(made)
     return made
