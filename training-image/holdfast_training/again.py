@@ -19,7 +19,7 @@ from holdfast_training import contender, spec
 from holdfast_training.access import Access
 from holdfast_training.errors import Finding, TrainingError
 from holdfast_training.listing import PRODUCTION
-from holdfast_training.output import MAX_SMALL_BYTES, NOTES, notes_in, output_at
+from holdfast_training.output import MAX_SMALL_BYTES, NOTES, Output, notes_in, output_at
 from holdfast_training.train import train
 
 _SHOWN = 80
@@ -52,21 +52,8 @@ def verify_run(
     sealed = contender.load("bundle", uri, None, scratch / "sealed", claims=claims, web=web, credentials=credentials)
     where = data_uri or _data_uri(uri, scratch / NOTES, claims, web, access)
     run = _run(uri, sealed.manifest, where, access)
-    output = output_at(run.output_uri, run.output_folder, claims=scratch / "again")
-    work = scratch / "work"
-    work.mkdir()
     with _other_workers(run, scratch, threads, claims, web, access) as leader:
-        train(
-            run,
-            output,
-            scratch=work,
-            threads=threads,
-            log=log,
-            claims=claims,
-            web=web,
-            access=access,
-            leader=leader,
-        )
+        output = _take_part(0, run, leader, scratch, threads, claims, web, access, log)
     if (made := output.finished()) is None or sealed.manifest is None:
         raise RuntimeError("a run that ended well has a bundle")
     repeated = run.tuning is not None or "tuning" not in sealed.manifest.lineage
@@ -109,26 +96,31 @@ def _other_workers(
 def _take_part(
     worker: int,
     run: spec.Run,
-    leader: tuple[str, int],
+    leader: tuple[str, int] | None,
     scratch: Path,
     threads: int,
     claims: Path,
     web: Web,
     access: Access,
-) -> None:
+    log: Log = lambda event, **facts: None,
+) -> Output:
+    """The run as one of its workers; where its bundle lies then."""
     work = scratch / f"work-{worker}"
     work.mkdir()
+    output = output_at(run.output_uri, run.output_folder, claims=scratch / "again")
     train(
         run,
-        output_at(run.output_uri, run.output_folder, claims=scratch / "again"),
+        output,
         scratch=work,
         threads=threads,
+        log=log,
         claims=claims,
         web=web,
         access=access,
         worker=worker,
         leader=leader,
     )
+    return output
 
 
 def differences(sealed: Manifest, made: Manifest, passing_over: tuple[str, ...] = ()) -> Iterator[str]:
